@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// One exception hierarchy for the library, and the one way to throw from it.
+//
+// A message is a single sentence that carries its numbers:
+//   check<ShapeError>(n == want, "KeyedJaggedTensor: lengths has ", n, " entries; keys (", f, ") * batch (", b, ") = ", want);
+// Source: replaces the-algorithm-ml's mix of asserts, KeyErrors and collectives that hang.  Include cost: none (no torch, no fmt).
+
+#include <charconv>
+#include <concepts>
+#include <cstdint>
+#include <ranges>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace rookery {
+
+/// Root of everything the library throws. `what()` is one sentence; ranks and steps are added by the topology.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Tensors or containers whose sizes do not fit together.
+class ShapeError : public Error { using Error::Error; };
+/// An id outside its table, a key or name that does not exist.
+class IndexError : public Error { using Error::Error; };
+/// A configuration that cannot mean anything: a model, schema, option or argument.
+class ConfigError : public Error { using Error::Error; };
+/// Bytes from outside that do not say what they should; names file, line and column.
+class DataError : public Error { using Error::Error; };
+/// A plan that does not cover its tables exactly, or names what does not exist.
+class PlanError : public Error { using Error::Error; };
+/// A NaN or Inf that would have reached a weight.
+class NonFiniteError : public Error { using Error::Error; };
+/// A collective that cannot complete: a deadline, a rank that left, or ranks that disagree.
+class CommunicationError : public Error { using Error::Error; };
+
+namespace detail {
+
+inline void append(std::string& out, std::string_view text) { out += text; }
+inline void append(std::string& out, const char* text) { out += text; }
+inline void append(std::string& out, bool value) { out += value ? "true" : "false"; }
+inline void append(std::string& out, char value) { out += value; }
+
+template <class Number>
+  requires(std::integral<Number> || std::floating_point<Number>)
+void append(std::string& out, Number value) {
+  char digits[40];
+  const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+  out.append(digits, end);
+}
+
+template <std::ranges::input_range Range>
+  requires(!std::convertible_to<Range, std::string_view>)
+void append(std::string& out, const Range& range) {
+  out += '[';
+  std::string_view separator = "";
+  for (const auto& element : range) {
+    out += separator;
+    append(out, element);
+    separator = ", ";
+  }
+  out += ']';
+}
+
+}  // namespace detail
+
+/// Joins its arguments as text: strings as they are, numbers in their shortest exact form, ranges as `[a, b]`.
+template <class... Parts> std::string concat(const Parts&... parts) {
+  std::string out;
+  (detail::append(out, parts), ...);
+  return out;
+}
+
+/// Throws `Kind` with the joined sentence.
+template <class Kind, class... Parts> [[noreturn]] void fail(const Parts&... parts) { throw Kind(concat(parts...)); }
+
+/// Throws `Kind` unless `holds`; the sentence is only put together when it is needed. Level: always.
+template <class Kind, class... Parts> void check(bool holds, const Parts&... parts) {
+  if (!holds) [[unlikely]] fail<Kind>(parts...);
+}
+
+}  // namespace rookery
