@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The checks by script. Each is a build target: its output file appears when the check passes, and ninja repeats it when a source changed.
+
+    check.py header  <name> <output> <depfile> <compiler...>       the header compiles alone, included twice; the output holds its cost
+    check.py traps   <include folder> <output> <depfile> <compiler...>   all headers survive a reader's macros
+    check.py fails   <case> <output> <depfile> <compiler...>       a mistake is one error, in words (see tests/compile_fail)
+    check.py program <source> <output> <depfile> <seconds> <megabytes> <compiler...> -- <link flags...>   builds within a budget
+    check.py readme  <README.md> <output> <compiler...> -- <link flags...>   its first C++ block builds
+    check.py consumer <subproject|pkg-config|plain> <output> <repository> <build folder> <compiler...> -- <link flags...>
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+# Short names that system headers (complex.h, termios.h, sys/sysmacros.h) and other people's code define as macros.
+TRAPS = ["I", "B0", "small", "major", "minor", "OVERFLOW", "ERROR", "DEBUG", "TRUE", "FALSE"]
+
+
+def fail(*lines):
+    sys.exit("\n".join(str(line) for line in lines))
+
+
+def run(command, text=None, **options):
+    """The finished command with its output, the user + system seconds it took and the peak of its memory in MB."""
+    environment = dict(os.environ, LC_ALL="C")
+    with tempfile.TemporaryFile("w+") as source, tempfile.TemporaryFile("w+") as output:
+        source.write(text or "")
+        source.seek(0)
+        process = subprocess.Popen(command, stdin=source, stdout=output, stderr=subprocess.STDOUT, env=environment, **options)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        return process.returncode, output.read(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024
+
+
+def parse(compiler, text, output, depfile, flags=()):
+    """Parses `text` without making code, and leaves the files it read in `depfile`."""
+    dependencies = ["-MMD", "-MF", depfile, "-MT", output] if depfile else []
+    return run([*compiler, "-fsyntax-only", *flags, *dependencies, "-x", "c++", "-"], text)
+
+
+def header(name, output, depfile, *compiler):
+    code, text, seconds, megabytes = parse(compiler, f"#include <{name}>\n#include <{name}>\n", output, depfile)
+    if code:
+        fail(f"{name} does not compile alone", text)
+    pathlib.Path(output).write_text(json.dumps({"header": name, "seconds": round(seconds, 2), "megabytes": megabytes}) + "\n")
+
+
+def traps(folder, output, depfile, *compiler):
+    names = sorted(path.relative_to(folder).as_posix() for path in pathlib.Path(folder).rglob("*.hpp"))
+    system = set()
+    for name in names:
+        system |= set(re.findall(r"^\s*#\s*include\s*<((?!rookery/)[^>]+)>", (pathlib.Path(folder) / name).read_text(), re.M))
+    lines = [f"#include <{name}>" for name in ["ATen/ATen.h", *sorted(system)]]
+    lines += [f"#undef {name}\n#define {name} @" for name in TRAPS]
+    lines += [f"#include <{name}>" for name in names]
+    code, text, _, _ = parse(compiler, "\n".join(lines) + "\n", output, depfile, ["-fmax-errors=5"])
+    if code:
+        fail("a header uses a name that readers define as a macro", text)
+    pathlib.Path(output).touch()
+
+
+def fails(case, output, depfile, *compiler):
+    """The control compiles; with EXPECT_FAIL there is one error, at most 15 lines, every expected text, and anchors that exist."""
+    source = pathlib.Path(case)
+    folder = [f"-I{source.parent.parent}"]
+    expected = re.findall(r"^// expect-error: (.+)$", source.read_text(), re.M)
+    if not expected:
+        fail(f"{case} has no line `// expect-error: <regex>`")
+    code, text, _, _ = parse(compiler, source.read_text(), output, depfile, folder)
+    if code:
+        fail(f"the control of {case} does not compile", text)
+    code, text, _, _ = parse(compiler, source.read_text(), output, None, [*folder, "-DEXPECT_FAIL"])
+    if not code:
+        fail(f"{case} compiles with EXPECT_FAIL")
+    wrong = [f"it does not say: {regex}" for regex in expected if not re.search(regex, text)]
+    errors, lines = len(re.findall(r"\berror: ", text)), len(text.splitlines())
+    if errors != 1:
+        wrong.append(f"it has {errors} errors; one is wanted")
+    if lines > 15:
+        wrong.append(f"it has {lines} lines; 15 at most are wanted")
+    for page, anchor in set(re.findall(r"(docs/[\w./-]+\.md)#([\w-]+)", text)):
+        path = source.parent.parent.parent / page
+        titles = re.findall(r"^#+ +(.+?) *$", path.read_text(), re.M) if path.exists() else []
+        with open(depfile, "a") as file:
+            file.write(f"\n{output}: {path}\n" if path.exists() else "")
+        if anchor not in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]:
+            wrong.append(f"it points to {page}#{anchor}, which is no heading")
+    if wrong:
+        fail(f"the error of {case}:", *wrong, "", text)
+    pathlib.Path(output).touch()
+
+
+def split_link(arguments):
+    at = arguments.index("--")
+    return list(arguments[:at]), list(arguments[at + 1:])
+
+
+def program(source, output, depfile, seconds_limit, megabytes_limit, *arguments):
+    compiler, link = split_link(arguments)
+    unit = output + ".o"
+    code, text, seconds, megabytes = run([*compiler, "-O2", "-c", source, "-o", unit, "-MMD", "-MF", depfile, "-MT", output])
+    if code:
+        fail(f"{source} does not compile", text)
+    print(f"{source}: {seconds:.1f} s user + sys, {megabytes} MB at -O2")
+    if seconds > float(seconds_limit) or megabytes > float(megabytes_limit):
+        fail(f"{source} costs {seconds:.1f} s and {megabytes} MB; the budget is {seconds_limit} s and {megabytes_limit} MB")
+    code, text, _, _ = run([*compiler, unit, "-o", output + ".exe", *link])
+    if code:
+        fail(f"{source} does not link", text)
+    pathlib.Path(output).write_text(json.dumps({"program": source, "seconds": round(seconds, 2), "megabytes": megabytes}) + "\n")
+
+
+def readme(page, output, *arguments):
+    compiler, link = split_link(arguments)
+    block = re.search(r"^```cpp\n(.*?)^```", pathlib.Path(page).read_text(), re.M | re.S)
+    if not block:
+        fail(f"{page} has no ```cpp block")
+    source = output + ".cpp"
+    pathlib.Path(source).write_text(block[1])
+    code, text, _, _ = run([*compiler, source, "-o", output + ".exe", *link])
+    if code:
+        fail(f"the program of {page} does not build", text)
+    pathlib.Path(output).touch()
+
+
+def consumer(way, output, repository, build, *arguments):
+    """A foreign project uses the library: as a Meson subproject, by pkg-config, or by one command line."""
+    compiler, link = split_link(arguments)
+    source = pathlib.Path(repository) / "tests/consumer"
+    work = pathlib.Path(output + ".work")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    environment = dict(os.environ)
+    if way == "plain":
+        steps = [[*compiler, str(source / "main.cpp"), "-o", str(work / "consumer"), *link], [str(work / "consumer")]]
+        environment = {}
+    else:
+        shutil.copytree(source, work / "project")
+        options = []
+        if way == "subproject":
+            (work / "project/subprojects").mkdir()
+            (work / "project/subprojects/rookery").symlink_to(repository)
+            if (pathlib.Path(build) / "torch.ini").exists():
+                options = ["--native-file", str(pathlib.Path(build) / "torch.ini")]
+        else:
+            environment["PKG_CONFIG_PATH"] = str(pathlib.Path(build) / "meson-uninstalled")
+            options = ["--wrap-mode=nofallback"]
+        steps = [["meson", "setup", str(work / "build"), str(work / "project"), "-Dwerror=true", *options],
+                 ["ninja", "-C", str(work / "build"), "consumer"], [str(work / "build/consumer")]]
+    for step in steps:
+        result = subprocess.run(step, env={**environment, "LC_ALL": "C"} if environment else None, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+        if result.returncode:
+            fail(f"consumer by {way}: {' '.join(step)}", result.stdout)
+    pathlib.Path(output).touch()
+
+
+if __name__ == "__main__":
+    command, *arguments = sys.argv[1:]
+    globals()[command](*arguments)
