@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// A hint for a name that does not exist: the nearest one that does, or all there are.  Include cost: none.
+
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <rookery/core/error.hpp>
+
+namespace rookery {
+
+namespace detail {
+
+/// Characters to insert, delete or replace to turn one text into the other (Levenshtein).
+inline std::size_t edit_distance(std::string_view from, std::string_view to) {
+  std::vector<std::size_t> row(to.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    auto diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < to.size(); ++j)
+      diagonal = std::exchange(row[j + 1], std::min({row[j + 1] + 1, row[j] + 1, diagonal + (from[i] != to[j])}));
+  }
+  return row.back();
+}
+
+}  // namespace detail
+
+/// `; did you mean 'rating'?` where a name is near, else `; there are [a, b]`.
+inline std::string suggestion(std::string_view name, std::span<const std::string> names) {
+  if (names.empty()) return "";
+  const auto distance = [&](const std::string& other) { return detail::edit_distance(name, other); };
+  const auto nearest = std::ranges::min_element(names, {}, distance);
+  if (distance(*nearest) <= std::max<std::size_t>(1, name.size() / 3)) return concat("; did you mean '", *nearest, "'?");
+  return concat("; there are ", names);
+}
+
+}  // namespace rookery
