@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Rule: the update of one row, and the state that it keeps for that row.
+//
+// A rule is a plain struct of hyper-parameters with one function of math. How it is applied (fused or not, to a table, a
+// shard or a dense parameter) is not its business. Duplicate ids are summed before it sees the row, and a row without ids is
+// never shown to it.  Answers to fbgemm_gpu/codegen/genscript/optimizers.py.  Include cost: none.
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace rookery {
+
+/// Whether a slot of state holds one number a row or one a weight.
+enum class StateShape { row, element };
+
+/// One tensor of optimizer state: its name (part of the checkpoint's keys) and shape.
+struct StateSlot {
+  std::string_view name;
+  StateShape shape;
+};
+
+/// What a rule is given of one row. `dim` columns are here; `full_dim` is the table's width, which differs under a column split.
+template <class Number> struct Row {
+  Number* weight;            // [dim]
+  const Number* gradient;    // [dim]
+  Number* const* state;      // per slot: [1] or [dim]
+  std::int64_t dim;
+  std::int64_t full_dim;
+};
+
+/// What a rule is given of the step.
+struct StepContext {
+  std::int64_t step = 1;     // optimizer steps so far, this one included
+};
+
+namespace detail {
+
+template <class R, class Number>
+concept RuleOn = requires(const R& rule, const Row<Number>& row, const StepContext& context, const double* sums) {
+  rule.update(row, context, sums);
+};
+template <class R, class Number>
+concept SumsRowOn = requires(const R& rule, const Row<Number>& row, const StepContext& context, double* sums) { rule.sum_row(row, context, sums); };
+
+}  // namespace detail
+
+namespace concepts {
+
+/// A rule names itself and its state, says how many sums over the whole row it needs, and updates a row.
+/// With `row_sums > 0` it also computes them: `sum_row` adds up what it sees, shards of one row are added together, and
+/// `update` gets the totals. So a rule that needs whole rows stays exact under a column split.
+template <class R>
+concept Rule = std::semiregular<R> && requires {
+  { R::name } -> std::convertible_to<std::string_view>;
+  { R::state[0] } -> std::convertible_to<StateSlot>;
+  { R::state.size() } -> std::convertible_to<std::size_t>;
+  { R::row_sums } -> std::convertible_to<int>;
+} && detail::RuleOn<R, float> && detail::RuleOn<R, double> && (R::row_sums == 0 || (detail::SumsRowOn<R, float> && detail::SumsRowOn<R, double>));
+
+}  // namespace concepts
+}  // namespace rookery

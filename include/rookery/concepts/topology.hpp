@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Topology: the facts about ranks that planning, reports and readers need.  Include cost: c10 device only.
+
+#include <c10/core/Device.h>
+
+#include <concepts>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+
+namespace rookery::concepts {
+
+/// Facts. `is_distributed` is a compile-time constant; where it is false no collective code is instantiated.
+template <class T>
+concept Topology = std::movable<T> && requires(const T& t) {
+  requires std::same_as<std::remove_cvref_t<decltype(T::is_distributed)>, bool>;
+  { T::name } -> std::convertible_to<std::string_view>;
+  { t.rank() } -> std::same_as<int>;
+  { t.world_size() } -> std::same_as<int>;
+  { t.device() } -> std::same_as<c10::Device>;
+};
+
+}  // namespace rookery::concepts

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Parameter and Buffer: a model's own tensors, declared with a shape and filled when the model is placed.
+//
+// Answers to torch.nn.Parameter and register_buffer. Nothing is allocated before ShardingPolicy::apply.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <cstdint>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <rookery/core/dtype.hpp>
+#include <rookery/core/error.hpp>
+#include <rookery/core/random.hpp>
+
+namespace rookery {
+
+/// A trained tensor. Declared by shape and initial law; `assign` before placement gives it a value instead.
+class Parameter {
+ public:
+  Parameter() = default;
+  /// `fan_in` sets the default bound of a Uniform law; 0 takes the last dimension.
+  explicit Parameter(std::vector<std::int64_t> shape, Initial initial = Zeros{}, std::int64_t fan_in = 0, at::ScalarType dtype = at::kFloat)
+      : shape_(std::move(shape)), initial_(initial), fan_in_(fan_in), dtype_(dtype) {}
+
+  const std::vector<std::int64_t>& shape() const { return shape_; }
+  at::ScalarType dtype() const { return dtype_; }
+  std::int64_t numel() const {
+    std::int64_t count = 1;
+    for (const auto size : shape_) count *= size;
+    return count;
+  }
+  bool is_placed() const { return placed_; }
+  bool is_assigned() const { return tensor_.defined(); }
+
+  /// The values, of `shape()`. Errors: ConfigError before placement.
+  const at::Tensor& tensor() const {
+    check<ConfigError>(placed_, "Parameter: read before the model was placed; pass the model through ShardingPolicy::apply first");
+    return tensor_;
+  }
+  operator const at::Tensor&() const { return tensor(); }
+
+  /// The dtype to place in; before placement.
+  void set_dtype(at::ScalarType dtype) { dtype_ = dtype; }
+
+  /// Gives the values, before or after placement; copied. Errors: ShapeError when the shape differs.
+  void assign(const at::Tensor& values) {
+    check<ShapeError>(values.sizes().vec() == shape_, "Parameter: assigned values of shape ", values.sizes(), " to shape ", shape_);
+    if (placed_) {
+      tensor_.detach().copy_(values);
+    } else {
+      tensor_ = values.detach().to(dtype_, /*non_blocking=*/false, /*copy=*/true).contiguous();
+    }
+  }
+
+  /// Allocates and fills on the host, unless values were assigned. Called by ShardingPolicy::apply, with the full name.
+  void place(std::string_view name, std::uint64_t seed) {
+    if (placed_) return;
+    if (!tensor_.defined()) {
+      tensor_ = at::empty(shape_, dtype_);                                         // shape()
+      const double fan = static_cast<double>(fan_in_ > 0 ? fan_in_ : shape_.empty() ? 1 : shape_.back());
+      for_floating(dtype_, [&](auto zero) {
+        fill_initial(initial_, 1 / std::sqrt(fan), random_key(seed, name), 0, tensor_.mutable_data_ptr<decltype(zero)>(), numel());
+      });
+    }
+    tensor_ = tensor_.to(dtype_);
+    tensor_.set_requires_grad(true);
+    placed_ = true;
+  }
+
+ private:
+  std::vector<std::int64_t> shape_;
+  Initial initial_ = Zeros{};
+  std::int64_t fan_in_ = 0;
+  at::ScalarType dtype_ = at::kFloat;
+  at::Tensor tensor_;
+  bool placed_ = false;
+};
+
+/// A tensor that belongs to a model but is not trained: running statistics, constants. Starts at zero.
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::vector<std::int64_t> shape, at::ScalarType dtype = at::kFloat) : shape_(std::move(shape)), dtype_(dtype) {}
+
+  const std::vector<std::int64_t>& shape() const { return shape_; }
+  /// The values, of `shape()`. Errors: ConfigError before placement.
+  const at::Tensor& tensor() const {
+    check<ConfigError>(tensor_.defined(), "Buffer: read before the model was placed; pass the model through ShardingPolicy::apply first");
+    return tensor_;
+  }
+  operator const at::Tensor&() const { return tensor(); }
+  /// Gives the values, before or after placement; copied. Errors: ShapeError when the shape differs.
+  void assign(const at::Tensor& values) {
+    check<ShapeError>(values.sizes().vec() == shape_, "Buffer: assigned values of shape ", values.sizes(), " to shape ", shape_);
+    tensor_ = values.detach().to(dtype_, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  }
+  /// Allocates zeros unless values were assigned. Called by ShardingPolicy::apply.
+  void place() {
+    if (!tensor_.defined()) tensor_ = at::zeros(shape_, dtype_);                   // shape()
+  }
+
+ private:
+  std::vector<std::int64_t> shape_;
+  at::ScalarType dtype_ = at::kFloat;
+  at::Tensor tensor_;
+};
+
+}  // namespace rookery

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// EmbeddingBagConfig: what a user says of a table; TableDescription: what the rest of the library sees of it.
+//
+// Answers to torchrec/modules/embedding_configs.py EmbeddingBagConfig, with its field names.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <rookery/core/random.hpp>
+#include <rookery/rules/rules.hpp>
+
+namespace rookery {
+
+/// How the rows of a bag become one vector. A weighted mean divides by the sum of weights; a zero sum gives zeros.
+enum class PoolingType { sum, mean };
+
+namespace detail {
+// GCC 12 fails on `std::vector<..> member{}` in a template aggregate that is initialised by designators; a call is fine.
+inline std::string no_name() noexcept { return {}; }
+inline std::vector<std::string> no_names() noexcept { return {}; }
+inline Initial uniform_by_default() noexcept { return Uniform{}; }
+}  // namespace detail
+
+/// One table of an EmbeddingBagCollection whose optimizers come from `Set` = Rules<...>.
+template <class Set> struct EmbeddingBagConfig {
+  std::string name = detail::no_name();
+  std::int64_t num_embeddings = 0;                                       // rows, E
+  std::int64_t embedding_dim = 0;                                        // columns, D; any D >= 1
+  std::vector<std::string> feature_names = detail::no_names();           // empty: one feature named as the table
+  PoolingType pooling = PoolingType::sum;
+  at::ScalarType data_type = at::kFloat;                                 // float32 or float64
+  Initial initial = detail::uniform_by_default();                        // Uniform{}: even on +-1 / sqrt(rows)
+  RuleChoice<Set> optimizer{};                                          // the first of the set
+  bool frozen = false;                                                   // looked up, never updated; no state
+};
+
+/// A table as planner, exchange and logs see it: no optimizer type, no memory.
+struct TableDescription {
+  std::string name;                                                      // full, as "user.embedding_bags.user_id"
+  std::string table;                                                     // the config's name, "user_id"
+  std::int64_t num_embeddings = 0;
+  std::int64_t embedding_dim = 0;
+  at::ScalarType data_type = at::kFloat;
+  PoolingType pooling = PoolingType::sum;
+  std::string rule;
+  std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of data_type
+  std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs
+
+  std::int64_t bytes() const {
+    return num_embeddings * (embedding_dim + state_numbers_per_row) * static_cast<std::int64_t>(c10::elementSize(data_type));
+  }
+};
+
+}  // namespace rookery

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Phase one of a model: what it looks up in its tables for a batch, said as a value.
+//
+//   auto lookups(const Clicks& b) const {
+//     return rk::lookups(rk::lookup<&Ranker::user>(b.user_ids), rk::lookup<&Ranker::item>(b.item_ids)); }
+//
+// All lookups of a batch are one exchange. `forward` finds what came back with `get<&Ranker::user>(pooled)`.
+// Source: stands in for TorchRec's tracing of input distributions.  Include cost: tensor.
+
+#include <array>
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include <rookery/core/key.hpp>
+#include <rookery/core/members.hpp>
+#include <rookery/sparse/keyed_jagged_tensor.hpp>
+#include <rookery/sparse/keyed_tensor.hpp>
+
+namespace rookery {
+
+/// A collection of tables, as opposed to any other member of a model.
+template <class T>
+concept EmbeddingTables = std::remove_cvref_t<T>::is_embedding_tables;
+
+/// One lookup: which tables, and the ids.
+template <class K> struct Lookup {
+  KeyedJaggedTensor features;
+};
+
+/// All lookups of a batch, in member order.
+template <class... K> struct Lookups {
+  std::array<KeyedJaggedTensor, sizeof...(K)> features;
+};
+
+/// What came back: pooled embeddings [B, sum(D)] a lookup.
+template <class... K> struct Pooled {
+  std::array<KeyedTensor, sizeof...(K)> tensors;
+};
+
+/// Looks `features` up in the tables that the key leads to.
+template <detail::KeyPart... Parts> Lookup<Key<Parts...>> lookup(KeyedJaggedTensor features) { return {std::move(features)}; }
+
+/// Joins the lookups of a batch.
+template <class... K> Lookups<K...> lookups(Lookup<K>... lookup) { return {{std::move(lookup.features)...}}; }
+
+/// The pooled embeddings of one lookup.
+template <detail::KeyPart... Parts, class... K> const KeyedTensor& get(const Pooled<K...>& pooled) {
+  constexpr bool present = (std::is_same_v<Key<Parts...>, K> || ...);
+  static_assert(present, "rookery::get: this key is not among the model's lookups; write `lookup<...>` with the same key; see docs/concepts.md#lookups");
+  std::size_t index = 0;
+  const bool found = ((std::is_same_v<Key<Parts...>, K> ? true : (++index, false)) || ...);
+  return pooled.tensors[found ? index : 0];
+}
+
+namespace detail {
+
+template <class... Pointers> struct Path {
+  std::tuple<Pointers...> pointers;
+};
+
+template <class T, class Fn, class... Prefix> constexpr void for_each_tables_path(Fn& fn, Prefix... prefix) {
+  if constexpr (HasMembers<T>) {
+    std::apply([&]<class... M>(const Member<M>&... member) { (for_each_tables_member<M>(fn, member.pointer, prefix...), ...); }, T::members().list);
+  }
+}
+template <class Pointer, class Fn, class Value, class Class, class... Prefix>
+constexpr void for_each_tables_member(Fn& fn, Value Class::*pointer, Prefix... prefix) {
+  if constexpr (EmbeddingTables<Value>) fn(prefix..., pointer);
+  else for_each_tables_path<Value>(fn, prefix..., pointer);
+}
+
+/// What is wrong with the keys of a model's lookups, if anything.
+struct KeyFaults {
+  bool repeated = false;     // two lookups have the same key
+  bool foreign = false;      // a key leads to no tables that members() lists
+  bool forgotten = false;    // members() lists tables that are never looked up
+};
+
+template <class Model, class List> struct CheckKeys;
+template <class Model, class... K> struct CheckKeys<Model, Lookups<K...>> {
+  static constexpr KeyFaults faults() {
+    KeyFaults found;
+    std::size_t same = 0;
+    ((same += same_as_count<K>()), ...);
+    found.repeated = same > sizeof...(K);
+    std::array<bool, sizeof...(K) + 1> listed{};
+    auto on_tables = [&](auto... path) {
+      bool named = false;
+      std::size_t index = 0;
+      ((K::leads_to(path...) ? (named = listed[index] = true, void()) : void(), ++index), ...);
+      if (!named) found.forgotten = true;
+    };
+    for_each_tables_path<Model>(on_tables);
+    for (std::size_t i = 0; i < sizeof...(K); ++i)
+      if (!listed[i]) found.foreign = true;
+    return found;
+  }
+
+ private:
+  template <class One> static constexpr std::size_t same_as_count() { return (std::size_t{std::is_same_v<One, K>} + ... + 0); }
+};
+
+}  // namespace detail
+}  // namespace rookery

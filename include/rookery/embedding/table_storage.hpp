@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// TableStorage: the rows of one shard of a table, and the optimizer state that belongs to them.
+//
+// Memory is aligned, huge pages are advised, and pages are touched only when rows are. The distance between rows may exceed
+// their width: one number of state a row sits right behind its weights when that adds no cache line, so nothing may assume
+// that weights are contiguous.  Include cost: tensor.
+
+#include <sys/mman.h>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <rookery/concepts/rule.hpp>
+#include <rookery/core/dtype.hpp>
+#include <rookery/core/error.hpp>
+
+namespace rookery {
+
+namespace detail {
+
+/// Zeroed bytes, page aligned, given back when the last owner goes.
+inline std::shared_ptr<std::byte> zeroed_bytes(std::size_t bytes) {
+  if (bytes == 0) return {};
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  check<Error>(memory != MAP_FAILED, "TableStorage: cannot allocate ", bytes, " bytes");
+  madvise(memory, bytes, MADV_HUGEPAGE);
+  return {static_cast<std::byte*>(memory), [bytes](std::byte* at) { munmap(at, bytes); }};
+}
+
+}  // namespace detail
+
+/// Rows [rows, dim] of a table's shard, and a tensor a slot of optimizer state.
+///
+/// Shapes:  weight a strided view [rows, dim]; state [rows] for a row slot, [rows, dim] for an element slot. rows or dim may be 0.
+/// Dtypes:  float32 or float64, state as the weights.
+/// Cost:    bytes() in all, zero until touched.
+class TableStorage {
+ public:
+  TableStorage() = default;
+  TableStorage(std::int64_t rows, std::int64_t dim, at::ScalarType dtype, std::span<const StateSlot> slots)
+      : rows_(rows), dim_(dim), stride_(dim), dtype_(dtype) {
+    const auto size = static_cast<std::int64_t>(c10::elementSize(dtype));
+    std::int64_t row_slots = 0;
+    for (const auto& slot : slots) row_slots += slot.shape == StateShape::row;
+    const auto lines = [&](std::int64_t elements) { return (elements * size + 63) / 64; };
+    const bool beside = lines(dim + row_slots) == lines(dim);
+    if (beside) stride_ = dim + row_slots;
+    weight_ = view(allocate(rows * stride_ * size), 0, {rows, dim}, {stride_, 1});           // [rows, dim]
+    std::int64_t offset = dim;
+    for (const auto& slot : slots) {
+      names_.emplace_back(slot.name);
+      if (slot.shape == StateShape::element) {
+        state_.push_back(view(allocate(rows * dim * size), 0, {rows, dim}, {dim, 1}));       // [rows, dim]
+      } else if (beside) {
+        state_.push_back(view(blocks_.front(), offset++, {rows}, {stride_}));                // [rows]
+      } else {
+        state_.push_back(view(allocate(rows * size), 0, {rows}, {1}));                       // [rows]
+      }
+    }
+  }
+
+  std::int64_t rows() const { return rows_; }
+  std::int64_t dim() const { return dim_; }
+  /// Elements from one row's first weight to the next row's.
+  std::int64_t stride() const { return stride_; }
+  at::ScalarType dtype() const { return dtype_; }
+  /// Bytes of weights, state and padding.
+  std::int64_t bytes() const { return bytes_; }
+
+  const at::Tensor& weight() const { return weight_; }                                       // [rows, dim]
+  const std::vector<std::string>& state_names() const { return names_; }
+  const at::Tensor& state(std::size_t slot) const { return state_.at(slot); }                // [rows] or [rows, dim]
+
+ private:
+  std::shared_ptr<std::byte> allocate(std::int64_t bytes) {
+    bytes_ += bytes;
+    blocks_.push_back(detail::zeroed_bytes(static_cast<std::size_t>(bytes)));
+    return blocks_.back();
+  }
+  /// A view that keeps its block alive.
+  at::Tensor view(const std::shared_ptr<std::byte>& block, std::int64_t offset, at::IntArrayRef sizes, at::IntArrayRef strides) const {
+    auto* first = block.get() + (block ? offset * static_cast<std::int64_t>(c10::elementSize(dtype_)) : 0);
+    return at::from_blob(first, sizes, strides, [block](void*) {}, at::TensorOptions().dtype(dtype_));
+  }
+
+  std::int64_t rows_ = 0, dim_ = 0, stride_ = 0, bytes_ = 0;
+  at::ScalarType dtype_ = at::kFloat;
+  std::vector<std::shared_ptr<std::byte>> blocks_;
+  at::Tensor weight_;
+  std::vector<std::string> names_;
+  std::vector<at::Tensor> state_;
+};
+
+}  // namespace rookery

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Lookup on the host: the sum of a bag's rows, or the rows themselves.
+//
+// The task is plain pointers and the functions are no templates; dtypes are switched inside. Ids were checked by whoever
+// made the task.  Answers to FBGEMM's embedding forward.  Include cost: none (c10 scalar types).
+
+#include <algorithm>
+#include <cstdint>
+
+#include <rookery/core/dtype.hpp>
+#include <rookery/core/parallel.hpp>
+
+namespace rookery::kernels {
+
+/// Bags over the rows of one table shard.
+struct LookupTask {
+  c10::ScalarType dtype;                     // of weights, sample weights and out
+  const void* weights = nullptr;             // row r starts at element r * stride
+  std::int64_t stride = 0, dim = 0;
+  const std::int64_t* ids = nullptr;         // [offsets[bags] - offsets[0]]; rows of this shard
+  const std::int64_t* offsets = nullptr;     // [bags + 1]; absolute, the first id of the task has number offsets[0]
+  const double* sample_weights = nullptr;    // as ids; null when unweighted
+  std::int64_t bags = 0;
+  void* out = nullptr;                       // bag b at element b * out_stride
+  std::int64_t out_stride = 0;
+};
+
+namespace detail {
+
+template <class Number> void pooled_lookup(const LookupTask& task) {
+  const auto* weights = static_cast<const Number*>(task.weights);
+  parallel(task.bags, 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t bag = begin; bag < end; ++bag) {
+      Number* out = static_cast<Number*>(task.out) + bag * task.out_stride;
+      std::fill_n(out, task.dim, Number{0});
+      for (std::int64_t i = task.offsets[bag] - task.offsets[0]; i < task.offsets[bag + 1] - task.offsets[0]; ++i) {
+        const Number* row = weights + task.ids[i] * task.stride;
+        if (task.sample_weights) {
+          const auto weight = static_cast<Number>(task.sample_weights[i]);
+          for (std::int64_t d = 0; d < task.dim; ++d) out[d] += weight * row[d];
+        } else {
+          for (std::int64_t d = 0; d < task.dim; ++d) out[d] += row[d];
+        }
+      }
+    }
+  });
+}
+
+template <class Number> void row_lookup(const LookupTask& task) {
+  const auto* weights = static_cast<const Number*>(task.weights);
+  parallel(task.offsets[task.bags] - task.offsets[0], 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      std::copy_n(weights + task.ids[i] * task.stride, task.dim, static_cast<Number*>(task.out) + i * task.out_stride);
+  });
+}
+
+}  // namespace detail
+
+/// out[b] = sum over bag b of weight * row. Cost: one pass over the rows named; one parallel region.
+inline void pooled_lookup(const LookupTask& task) {
+  for_floating(task.dtype, [&](auto zero) { detail::pooled_lookup<decltype(zero)>(task); });
+}
+
+/// out[i] = row of id i, unpooled; sample weights are not applied. Cost: as pooled_lookup.
+inline void row_lookup(const LookupTask& task) {
+  for_floating(task.dtype, [&](auto zero) { detail::row_lookup<decltype(zero)>(task); });
+}
+
+}  // namespace rookery::kernels

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Transpose: from bags that name rows to rows that name the gradients which hit them.
+//
+// Occurrences are collected in a fixed order and sorted stably by row, so the sum of a row's gradients is taken in that
+// order whatever the number of threads.  Answers to FBGEMM's transpose_embedding_input.  Include cost: none.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include <rookery/core/dtype.hpp>
+#include <rookery/core/parallel.hpp>
+
+namespace rookery::kernels {
+
+/// The gradients that reach the rows of one shard in one step, as a list of (row, gradient, factor).
+struct Occurrences {
+  std::vector<std::int64_t> rows;
+  std::vector<const void*> gradients;        // each [dim] of the shard's dtype
+  std::vector<double> factors;               // per-sample weights, 1 where there are none
+
+  void add(std::int64_t row, const void* gradient, double factor) {
+    rows.push_back(row);
+    gradients.push_back(gradient);
+    factors.push_back(factor);
+  }
+};
+
+/// Distinct rows, ascending, and which occurrences each one has.
+struct Transposed {
+  std::vector<std::int64_t> rows;            // [U]
+  std::vector<std::int64_t> starts;          // [U + 1] into order
+  std::vector<std::int64_t> order;           // [N] occurrence numbers, by row, then as collected
+};
+
+/// Stable sort of occurrences by row, 11 bits a pass. Cost: O(N * ceil(bits of the largest row / 11)).
+inline Transposed transpose(const Occurrences& occurrences) {
+  const auto count = occurrences.rows.size();
+  Transposed out;
+  out.order.resize(count);
+  std::iota(out.order.begin(), out.order.end(), std::int64_t{0});
+  const std::int64_t largest = count == 0 ? 0 : *std::max_element(occurrences.rows.begin(), occurrences.rows.end());
+  std::vector<std::int64_t> scratch(count);
+  constexpr int digit_bits = 11;
+  for (int shift = 0; shift < 63 && (largest >> shift) > 0; shift += digit_bits) {
+    std::array<std::size_t, (1 << digit_bits) + 1> starts{};
+    const auto digit = [&](std::int64_t i) {
+      return static_cast<std::size_t>(occurrences.rows[static_cast<std::size_t>(i)] >> shift) & ((1U << digit_bits) - 1);
+    };
+    for (const auto i : out.order) ++starts[digit(i) + 1];
+    std::partial_sum(starts.begin(), starts.end(), starts.begin());
+    for (const auto i : out.order) scratch[starts[digit(i)]++] = i;
+    out.order.swap(scratch);
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto row = occurrences.rows[static_cast<std::size_t>(out.order[i])];
+    if (i == 0 || row != out.rows.back()) {
+      out.rows.push_back(row);
+      out.starts.push_back(static_cast<std::int64_t>(i));
+    }
+  }
+  out.starts.push_back(static_cast<std::int64_t>(count));
+  return out;
+}
+
+namespace detail {
+
+template <class Number>
+void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, std::int64_t dim, Number* out) {
+  parallel(static_cast<std::int64_t>(transposed.rows.size()), 1 + 8192 / (dim + 1), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t u = begin; u < end; ++u) {
+      Number* sum = out + u * dim;
+      std::fill_n(sum, dim, Number{0});
+      for (auto i = transposed.starts[static_cast<std::size_t>(u)]; i < transposed.starts[static_cast<std::size_t>(u) + 1]; ++i) {
+        const auto occurrence = static_cast<std::size_t>(transposed.order[static_cast<std::size_t>(i)]);
+        const auto* gradient = static_cast<const Number*>(occurrences.gradients[occurrence]);
+        const auto factor = static_cast<Number>(occurrences.factors[occurrence]);
+        for (std::int64_t d = 0; d < dim; ++d) sum[d] += factor * gradient[d];
+      }
+    }
+  });
+}
+
+}  // namespace detail
+
+/// out[u] = sum over the occurrences of distinct row u of factor * gradient, [U, dim], in the order they were collected.
+inline void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, c10::ScalarType dtype, std::int64_t dim, void* out) {
+  for_floating(dtype, [&](auto zero) { detail::sum_row_gradients(occurrences, transposed, dim, static_cast<decltype(zero)*>(out)); });
+}
+
+}  // namespace rookery::kernels

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Dense optimizer: the same rules as the tables', applied to parameters, and the sum of their gradients over ranks.
+//
+// All gradients, the loss's normaliser and a flag for each parameter that a loss reached travel in one all-reduce. A parameter
+// that no rank's loss reached is left alone, state included.  Answers to torch.optim and DDP.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <rookery/comm/all_reduce.hpp>
+#include <rookery/concepts/rule.hpp>
+#include <rookery/core/dtype.hpp>
+#include <rookery/core/parallel.hpp>
+#include <rookery/core/parameter.hpp>
+
+namespace rookery {
+
+/// Sum of squares of a contiguous tensor in float64, the same for any number of threads; not finite when an element is not.
+inline double sum_of_squares(const at::Tensor& tensor) {
+  constexpr std::int64_t block = 4096;
+  const auto blocks = (tensor.numel() + block - 1) / block;
+  std::vector<double> sums(static_cast<std::size_t>(blocks));
+  for_floating(tensor.scalar_type(), [&](auto zero) {
+    const auto* values = tensor.const_data_ptr<decltype(zero)>();
+    parallel(blocks, 8, [&](std::int64_t begin, std::int64_t end) {
+      for (auto b = begin; b < end; ++b) {
+        double sum = 0;
+        for (auto i = b * block; i < std::min(tensor.numel(), (b + 1) * block); ++i) sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+        sums[static_cast<std::size_t>(b)] = sum;
+      }
+    });
+  });
+  double total = 0;
+  for (const auto sum : sums) total += sum;
+  return total;
+}
+
+/// One dense parameter with its optimizer state.
+struct DenseParameter {
+  std::string name;
+  Parameter* parameter = nullptr;
+  std::vector<at::Tensor> state;         // per slot, of the parameter's shape
+  std::int64_t steps = 0;                // updates so far: its own bias correction, as in torch
+  at::Tensor gradient;                   // of this step, summed over ranks; undefined when no loss reached it
+};
+
+/// The dense parameters of a model under one rule. The rule has per-weight state only.
+template <class Rule> class DenseOptimizer {
+  static_assert(concepts::Rule<Rule>, "rookery::Optimizer: the dense optimizer must be a rule, such as Sgd, Adagrad or Adam; see docs/concepts.md#rule");
+  static_assert(Rule::row_sums == 0 && std::all_of(Rule::state.begin(), Rule::state.end(), [](const StateSlot& s) { return s.shape == StateShape::element; }),
+                "rookery::Optimizer: a dense parameter has no rows; use Sgd, Adagrad or Adam, or a rule without row_sums and row state; see docs/concepts.md#rule");
+
+ public:
+  explicit DenseOptimizer(Rule rule) : rule_(rule) {}
+
+  void add(std::string name, Parameter& parameter) {
+    DenseParameter one{std::move(name), &parameter, {}, 0, {}};
+    for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) one.state.push_back(at::zeros(parameter.shape(), parameter.dtype()));
+    parameters_.push_back(std::move(one));
+  }
+
+  std::vector<DenseParameter>& parameters() { return parameters_; }
+  const std::vector<DenseParameter>& parameters() const { return parameters_; }
+
+  /// Sums the gradients of all parameters over ranks into `gradient`, and gives the sum of `normaliser` over ranks.
+  /// Cost: one all-reduce of all gradients; none on one process, where gradients are used in place.
+  template <class Topology> double reduce(Topology& topology, double normaliser);
+
+  /// Multiplies every gradient of this step.
+  void scale(double factor) {
+    for (auto& one : parameters_)
+      if (one.gradient.defined()) one.gradient.mul_(factor);
+  }
+
+  /// Applies the rule to every parameter that has a gradient.
+  void update();
+
+  /// Forgets the gradients of this step.
+  void clear() {
+    for (auto& one : parameters_) {
+      one.gradient = at::Tensor{};
+      one.parameter->tensor().mutable_grad() = at::Tensor{};
+    }
+  }
+
+ private:
+  Rule rule_;
+  std::vector<DenseParameter> parameters_;
+};
+
+template <class Rule> template <class Topology> double DenseOptimizer<Rule>::reduce(Topology& topology, double normaliser) {
+  if constexpr (!Topology::is_distributed) {
+    (void)topology;
+    for (auto& one : parameters_) {
+      const auto& gradient = one.parameter->tensor().grad();
+      one.gradient = gradient.defined() ? gradient.contiguous() : at::Tensor{};
+    }
+    return normaliser;
+  } else {
+    auto dtype = at::kFloat;
+    std::int64_t total = 0;
+    for (const auto& one : parameters_) {
+      if (one.parameter->dtype() == at::kDouble) dtype = at::kDouble;
+      total += one.parameter->numel();
+    }
+    const auto flags = static_cast<std::int64_t>(parameters_.size());
+    auto flat = at::zeros({total + flags + 1}, dtype);                                       // [gradients, flags, normaliser]
+    std::int64_t at = 0;
+    for (std::int64_t p = 0; p < flags; at += parameters_[static_cast<std::size_t>(p++)].parameter->numel()) {
+      const auto& tensor = parameters_[static_cast<std::size_t>(p)].parameter->tensor();
+      if (!tensor.grad().defined()) continue;
+      flat.narrow(0, at, tensor.numel()).copy_(tensor.grad().reshape({-1}));
+      flat[total + p] = 1;
+    }
+    flat[total + flags] = normaliser;
+    flat = all_reduce(topology, std::move(flat)).wait();
+    at = 0;
+    for (std::int64_t p = 0; p < flags; ++p) {
+      auto& one = parameters_[static_cast<std::size_t>(p)];
+      const bool reached = flat[total + p].template item<double>() > 0;
+      one.gradient = reached ? flat.narrow(0, at, one.parameter->numel()).to(one.parameter->dtype()).view(one.parameter->shape()) : at::Tensor{};
+      at += one.parameter->numel();
+    }
+    return flat[total + flags].template item<double>();
+  }
+}
+
+template <class Rule> void DenseOptimizer<Rule>::update() {
+  for (auto& one : parameters_) {
+    if (!one.gradient.defined()) continue;
+    const StepContext context{.step = ++one.steps};
+    const auto& tensor = one.parameter->tensor();
+    for_floating(tensor.scalar_type(), [&](auto zero) {
+      using Number = decltype(zero);
+      auto* weights = tensor.template mutable_data_ptr<Number>();
+      const auto* gradients = one.gradient.template const_data_ptr<Number>();
+      parallel(tensor.numel(), 4096, [&](std::int64_t begin, std::int64_t end) {
+        std::array<Number*, Rule::state.size() + 1> state{};
+        for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) state[slot] = one.state[slot].template mutable_data_ptr<Number>() + begin;
+        rule_.update(Row<Number>{weights + begin, gradients + begin, state.data(), end - begin, tensor.numel()}, context, nullptr);
+      });
+    });
+    tensor.unsafeGetTensorImpl()->bump_version();              // a graph that saved the old values must not use the new ones
+  }
+}
+
+}  // namespace rookery

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Optimizer: one step of a placed model, tables and dense parameters together.
+//
+// Exchange gradients; sum them by row; complete sums over whole rows where columns are split; update. Nothing is changed before
+// everything is known to be finite, and clipping sees the norm of the whole gradient, each row counted once whatever the plan.
+// Answers to torchrec's CombinedOptimizer, GradientClippingOptimizer and fused optimizers; differs: the update does not run inside
+// backward, so clipping, accumulation and a check for NaN reach the tables too.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <rookery/comm/all_reduce.hpp>
+#include <rookery/core/error.hpp>
+#include <rookery/optim/dense.hpp>
+#include <rookery/sharding/gradient_exchange.hpp>
+
+namespace rookery {
+
+/// What to do with a gradient that is not finite: stop every rank, or leave everything as it was and count the step as skipped.
+enum class NonFinite { error, skip };
+
+struct OptimizerOptions {
+  double clip_norm = 0;                          // largest norm of the whole gradient; 0: no clipping
+  NonFinite non_finite = NonFinite::error;
+};
+
+/// Steps a placed model. The tables follow their own rules, the dense parameters `DenseRule`.
+///
+/// `step()` uses every forward pass since the last step whose gradients were captured: several are one larger batch. The gradient is
+/// divided by the loss's normaliser, summed over ranks and passes.
+/// Errors:  NonFiniteError naming the first parameter or table, before any weight or state has changed.
+/// Cost:    one all-reduce of dense gradients, one exchange of table gradients, one small all-reduce of norms.
+/// Ranks:   all, in the same order.
+template <class Model, class DenseRule> class Optimizer {
+ public:
+  Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {}) : model_(&model), dense_(rule), options_(options) {
+    check<ConfigError>(options.clip_norm >= 0, "Optimizer: clip_norm is ", options.clip_norm, "; it must not be negative");
+    model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
+  }
+
+  /// One step; true when weights were updated, false when it was skipped.
+  bool operator()();
+
+  /// Forgets captured passes and gradients without a step.
+  void clear() {
+    dense_.clear();
+    model_->runtime().clear();
+  }
+
+  /// Steps that updated weights.
+  std::int64_t count() const { return count_; }
+  /// Steps that were left out because a gradient was not finite.
+  std::int64_t skipped() const { return skipped_; }
+  /// Norm of the whole gradient at the last step, before clipping.
+  double gradient_norm() const { return gradient_norm_; }
+
+  const DenseOptimizer<DenseRule>& dense() const { return dense_; }
+
+ private:
+  using Shards = std::vector<detail::ShardGradients>;
+
+  /// The squared norm of dense and table gradients, and the first of them that is not finite.
+  struct Norm {
+    double squares = 0;
+    std::string not_finite;
+  };
+
+  /// Sum of normalisers of the captured passes.
+  double own_normaliser() const;
+  Norm norm(const Shards& shards) const;
+  void update_tables(const Shards& shards);
+
+  Model* model_;
+  DenseOptimizer<DenseRule> dense_;
+  OptimizerOptions options_;
+  std::int64_t count_ = 0, skipped_ = 0;
+  double gradient_norm_ = 0;
+};
+
+template <class Model, class DenseRule> double Optimizer<Model, DenseRule>::own_normaliser() const {
+  double total = 0;
+  for (const auto& capture : model_->runtime().captures())
+    if (capture.normaliser.defined()) total += capture.normaliser.template item<double>();
+  return total;
+}
+
+template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operator()() {
+  const at::NoGradGuard no_grad;
+  auto& topology = model_->topology();
+  if constexpr (requires { topology.at_step(count_); }) topology.at_step(count_ + 1);
+  check<Error>(!model_->runtime().captures().empty(), "Optimizer: step() without a forward pass in training since the last one");
+  const bool divides = std::ranges::any_of(model_->runtime().captures(), [](const auto& capture) { return capture.normaliser.defined(); });
+  const double normaliser = dense_.reduce(topology, own_normaliser());
+  auto shards = model_->runtime().gradients(topology);
+  const double scale = !divides ? 1 : normaliser == 0 ? 0 : 1 / normaliser;
+  check<NonFiniteError>(!divides || normaliser >= 0, "step ", count_ + 1, ": the loss's normaliser, summed over ranks, is ", normaliser);
+  const auto [squares, not_finite] = norm(shards);
+  gradient_norm_ = std::sqrt(squares) * scale;
+  if (!not_finite.empty()) {
+    clear();
+    check<NonFiniteError>(options_.non_finite == NonFinite::skip, "step ", count_ + 1, ": the gradient of '", not_finite,
+                          "' is not finite; no weight was changed");
+    ++skipped_;
+    return false;
+  }
+  const double factor = options_.clip_norm > 0 ? scale * std::min(1.0, options_.clip_norm / (gradient_norm_ + 1e-6)) : scale;
+  dense_.scale(factor);
+  for (auto& shard : shards) shard.gradients.sums.mul_(factor);                              // [U, columns]
+  ++count_;
+  dense_.update();
+  update_tables(shards);
+  clear();
+  return true;
+}
+
+template <class Model, class DenseRule> auto Optimizer<Model, DenseRule>::norm(const Shards& shards) const -> Norm {
+  const auto& tables = model_->tables();
+  auto by_table = at::zeros({static_cast<std::int64_t>(tables.size())}, at::kDouble);        // [T]
+  for (const auto& shard : shards) by_table.template mutable_data_ptr<double>()[shard.table] += sum_of_squares(shard.gradients.sums);
+  by_table = all_reduce(model_->topology(), std::move(by_table)).wait();                     // [T]
+  Norm norm;
+  const auto add = [&](double squares, const std::string& name) {
+    if (!std::isfinite(squares) && norm.not_finite.empty()) norm.not_finite = name;
+    norm.squares += squares;
+  };
+  for (const auto& one : dense_.parameters())
+    if (one.gradient.defined()) add(sum_of_squares(one.gradient), one.name);
+  for (std::size_t t = 0; t < tables.size(); ++t) add(by_table.template const_data_ptr<double>()[t], tables[t].description.name + ".weight");
+  return norm;
+}
+
+template <class Model, class DenseRule> void Optimizer<Model, DenseRule>::update_tables(const Shards& shards) {
+  const StepContext context{.step = count_};
+  const auto with = [&](const detail::ShardGradients& shard, auto&& fn) {
+    model_->for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+      if (shard.table < first || shard.table >= first + collection.configs().size()) return;
+      fn(collection, *model_->tables()[shard.table].shards[shard.shard].local);
+    });
+  };
+  std::vector<std::vector<double>> sums(shards.size());
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    with(shards[i], [&](auto& collection, const LocalShard& local) { sums[i] = collection.row_sums(local, shards[i].gradients, context); });
+  detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    with(shards[i], [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
+}
+
+}  // namespace rookery

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// The gradient half of a step: gradients of pooled values to the shards whose rows they came from, and summed there by row.
+//
+// First phase of a step: exchange. Second: sum the gradients of each distinct row, over features, ranks, rows of the batch and
+// accumulated batches, in that fixed order, which is the order that one process would take on the global batch.
+// Third: complete the sums over whole rows that some rules need, where a table's columns are split.
+// Answers to torchrec/distributed output_dist backward and FBGEMM's gradient sum.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <rookery/comm/all_to_all_v.hpp>
+#include <rookery/kernels/cpu/transpose.hpp>
+#include <rookery/sharding/lookup_exchange.hpp>
+#include <rookery/sharding/routing.hpp>
+
+namespace rookery::detail {
+
+/// The summed gradients of one local shard; `table` of the routing.
+struct ShardGradients {
+  std::size_t table = 0, shard = 0;
+  RowGradients gradients;
+};
+
+/// The gradient that a backward pass left on what a slot was given, contiguous; undefined when the loss did not reach it.
+inline at::Tensor gradient_of(const Capture& capture, const Routing& routing, std::size_t slot) {
+  const auto lookup = routing.slots[slot].lookup;
+  const auto& leaf = capture.by_rows[lookup] ? capture.row_leaves[slot] : capture.leaves[lookup];
+  const auto& gradient = leaf.grad();
+  return gradient.defined() ? gradient.contiguous() : gradient;                              // [B, width] or [ids, D]
+}
+
+/// Whether this rank's loss reached each lookup.
+inline std::vector<char> reached_lookups(const Capture& capture, const Routing& routing) {
+  std::vector<char> reached(routing.lookups.size());
+  for (std::size_t s = 0; s < routing.slots.size(); ++s)
+    if (gradient_of(capture, routing, s).defined()) reached[routing.slots[s].lookup] = 1;
+  return reached;
+}
+
+/// The gradient vectors of one route, packed [vectors, columns], divided for mean pooling; zeros where there is no gradient.
+template <class Number>
+void pack_gradients(const Capture& capture, const Routing& routing, std::size_t r, const at::Tensor& gradient, Number* out) {
+  const auto& route = routing.routes[r];
+  const auto& slot = routing.slots[route.slot];
+  const auto& box = routing.shard_of(route).box;
+  const bool by_rows = capture.by_rows[slot.lookup];
+  const auto vectors = by_rows ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.rows;
+  if (!gradient.defined()) {
+    std::fill_n(out, vectors * box.columns(), Number{0});
+    return;
+  }
+  const auto* from = gradient.const_data_ptr<Number>() + (by_rows ? 0 : slot.column) + box.column_begin;
+  const auto& divisors = capture.divisors[route.slot];
+  for (std::int64_t v = 0; v < vectors; ++v, out += box.columns()) {
+    std::copy_n(from + (by_rows ? capture.positions[r][static_cast<std::size_t>(v)] : v) * gradient.stride(0), box.columns(), out);
+    if (by_rows || divisors.empty()) continue;
+    const double divisor = divisors[static_cast<std::size_t>(v)];
+    for (std::int64_t d = 0; d < box.columns(); ++d) out[d] = divisor == 0 ? Number{0} : out[d] / static_cast<Number>(divisor);
+  }
+}
+
+/// Gradients that arrived for one route of this rank from one rank: vectors of `columns` numbers, `stride` bytes apart.
+struct GradientBlock {
+  const std::byte* first = nullptr;
+  std::int64_t stride = 0;
+};
+
+/// What one capture received: per route of this rank and source, and whether any rank's loss reached each lookup.
+struct ReceivedGradients {
+  std::vector<std::vector<GradientBlock>> blocks;
+  std::vector<char> reached;
+  std::vector<at::Tensor> alive;
+};
+
+/// First phase. One exchange for all captures; none on one process.
+template <class Topology>
+std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Routing& routing, std::span<const Capture> captures) {
+  const auto self = static_cast<std::size_t>(topology.rank());
+  const auto& mine = routing.routes_of[self];
+  std::vector<ReceivedGradients> received(captures.size());
+  if constexpr (!Topology::is_distributed) {
+    for (std::size_t c = 0; c < captures.size(); ++c) {
+      received[c].reached = reached_lookups(captures[c], routing);
+      for (const auto r : mine) {
+        const auto& route = routing.routes[r];
+        const auto& slot = routing.slots[route.slot];
+        const auto size = routing.element_size(route);
+        auto gradient = gradient_of(captures[c], routing, route.slot);
+        std::int64_t column = captures[c].by_rows[slot.lookup] ? 0 : slot.column;
+        if (gradient.defined() && !captures[c].divisors[route.slot].empty() && !captures[c].by_rows[slot.lookup]) {
+          auto divided = at::empty({captures[c].rows, routing.shard_of(route).box.columns()}, gradient.options());   // [B, D]
+          for_floating(gradient.scalar_type(), [&](auto zero) {
+            pack_gradients(captures[c], routing, r, gradient, divided.template mutable_data_ptr<decltype(zero)>());
+          });
+          gradient = std::move(divided);
+          column = 0;
+        }
+        GradientBlock block;
+        if (gradient.defined()) block = {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size};
+        received[c].blocks.push_back({block});
+        received[c].alive.push_back(std::move(gradient));
+      }
+    }
+  } else {
+    const auto ranks = static_cast<std::size_t>(topology.world_size());
+    const auto flags = static_cast<std::int64_t>(routing.lookups.size());
+    const auto bytes_of = [&](const Route& route, std::int64_t vectors) {
+      return padded(vectors * routing.shard_of(route).box.columns() * routing.element_size(route));
+    };
+    const auto by_rows = [&](const Capture& capture, std::size_t r) { return capture.by_rows[routing.slots[routing.routes[r].slot].lookup] != 0; };
+    const auto vectors_sent = [&](const Capture& capture, std::size_t r) {
+      return by_rows(capture, r) ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.rows;
+    };
+    Counts bytes_out(ranks), bytes_in(ranks);
+    for (const auto& capture : captures)
+      for (std::size_t peer = 0; peer < ranks; ++peer) {
+        bytes_out[peer] += padded(flags);
+        bytes_in[peer] += padded(flags);
+        for (const auto r : routing.routes_of[peer]) bytes_out[peer] += bytes_of(routing.routes[r], vectors_sent(capture, r));
+        for (std::size_t i = 0; i < mine.size(); ++i)
+          bytes_in[peer] += bytes_of(routing.routes[mine[i]], vectors_of(capture.routed[i][peer], by_rows(capture, mine[i])));
+      }
+    std::int64_t total = 0;
+    for (const auto bytes : bytes_out) total += bytes;
+    auto send = at::empty({total}, at::kByte);                                               // [sum(bytes_out)]
+    auto* to = reinterpret_cast<std::byte*>(send.template mutable_data_ptr<std::uint8_t>());
+    std::vector<std::vector<at::Tensor>> gradients(captures.size());
+    std::vector<std::vector<char>> reached;
+    for (std::size_t c = 0; c < captures.size(); ++c) {
+      for (std::size_t s = 0; s < routing.slots.size(); ++s) gradients[c].push_back(gradient_of(captures[c], routing, s));
+      reached.push_back(reached_lookups(captures[c], routing));
+    }
+    for (std::size_t peer = 0; peer < ranks; ++peer)
+      for (std::size_t c = 0; c < captures.size(); ++c) {
+        std::fill(std::copy_n(reinterpret_cast<const std::byte*>(reached[c].data()), flags, to), to + padded(flags), std::byte{0});
+        to += padded(flags);
+        for (const auto r : routing.routes_of[peer]) {
+          for_floating(routing.layout_of(routing.routes[r]).dtype, [&](auto zero) {
+            pack_gradients(captures[c], routing, r, gradients[c][routing.routes[r].slot], reinterpret_cast<decltype(zero)*>(to));
+          });
+          to += bytes_of(routing.routes[r], vectors_sent(captures[c], r));
+        }
+      }
+    auto arrived = all_to_all_v(topology, std::move(send), bytes_out, bytes_in).wait();      // [sum(bytes_in)]
+    const auto* from = reinterpret_cast<const std::byte*>(arrived.template const_data_ptr<std::uint8_t>());
+    for (auto& one : received) {
+      one.blocks.resize(mine.size());
+      one.reached.resize(routing.lookups.size());
+      one.alive.push_back(arrived);
+    }
+    for (std::size_t peer = 0; peer < ranks; ++peer)
+      for (std::size_t c = 0; c < captures.size(); ++c) {
+        for (std::size_t l = 0; l < routing.lookups.size(); ++l) received[c].reached[l] |= static_cast<char>(from[l]);
+        from += padded(flags);
+        for (std::size_t i = 0; i < mine.size(); ++i) {
+          const auto& route = routing.routes[mine[i]];
+          received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * routing.element_size(route)});
+          from += bytes_of(route, vectors_of(captures[c].routed[i][peer], by_rows(captures[c], mine[i])));
+        }
+      }
+  }
+  return received;
+}
+
+/// Second phase: the distinct rows of every local shard that trains, with their gradients summed.
+inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::size_t self, std::span<const Capture> captures,
+                                                 std::span<const ReceivedGradients> received) {
+  std::vector<ShardGradients> sums;
+  for (std::size_t t = 0; t < routing.tables.size(); ++t)
+    for (std::size_t s = 0; s < routing.tables[t].shards.size(); ++s) {
+      const auto& shard = routing.tables[t].shards[s];
+      if (!shard.local || routing.tables[t].description.rule == "none") continue;
+      kernels::Occurrences occurrences;
+      for (std::size_t c = 0; c < captures.size(); ++c)
+        for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
+          const auto& route = routing.routes[routing.routes_of[self][i]];
+          const auto& slot = routing.slots[route.slot];
+          if (slot.table != t || route.shard != s || !received[c].reached[slot.lookup]) continue;
+          const bool by_rows = captures[c].by_rows[slot.lookup];
+          for (std::size_t peer = 0; peer < received[c].blocks[i].size(); ++peer) {
+            const auto& bags = captures[c].routed[i][peer];
+            const auto& block = received[c].blocks[i][peer];
+            for (std::int64_t b = 0; b < bags.bags; ++b)
+              for (auto id = bags.offsets[b] - bags.offsets[0]; id < bags.offsets[b + 1] - bags.offsets[0]; ++id)
+                occurrences.add(bags.ids[id], block.first + (by_rows ? id : b) * block.stride, by_rows || !bags.weights ? 1.0 : bags.weights[id]);
+          }
+        }
+      auto transposed = kernels::transpose(occurrences);
+      const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
+      ShardGradients one{t, s, {.rows = {}, .sums = at::empty({distinct, shard.box.columns()}, routing.tables[t].description.data_type)}};
+      kernels::sum_row_gradients(occurrences, transposed, routing.tables[t].description.data_type, shard.box.columns(),
+                                 one.gradients.sums.mutable_data_ptr());
+      one.gradients.rows = std::move(transposed.rows);
+      sums.push_back(std::move(one));
+    }
+  return sums;
+}
+
+/// Distinct rows of a shard that lie in table rows [begin, end): their positions.
+inline std::pair<std::size_t, std::size_t> rows_between(const RowGradients& gradients, const ShardBox& box, std::int64_t begin, std::int64_t end) {
+  const auto first = std::lower_bound(gradients.rows.begin(), gradients.rows.end(), begin - box.row_begin);
+  const auto last = std::lower_bound(gradients.rows.begin(), gradients.rows.end(), end - box.row_begin);
+  return {static_cast<std::size_t>(first - gradients.rows.begin()), static_cast<std::size_t>(last - gradients.rows.begin())};
+}
+
+/// Third phase: adds up `partial[i]` (of shards[i], [U, row_sums]) over the shards that hold the other columns of the same
+/// rows, in column order. Shards of one row range see the same ids, so both sides know which rows are meant.
+/// One exchange when any table that needs it has its columns split; else none.
+template <class Topology>
+void complete_row_sums(Topology& topology, const Routing& routing, std::span<const ShardGradients> shards, std::vector<std::vector<double>>& partial) {
+  const auto overlaps = [](const ShardBox& a, const ShardBox& b) { return a.row_begin < b.row_end && b.row_begin < a.row_end; };
+  const auto split = [&](const PlacedTable& table) {
+    return table.description.row_sums > 0 && std::any_of(table.shards.begin(), table.shards.end(), [&](const PlacedShard& shard) {
+             return shard.box.columns() != table.description.embedding_dim;
+           });
+  };
+  if (std::none_of(routing.tables.begin(), routing.tables.end(), split)) return;
+  const auto ranks = static_cast<std::size_t>(topology.world_size());
+  // Every pair (shard here, shard there) of overlapping rows, in the order that both sides walk: receiver's shard, then sender's.
+  struct Piece {
+    std::size_t mine = 0;          // of `shards`
+    std::size_t begin = 0, end = 0;
+    std::int64_t column = 0;
+  };
+  std::vector<std::vector<Piece>> outgoing(ranks), incoming(ranks);
+  for (std::size_t t = 0; t < routing.tables.size(); ++t) {
+    const auto& table = routing.tables[t];
+    if (!split(table)) continue;
+    for (const auto& receiver : table.shards)
+      for (const auto& sender : table.shards) {
+        if (!overlaps(receiver.box, sender.box)) continue;
+        const auto begin = std::max(receiver.box.row_begin, sender.box.row_begin), end = std::min(receiver.box.row_end, sender.box.row_end);
+        const auto add = [&](const PlacedShard& here, const PlacedShard& there, std::vector<std::vector<Piece>>& list) {
+          for (std::size_t i = 0; i < shards.size(); ++i) {
+            if (shards[i].table != t || &table.shards[shards[i].shard] != &here) continue;
+            const auto [first, last] = rows_between(shards[i].gradients, here.box, begin, end);
+            list[static_cast<std::size_t>(there.rank)].push_back({i, first, last, sender.box.column_begin});
+          }
+        };
+        add(sender, receiver, outgoing);
+        add(receiver, sender, incoming);
+      }
+  }
+  const auto width = [&](const Piece& piece) { return static_cast<std::size_t>(routing.tables[shards[piece.mine].table].description.row_sums); };
+  std::vector<double> words;
+  Counts sizes_out(ranks), sizes_in(ranks);
+  for (std::size_t peer = 0; peer < ranks; ++peer) {
+    for (const auto& piece : outgoing[peer]) {
+      const auto& sums = partial[piece.mine];
+      words.insert(words.end(), sums.begin() + static_cast<std::ptrdiff_t>(piece.begin * width(piece)),
+                   sums.begin() + static_cast<std::ptrdiff_t>(piece.end * width(piece)));
+      sizes_out[peer] += static_cast<std::int64_t>((piece.end - piece.begin) * width(piece));
+    }
+    for (const auto& piece : incoming[peer]) sizes_in[peer] += static_cast<std::int64_t>((piece.end - piece.begin) * width(piece));
+  }
+  auto send = at::empty({static_cast<std::int64_t>(words.size())}, at::kDouble);
+  std::copy(words.begin(), words.end(), send.template mutable_data_ptr<double>());
+  const auto received = all_to_all_v(topology, std::move(send), sizes_out, sizes_in).wait();
+  struct Arrived {
+    Piece piece;
+    const double* sums;
+  };
+  std::vector<Arrived> arrived;
+  const auto* next = received.template const_data_ptr<double>();
+  for (const auto& pieces : incoming)
+    for (const auto& piece : pieces) {
+      arrived.push_back({piece, next});
+      next += (piece.end - piece.begin) * width(piece);
+    }
+  std::stable_sort(arrived.begin(), arrived.end(), [](const Arrived& a, const Arrived& b) { return a.piece.column < b.piece.column; });
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    if (split(routing.tables[shards[i].table])) std::fill(partial[i].begin(), partial[i].end(), 0.0);
+  for (const auto& [piece, sums] : arrived)
+    for (std::size_t k = 0; k < (piece.end - piece.begin) * width(piece); ++k) partial[piece.mine][piece.begin * width(piece) + k] += sums[k];
+}
+
+}  // namespace rookery::detail

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Routing: which ids of which lookup go to which shard. Fixed when the model is placed, the same on every rank.
+//
+// A slot is one feature of one lookup, looked up in one table; a route is a slot and one shard of its table. Everything that is
+// exchanged is laid out in route order, so no message has to say what it holds.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <rookery/embedding/config.hpp>
+#include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/planner/plan.hpp>
+#include <rookery/sparse/keyed_jagged_tensor.hpp>
+
+namespace rookery::detail {
+
+/// A shard where it lives; `local` points to its storage on the rank that holds it.
+struct PlacedShard {
+  ShardBox box;
+  int rank = 0;
+  const LocalShard* local = nullptr;
+};
+
+struct PlacedTable {
+  TableDescription description;
+  std::size_t collection = 0;            // in the order of the model's members
+  std::vector<PlacedShard> shards;
+};
+
+struct Slot {
+  std::size_t lookup = 0;
+  std::string feature;
+  std::size_t table = 0;                 // of Routing::tables
+  std::int64_t column = 0;               // of the lookup's output
+};
+
+/// What one lookup gives.
+struct LookupLayout {
+  at::ScalarType dtype = at::kFloat;
+  std::int64_t width = 0;                // sum(D)
+  bool is_weighted = false;
+  std::shared_ptr<const KeyedColumns> columns;
+};
+
+struct Route {
+  std::size_t slot = 0, shard = 0;
+};
+
+struct Routing {
+  std::vector<PlacedTable> tables;
+  std::vector<LookupLayout> lookups;
+  std::vector<Slot> slots;                            // by lookup, then feature
+  std::vector<Route> routes;                          // by slot, then shard
+  std::vector<std::vector<std::size_t>> routes_of;    // rank -> routes whose shard it holds, ascending
+
+  const PlacedTable& table_of(const Route& route) const { return tables[slots[route.slot].table]; }
+  const PlacedShard& shard_of(const Route& route) const { return table_of(route).shards[route.shard]; }
+  const LookupLayout& layout_of(const Route& route) const { return lookups[slots[route.slot].lookup]; }
+  std::int64_t element_size(const Route& route) const { return static_cast<std::int64_t>(c10::elementSize(layout_of(route).dtype)); }
+
+  /// Routes in order, from slots and shards.
+  void lay_out(int world_size) {
+    routes_of.resize(static_cast<std::size_t>(world_size));
+    for (std::size_t slot = 0; slot < slots.size(); ++slot)
+      for (std::size_t shard = 0; shard < tables[slots[slot].table].shards.size(); ++shard) {
+        routes_of[static_cast<std::size_t>(tables[slots[slot].table].shards[shard].rank)].push_back(routes.size());
+        routes.push_back({slot, shard});
+      }
+  }
+};
+
+/// Bytes of a block in a message; blocks start at multiples of 8.
+inline std::int64_t padded(std::int64_t bytes) { return (bytes + 7) / 8 * 8; }
+
+}  // namespace rookery::detail

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Sharded: a placed model, ready to run and to train, on any topology; Local included.
+//
+// Made by ShardingPolicy::apply; neither copyable nor movable, and the topology outlives it. Answers to torchrec's
+// DistributedModelParallel; differs: nothing is traced or wrapped, the model is the user's own struct.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <rookery/comm/all_reduce.hpp>
+#include <rookery/comm/broadcast.hpp>
+#include <rookery/core/error.hpp>
+#include <rookery/core/members.hpp>
+#include <rookery/core/parameter.hpp>
+#include <rookery/embedding/lookups.hpp>
+#include <rookery/planner/place.hpp>
+#include <rookery/planner/plan.hpp>
+#include <rookery/sharding/model_and_loss.hpp>
+#include <rookery/sharding/table_runtime.hpp>
+
+namespace rookery {
+
+struct ShardingOptions {
+  Plan plan{};                       // empty: the default placement
+  Constraints constraints{};         // of the default placement, by table
+  std::uint64_t seed = 0;            // of initial values
+};
+
+/// What a forward pass with a loss gives. `loss` is the SUM over this rank's rows.
+template <class Output> struct LossAndOutput {
+  at::Tensor loss;                   // []
+  Output output;
+};
+
+/// What a placed model and a placed collection have in common: members, tables, captures.
+template <class Model, class Topology> class Placed {
+ public:
+  Placed(Model model, Topology& topology, const ShardingOptions& options) : topology_(&topology), model_(std::move(model)) {
+    place_dense(options.seed);
+    place_tables(options);
+  }
+  Placed(const Placed&) = delete;
+  Placed& operator=(const Placed&) = delete;
+
+  Topology& topology() const { return *topology_; }
+  const Plan& plan() const { return plan_; }
+  Model& model() { return model_; }
+  const Model& model() const { return model_; }
+
+  /// Gradients are captured when training and grad mode are both on. Starts on.
+  void train(bool on = true) { training_ = on; }
+  bool is_training() const { return training_; }
+
+  /// Calls `fn(name, parameter)` for every dense parameter, in member order.
+  template <class Fn> void for_each_parameter(Fn&& fn) {
+    visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(leaf)>, Parameter>) fn(path, leaf);
+    });
+  }
+  /// Calls `fn(path, collection, first)` for every collection; `first` is the number of its first table in `tables()`.
+  template <class Fn> void for_each_collection(Fn&& fn) {
+    std::size_t first = 0;
+    visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
+      if constexpr (EmbeddingTables<decltype(leaf)>) {
+        fn(path, leaf, first);
+        first += leaf.configs().size();
+      }
+    });
+  }
+  /// All tables and where their shards are, in member order.
+  const std::vector<detail::PlacedTable>& tables() const { return runtime_.routing().tables; }
+  TableRuntime<Topology>& runtime() { return runtime_; }
+
+ protected:
+  bool capturing() const { return training_ && at::GradMode::is_enabled(); }
+
+  /// Tells the runtime what lookups there will be: the collection of each, by address.
+  void expect_lookups(const std::vector<const void*>& collections);
+
+ private:
+  void place_dense(std::uint64_t seed);
+  void place_tables(const ShardingOptions& options);
+
+  Topology* topology_;
+  Model model_;
+  Plan plan_;
+  TableRuntime<Topology> runtime_;
+  bool training_ = true;
+};
+
+template <class Model, class Topology> void Placed<Model, Topology>::place_dense(std::uint64_t seed) {
+  visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
+    using Leaf = std::remove_cvref_t<decltype(leaf)>;
+    if constexpr (std::is_same_v<Leaf, Parameter>) leaf.place(path, seed);
+    if constexpr (std::is_same_v<Leaf, Buffer>) leaf.place();
+    if constexpr (std::is_same_v<Leaf, Parameter> || std::is_same_v<Leaf, Buffer>) {
+      if constexpr (Topology::is_distributed) leaf.assign(broadcast(*topology_, leaf.tensor().detach().clone(), 0).wait());
+    }
+  });
+}
+
+template <class Model, class Topology> void Placed<Model, Topology>::place_tables(const ShardingOptions& options) {
+  std::vector<TableDescription> descriptions;
+  std::vector<std::size_t> collection_of;
+  std::size_t collections = 0;
+  for_each_collection([&](std::string_view path, auto& collection, std::size_t) {
+    for (auto& table : collection.describe(path)) {
+      descriptions.push_back(std::move(table));
+      collection_of.push_back(collections);
+    }
+    ++collections;
+  });
+  if (options.plan.tables.empty()) {
+    plan_ = rookery::place(descriptions, topology_->world_size(), options.constraints);
+  } else {
+    plan_ = options.plan;
+    plan_.descriptions = descriptions;
+    plan_.world_size = topology_->world_size();
+  }
+  validate(plan_, descriptions, topology_->world_size());
+  for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+    for (std::size_t t = 0; t < collection.configs().size(); ++t) {
+      const auto& shards = plan_.of(descriptions[first + t]);
+      for (std::size_t s = 0; s < shards.size(); ++s)
+        if (shards[s].rank == topology_->rank())
+          collection.place(t, s, shards[s].box, random_key(options.seed, descriptions[first + t].name));
+    }
+    collection.placed();
+  });
+  auto& tables = runtime_.routing().tables;
+  for (std::size_t t = 0; t < descriptions.size(); ++t) {
+    tables.push_back({descriptions[t], collection_of[t], {}});
+    for (const auto& [box, rank] : plan_.of(descriptions[t])) tables.back().shards.push_back({box, rank, nullptr});
+  }
+  for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+    for (const auto& local : collection.shards()) tables[first + local.table].shards[local.shard].local = &local;
+  });
+}
+
+template <class Model, class Topology> void Placed<Model, Topology>::expect_lookups(const std::vector<const void*>& collections) {
+  auto& routing = runtime_.routing();
+  for (std::size_t l = 0; l < collections.size(); ++l)
+    for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+      if (&collection != collections[l]) return;
+      routing.lookups.push_back({collection.data_type(), collection.width(), collection.is_weighted(), collection.columns()});
+      for (const auto& feature : collection.features()) routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});
+    });
+  routing.lay_out(topology_->world_size());
+}
+
+template <class What, class Topology> class Sharded;
+
+/// A placed model with its loss.
+///
+/// Cost:    a forward pass exchanges ids once and pooled values once for all lookups.
+/// Ranks:   every rank calls, in the same order; batches may differ in size and may be empty.
+/// Errors:  IndexError for a bad id, naming feature, table, row and position; ShapeError for sizes that do not fit.
+template <class Model, class Loss, class Batch, class Topology>
+class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model, Topology> {
+ public:
+  using Output = OutputOf<Model, Batch>;
+
+  Sharded(ModelAndLoss<Model, Loss, Batch> declared, Topology& topology, const ShardingOptions& options)
+      : Placed<Model, Topology>(std::move(declared.model), topology, options), loss_(std::move(declared.loss)) {
+    if constexpr (concepts::HasLookups<Model, Batch>) this->expect_lookups(collections(static_cast<Looked*>(nullptr)));
+    else this->expect_lookups({});
+  }
+
+  /// Both phases and the loss.
+  LossAndOutput<Output> operator()(const Batch& batch) {
+    const bool capturing = this->capturing();
+    auto output = run(batch, capturing);
+    auto loss = loss_(output, batch);                                                        // []
+    check<ShapeError>(loss.dim() == 0, "the loss has shape ", loss.sizes(), "; it must be one number, the sum over the batch");
+    if (capturing) {
+      const at::NoGradGuard no_grad;
+      if constexpr (requires { loss_.normaliser(batch); }) {
+        auto normaliser = loss_.normaliser(batch);                                           // []
+        check<ShapeError>(normaliser.dim() == 0, "the loss's normaliser has shape ", normaliser.sizes(), "; it must be one number");
+        this->runtime().set_normaliser(std::move(normaliser));
+      }
+    }
+    return {std::move(loss), std::move(output)};
+  }
+
+  /// Both phases without the loss; nothing is captured and nothing requires grad.
+  Output predict(const Batch& batch) {
+    const at::NoGradGuard no_grad;
+    return run(batch, false);
+  }
+
+  const Loss& loss() const { return loss_; }
+
+ private:
+  template <class M, class B, bool = concepts::HasLookups<M, B>> struct LookedOf {
+    using type = Lookups<>;
+  };
+  template <class M, class B> struct LookedOf<M, B, true> {
+    using type = decltype(std::declval<const M&>().lookups(std::declval<const B&>()));
+  };
+  using Looked = typename LookedOf<Model, Batch>::type;
+
+  template <class... K> std::vector<const void*> collections(Lookups<K...>*) { return {&K::resolve(this->model())...}; }
+
+  Output run(const Batch& batch, bool capturing) {
+    if constexpr (concepts::HasLookups<Model, Batch>) {
+      return forward(batch, std::as_const(this->model()).lookups(batch), capturing);
+    } else {
+      this->runtime().look_up(this->topology(), {}, capturing);
+      return this->model().forward(batch);
+    }
+  }
+  template <class... K> Output forward(const Batch& batch, const Lookups<K...>& lookups, bool capturing) {
+    for (const auto& features : lookups.features)
+      check<ShapeError>(features.stride() == static_cast<std::int64_t>(batch.size()), "a lookup has ", features.stride(), " rows; the batch has ",
+                        static_cast<std::int64_t>(batch.size()));
+    auto values = this->runtime().look_up(this->topology(), lookups.features, capturing);
+    Pooled<K...> pooled;
+    std::move(values.begin(), values.end(), pooled.tensors.begin());
+    return this->model().forward(batch, std::as_const(pooled));
+  }
+
+  [[no_unique_address]] Loss loss_;
+};
+
+/// A placed collection, for scripts and tests: KeyedJaggedTensor -> KeyedTensor.
+template <class Collection, class Topology>
+  requires EmbeddingTables<Collection>
+class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
+ public:
+  Sharded(Collection declared, Topology& topology, const ShardingOptions& options) : Placed<Collection, Topology>(std::move(declared), topology, options) {
+    this->expect_lookups({&this->model()});
+  }
+  /// Pooled embeddings [B, sum(D)].
+  KeyedTensor operator()(const KeyedJaggedTensor& features) {
+    return this->runtime().look_up(this->topology(), std::span(&features, 1), this->capturing()).front();
+  }
+};
+
+}  // namespace rookery

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Environment: what a program was started as, read once from environment variables.  Include cost: none.
+
+#include <charconv>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include <rookery/core/error.hpp>
+
+namespace rookery {
+
+/// Which topology to run on, and with how many ranks.
+struct Environment {
+  std::string topology = "local";
+  int ranks = 1;
+
+  /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; "threads" where only a number of ranks above one is given.
+  /// Errors: ConfigError for a number of ranks that is none, and for several ranks on "local".
+  static Environment read() {
+    Environment environment;
+    const char* ranks = std::getenv("ROOKERY_RANKS");
+    if (ranks) {
+      const std::string_view text = ranks;
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), environment.ranks);
+      check<ConfigError>(error == std::errc{} && end == text.data() + text.size() && environment.ranks > 0, "ROOKERY_RANKS is '", text,
+                         "'; it must be a positive number");
+      if (environment.ranks > 1) environment.topology = "threads";
+    }
+    if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) environment.topology = topology;
+    check<ConfigError>(environment.topology != "local" || environment.ranks == 1, "topology 'local' has one rank, not ", environment.ranks);
+    return environment;
+  }
+};
+
+}  // namespace rookery

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Local: one process, one rank, no collective compiled in.  Include cost: c10 device only.
+
+#include <c10/core/Device.h>
+
+#include <string_view>
+
+namespace rookery {
+
+/// The topology of one process: the default, and what every sharded run is measured against.
+struct Local {
+  static constexpr bool is_distributed = false;
+  static constexpr std::string_view name = "local";
+
+  int rank() const { return 0; }
+  int world_size() const { return 1; }
+  c10::Device device() const { return c10::Device(c10::DeviceType::CPU); }
+};
+
+}  // namespace rookery
