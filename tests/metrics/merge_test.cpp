@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/metrics/merge.hpp>
+
+#include <rookery/metrics/auc.hpp>
+#include <rookery/metrics/calibration.hpp>
+#include <rookery/metrics/log_loss.hpp>
+#include <rookery/metrics/normalized_entropy.hpp>
+#include <rookery/metrics/rce.hpp>
+#include <rookery/metrics/suite.hpp>
+#include <rookery/topology/local.hpp>
+#include <rookery/topology/threads.hpp>
+
+#include "metrics/cases.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+
+using namespace cases;
+
+namespace {
+
+/// The parts of `rows` between neighbouring `cuts`, merged in order into an empty metric.
+template <class Metric> Metric merged_parts(const Metric& empty, const Rows& rows, const std::vector<std::size_t>& cuts) {
+  Metric whole = empty;
+  for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    Metric part = empty;
+    feed(part, rows.part(cuts[i], cuts[i + 1]));
+    whole.merge(part.pack());
+  }
+  return whole;
+}
+
+const std::vector<std::vector<std::size_t>> splits{
+    {0, 200}, {0, 100, 200}, {0, 1, 200}, {0, 0, 73, 73, 199, 200, 200}, {0, 50, 60, 130, 200}};
+
+}  // namespace
+
+TEST_SUITE("metrics/merge") {
+  TEST_CASE_TEMPLATE("the parts of any split merge to the whole, empty parts too", Metric, NormalizedEntropy, Rce, LogLoss, Calibration) {
+    const auto rows = random_rows(200, 21);
+    const double whole = value_of(Metric{}, rows);
+    for (const auto& cuts : splits) CHECK(close(merged_parts(Metric{}, rows, cuts).value(), whole, 1e-13));
+  }
+  TEST_CASE("AUC of any split is the whole's to the last bit") {
+    const auto rows = random_rows(200, 22);
+    const double whole = value_of(Auc{}, rows);
+    for (const auto& cuts : splits) CHECK(merged_parts(Auc{}, rows, cuts).value() == whole);
+  }
+  TEST_CASE_TEMPLATE("merging nothing changes nothing", Metric, Auc, NormalizedEntropy, Rce, LogLoss, Calibration) {
+    Metric metric;
+    metric.merge(Metric{}.pack());
+    CHECK(std::isnan(metric.value()));
+    feed(metric, five_rows());
+    const double before = metric.value();
+    metric.merge(Metric{}.pack());
+    CHECK(metric.value() == before);
+    CHECK_THROWS_AS(metric.merge(column({1, 2, 3})), ShapeError);
+    CHECK_THROWS_AS(metric.merge(at::Tensor()), ShapeError);
+  }
+  TEST_CASE("merged on one process is the metric itself") {
+    Local topology;
+    Auc metric;
+    feed(metric, five_rows());
+    CHECK(merged(metric, topology).value() == metric.value());
+  }
+  TEST_CASE("merged over ranks is the whole on every rank, an empty first rank included, and counting goes on") {
+    const auto rows = random_rows(200, 23);
+    const MetricSuite empty{Auc{}, NormalizedEntropy{}, Rce{{.label_smoothing = .1}}, LogLoss{}, Calibration{}};
+    auto whole = empty;
+    feed(whole, rows);
+    const auto expected = whole.values();
+    for (const int ranks : {2, 3, 4}) {
+      std::vector<std::vector<MetricValue>> results(static_cast<std::size_t>(ranks));
+      Threads::run(ranks, [&](Threads topology) {
+        const auto rank = static_cast<std::size_t>(topology.rank());
+        const auto begin = rank == 0 ? 0 : 30 * (rank - 1), end = rank == 0 ? 0 : rank + 1 == results.size() ? 200 : begin + 30;
+        auto metrics = empty;
+        feed(metrics, rows.part(begin, (begin + end) / 2));
+        merged(metrics, topology);
+        feed(metrics, rows.part((begin + end) / 2, end));
+        results[rank] = merged(metrics, topology).values();
+      });
+      for (const auto& values : results) {
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+          CHECK(close(values[i].value, expected[i].value, 1e-13));
+          CHECK(values[i].value == results[0][i].value);
+        }
+        CHECK(values[0].value == expected[0].value);
+      }
+    }
+  }
+}
+
+}  // namespace rookery

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/metrics/suite.hpp>
+
+#include <rookery/metrics/auc.hpp>
+#include <rookery/metrics/calibration.hpp>
+#include <rookery/metrics/log_loss.hpp>
+#include <rookery/metrics/normalized_entropy.hpp>
+#include <rookery/metrics/rce.hpp>
+
+#include "metrics/cases.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+
+using namespace cases;
+
+namespace {
+
+/// A metric of a user's own: the weighted number of positives, from tensors alone.
+struct PositiveWeight {
+  double total = 0, largest_prediction = 0;
+
+  static constexpr std::string_view name() { return "positive_weight"; }
+  void update(const at::Tensor& predictions, const at::Tensor& labels, const at::Tensor& weights) {
+    total += labels.mul(weights).sum().item<double>();
+    largest_prediction = std::max(largest_prediction, predictions.max().item<double>());
+  }
+  double value() const { return total; }
+  void reset() { total = 0; }
+  at::Tensor pack() const { return column({total}); }
+  void merge(const at::Tensor& packed) { total += packed.item<double>(); }
+};
+
+}  // namespace
+
+TEST_SUITE("metrics/suite") {
+  TEST_CASE("one update feeds all, in the order given") {
+    MetricSuite metrics{Auc{}, NormalizedEntropy{}, LogLoss{{.base = LogBase::two}}, Calibration{}, Rce{}, PositiveWeight{}};
+    feed(metrics, five_rows());
+    const auto values = metrics.values();
+    const std::vector<std::pair<std::string, double>> expected{{"auc", .4464286},         {"ne", 1.3935773},   {"logloss_base2", 1.2179601},
+                                                               {"calibration", .9172619}, {"rce", -39.357729}, {"positive_weight", 1.68}};
+    REQUIRE(values.size() == expected.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      CHECK(values[i].name == expected[i].first);
+      CHECK(values[i].value == doctest::Approx(expected[i].second).epsilon(1e-7));
+    }
+    CHECK(metrics.get<Auc>().size() == 5);
+  }
+  TEST_CASE("logits reach each metric in the form it takes") {
+    const auto rows = five_rows();
+    MetricSuite metrics{Auc{}, NormalizedEntropy{}, PositiveWeight{}};
+    metrics.update_logits(column(logits_of(rows.predictions)), column(rows.labels), column(rows.weights));
+    CHECK(metrics.values()[0].value == doctest::Approx(.4464286).epsilon(1e-7));
+    CHECK(metrics.values()[1].value == doctest::Approx(1.3935773).epsilon(1e-7));
+    CHECK(metrics.get<PositiveWeight>().largest_prediction == doctest::Approx(.9));
+  }
+  TEST_CASE("a refused batch is in no metric") {
+    MetricSuite metrics{Auc{}, Calibration{}};
+    CHECK_THROWS_AS(metrics.update(column({.5, 3}), column({0, 1})), DataError);
+    CHECK(metrics.get<Auc>().size() == 0);
+  }
+  TEST_CASE("packed states of all metrics travel as one and come apart again") {
+    const auto rows = random_rows(100, 12);
+    MetricSuite whole{Auc{}, Rce{}, Calibration{}, PositiveWeight{}};
+    auto first = whole, second = whole, merged = whole;
+    feed(whole, rows);
+    feed(first, rows.part(0, 37));
+    feed(second, rows.part(37, 100));
+    for (const auto& part : {first, second}) merged.merge(part.pack());
+    for (std::size_t i = 0; i < 4; ++i) CHECK(close(merged.values()[i].value, whole.values()[i].value, 1e-13));
+    merged.reset();
+    CHECK(std::isnan(merged.values()[0].value));
+  }
+  TEST_CASE("a packed state of other metrics is refused") {
+    MetricSuite<LogLoss, Calibration> metrics{LogLoss{}, Calibration{}};
+    CHECK_THROWS_WITH_AS(metrics.merge(column({1})), "MetricSuite: a packed state has 1 numbers; 2 metrics have more", ShapeError);
+    CHECK_THROWS_WITH_AS(metrics.merge(column({5, 4, 0, 0})), "MetricSuite: the packed state of logloss has 5 numbers; 2 are left",
+                         ShapeError);
+    CHECK_THROWS_AS(metrics.merge(column({4, 2, 0, 0, 0, 0, 0, 0})), ShapeError);
+    CHECK_THROWS_AS(metrics.merge(column({2, 4, 0, 0, 0, 0, 0, 0, 0})), ShapeError);
+  }
+  TEST_CASE("metrics without options need not be spelt out twice") {
+    MetricSuite<Auc, LogLoss> metrics;
+    feed(metrics, five_rows());
+    CHECK(metrics.get<Auc>().value() == metrics.values()[0].value);
+  }
+  TEST_CASE("it costs what its metrics cost") {
+    CHECK(sizeof(MetricSuite<LogLoss>) == sizeof(LogLoss));
+    CHECK_FALSE(std::is_polymorphic_v<MetricSuite<LogLoss>>);
+  }
+}
+
+}  // namespace rookery
