@@ -17,7 +17,9 @@ namespace rookery {
 
 /// A range that is drawn once, batch by batch. `next()` returns nothing when it is at its end.
 template <class Source>
-concept BatchSource = requires(Source& source) { *source.next(); };
+concept BatchSource = requires(Source& source) {
+  *source.next();
+};
 
 /// What a source gives.
 template <BatchSource Source> using BatchOf = typename decltype(std::declval<Source&>().next())::value_type;

@@ -69,8 +69,8 @@ inline std::int64_t integer_of(const Cell& cell) {
 
 /// How fields are told apart.
 struct CsvFormat {
-  std::string separator = ",";       // one or more characters
-  std::optional<char> quote = '"';   // none: a quote is a character like any other
+  std::string separator = ",";      // one or more characters
+  std::optional<char> quote = '"';  // none: a quote is a character like any other
 };
 
 /// Reads records one by one out of text that outlives it. Lines with nothing on them are left out.
@@ -80,10 +80,13 @@ struct CsvFormat {
 /// Cost: one pass; a field is a view of the text unless it has doubled quotes.
 class CsvReader {
  public:
-  CsvReader(std::string_view text, std::string name, CsvFormat format = {}) : text_(text), name_(std::move(name)), format_(std::move(format)) {
+  CsvReader(std::string_view text, std::string name, CsvFormat format = {})
+      : text_(text), name_(std::move(name)), format_(std::move(format)) {
     check<ConfigError>(!format_.separator.empty(), name_, ": the separator is empty");
-    check<ConfigError>(format_.separator.find_first_of(std::string_view("\n\r\0", 3)) == std::string::npos, name_, ": the separator holds a line end or NUL");
-    check<ConfigError>(!format_.quote || format_.separator.find(*format_.quote) == std::string::npos, name_, ": the separator holds the quote");
+    check<ConfigError>(format_.separator.find_first_of(std::string_view("\n\r\0", 3)) == std::string::npos, name_,
+                       ": the separator holds a line end or NUL");
+    check<ConfigError>(!format_.quote || format_.separator.find(*format_.quote) == std::string::npos, name_,
+                       ": the separator holds the quote");
     if (text_.starts_with("\xEF\xBB\xBF")) at_ = 3;
   }
 
@@ -114,7 +117,7 @@ class CsvReader {
  private:
   bool at_line_end() const { return text_[at_] == '\n' || (text_[at_] == '\r' && (at_ + 1 == text_.size() || text_[at_ + 1] == '\n')); }
   void end_line() {
-    at_ += text_[at_] == '\r' ? 2 : 1;             // beyond the end after a last, lone CR: tested with >=
+    at_ += text_[at_] == '\r' ? 2 : 1;  // beyond the end after a last, lone CR: tested with >=
     ++line_;
   }
   bool at_separator() const { return text_.substr(at_).starts_with(format_.separator); }
@@ -148,12 +151,13 @@ class CsvReader {
     ++at_;
     if (at_ < text_.size() && !at_line_end() && !at_separator())
       fail<DataError>(name_, ":", record_line_, ": the quoted field ", detail::shown(inside), " is followed by ",
-                      detail::shown(text_.substr(at_, text_.find_first_of("\r\n", at_) - at_)), "; a separator or the end of the line belongs there");
+                      detail::shown(text_.substr(at_, text_.find_first_of("\r\n", at_) - at_)),
+                      "; a separator or the end of the line belongs there");
     return doubled ? unescape(inside) : inside;
   }
 
   std::string_view unescape(std::string_view inside) {
-    auto& plain = unescaped_.emplace_back();       // a deque: earlier views stay where they are
+    auto& plain = unescaped_.emplace_back();  // a deque: earlier views stay where they are
     for (std::size_t i = 0; i < inside.size(); ++i) {
       plain += inside[i];
       if (inside[i] == *format_.quote) ++i;

@@ -79,8 +79,8 @@ class TableLoader {
     for (std::size_t table = 0; table < tables_.size() && (table <= 1 || holders != std::vector<std::size_t>{0}); ++table)
       if (index_in(tables_[table].columns(), name)) holders.push_back(table);
     if (holders.size() > 1 && holders[0] != 0)
-      fail<ConfigError>(use, " '", name, "' is in several side tables; write '", side_name(holders[0]), ".", name, "' or '", side_name(holders[1]), ".",
-                        name, "'");
+      fail<ConfigError>(use, " '", name, "' is in several side tables; write '", side_name(holders[0]), ".", name, "' or '",
+                        side_name(holders[1]), ".", name, "'");
     if (!holders.empty()) return {holders[0], *index_in(tables_[holders[0]].columns(), name)};
     for (std::size_t table = 1; table < tables_.size(); ++table)
       if (const auto prefix = side_name(table) + "."; name.starts_with(prefix))
@@ -136,7 +136,8 @@ class TableLoader {
     const auto row = keys_[side].find(cell.text);
     if (row >= 0) return row;
     if (schema_.side_tables[side].unknown == UnknownKeys::refuse)
-      cell.refuse("is not a key of side table '", schema_.side_tables[side].name, "' (", tables_[side + 1].path(), "); to accept it, set unknown = missing");
+      cell.refuse("is not a key of side table '", schema_.side_tables[side].name, "' (", tables_[side + 1].path(),
+                  "); to accept it, set unknown = missing");
     return keys_[side].size();
   }
 
@@ -147,7 +148,7 @@ class TableLoader {
     std::vector<std::size_t> join_columns, split_columns;
     for (const auto& side : schema_.side_tables)
       join_columns.push_back(column_of(0, side.column.empty() ? side.key : side.column, concat("side table '", side.name, "', column")));
-    constexpr auto number = ~std::size_t{0}, file = number - 1;          // the two columns that no file has
+    constexpr auto number = ~std::size_t{0}, file = number - 1;  // the two columns that no file has
     for (const auto& name : columns_of(schema_.split))
       split_columns.push_back(name == row_number ? number : name == file_path ? file : column_of(0, name, "split"));
     std::vector<Cell> split_cells;
@@ -174,8 +175,8 @@ class TableLoader {
     const auto& train = columns_.parts[0];
     for (const float only : {0.0F, 1.0F})
       if (std::ranges::all_of(train, [&](std::int64_t row) { return label(row) == only; }))
-        fail<DataError>(tables_[0].path(), ": column '", schema_.label.column, "': no ", only == 0 ? "positive" : "negative", " label among the ",
-                        train.size(), " training rows");
+        fail<DataError>(tables_[0].path(), ": column '", schema_.label.column, "': no ", only == 0 ? "positive" : "negative",
+                        " label among the ", train.size(), " training rows");
   }
 
   /// [table][row]: whether a row of the training part reaches it.
@@ -191,12 +192,12 @@ class TableLoader {
   }
 
   const TableSchema& schema_;
-  std::deque<TableText> tables_;              // the main one, then the side tables
+  std::deque<TableText> tables_;  // the main one, then the side tables
   std::vector<Place> dense_places_, id_places_;
   std::vector<DenseBuilder> dense_;
   std::vector<IdBuilder> ids_;
   SplitBuilder split_;
-  std::vector<Tokens> keys_;                  // of each side table; the code of a key is its row
+  std::vector<Tokens> keys_;  // of each side table; the code of a key is its row
   Table::Columns columns_;
 };
 
@@ -207,6 +208,8 @@ class TableLoader {
 /// Errors: ConfigError for a schema that cannot mean anything or names a column that does not exist; DataError, naming file, line, column
 ///         and value, for files that do not say what the schema expects.
 /// Cost:   one pass over each file, which is in memory while it is read; afterwards 4 bytes a dense value, 8 an id.
-inline std::shared_ptr<const Table> read_table(const TableSchema& schema) { return std::make_shared<const Table>(detail::TableLoader(schema).load()); }
+inline std::shared_ptr<const Table> read_table(const TableSchema& schema) {
+  return std::make_shared<const Table>(detail::TableLoader(schema).load());
+}
 
 }  // namespace rookery

@@ -30,40 +30,6 @@ inline UnknownIds unknown_of(const IdColumn& id) {
 
 namespace detail {
 
-inline void check_file(const TableFile& file, std::string_view where) {
-  check<ConfigError>(!file.paths.empty(), where, ": no path is given");
-  check<ConfigError>(!file.separator.empty(), where, ": the separator is empty");
-  check<ConfigError>(file.quote.size() <= 1, where, ": quote '", file.quote, "' must be one character or empty");
-  check<ConfigError>(file.has_header || !file.columns.empty(), where, ": without a header, columns must name the columns");
-  check<ConfigError>(file.name_ends_at.size() <= 1, where, ": name_ends_at '", file.name_ends_at, "' must be one character or empty");
-}
-
-inline void check_label(const LabelColumn& label) {
-  check<ConfigError>(!label.column.empty(), "label: no column is given");
-  const int comparisons = label.at_least.has_value() + label.above.has_value() + label.at_most.has_value() + label.below.has_value() +
-                          !label.equals.empty();
-  check<ConfigError>(comparisons <= 1, "label: ", comparisons, " comparisons are given; one is enough");
-}
-
-inline void check_dense(const DenseColumn& dense) {
-  check<ConfigError>(!dense.column.empty(), "dense column: no column is given");
-  check<ConfigError>(std::isfinite(dense.subtract) && std::isfinite(dense.divide) && dense.divide != 0, "dense column '", name_of(dense),
-                     "': (x - ", dense.subtract, ") / ", dense.divide, " is not a number");
-}
-
-inline void check_id(const IdColumn& id) {
-  check<ConfigError>(!id.column.empty(), "id column: no column is given");
-  const auto& name = name_of(id);
-  const bool sized = id.rows == IdRows::hashed || id.rows == IdRows::number;
-  check<ConfigError>(!sized || id.num_embeddings > 0, "id column '", name, "': num_embeddings ", id.num_embeddings, " must be at least 1");
-  check<ConfigError>(sized || id.num_embeddings == 0, "id column '", name, "': num_embeddings is given, but its rows come from the vocabulary; "
-                     "leave it out, or say rows = hashed or number");
-  check<ConfigError>(id.rows == IdRows::hashed || id.seed == 0, "id column '", name, "': seed is given, but only hashed rows use one");
-  check<ConfigError>(id.first_characters >= 0, "id column '", name, "': first_characters ", id.first_characters, " is negative");
-  check<ConfigError>(!id.bucket || (id.bucket->width > 0 && std::isfinite(id.bucket->width)), "id column '", name, "': the bucket's width ",
-                     id.bucket ? id.bucket->width : 0, " must be above 0");
-}
-
 template <class Columns> void check_names(const Columns& columns, std::string_view kind) {
   std::set<std::string> seen;
   for (const auto& column : columns)
@@ -72,7 +38,8 @@ template <class Columns> void check_names(const Columns& columns, std::string_vi
 
 inline void check_share(const Share& share, std::string_view part) {
   if (const auto* fraction = std::get_if<double>(&share))
-    check<ConfigError>(0 <= *fraction && *fraction <= 1, "split: ", part, " = ", *fraction, " must be a share from 0 to 1; a number of rows is an integer");
+    check<ConfigError>(0 <= *fraction && *fraction <= 1, "split: ", part, " = ", *fraction,
+                       " must be a share from 0 to 1; a number of rows is an integer");
   else
     check<ConfigError>(std::get<std::int64_t>(share) >= 0, "split: ", part, " = ", std::get<std::int64_t>(share), " rows is negative");
 }
@@ -81,53 +48,100 @@ inline void check_hash(const SplitByHash& split) {
   check<ConfigError>(!split.terms.empty(), "split by hash: no terms are given");
   for (const auto& term : split.terms) check<ConfigError>(!term.column.empty(), "split by hash: a term has no column");
   check<ConfigError>(0 <= split.shift && split.shift < 32, "split by hash: shift ", split.shift, " must be from 0 to 31");
-  check<ConfigError>(0 < split.modulus && split.modulus <= 1'000'000, "split by hash: modulus ", split.modulus, " must be from 1 to 1000000");
+  check<ConfigError>(0 < split.modulus && split.modulus <= 1'000'000, "split by hash: modulus ", split.modulus,
+                     " must be from 1 to 1000000");
   std::vector<bool> covered(static_cast<std::size_t>(split.modulus));
   for (const auto* residues : {&split.train, &split.validation, &split.test})
     for (const auto residue : *residues) {
-      check<ConfigError>(0 <= residue && residue < split.modulus, "split by hash: residue ", residue, " does not occur with modulus ", split.modulus);
+      check<ConfigError>(0 <= residue && residue < split.modulus, "split by hash: residue ", residue, " does not occur with modulus ",
+                         split.modulus);
       covered[static_cast<std::size_t>(residue)] = true;
     }
   const auto open = std::ranges::find(covered, false) - covered.begin();
   check<ConfigError>(open == split.modulus, "split by hash: residue ", open, " is in no part; add it to train, validation or test");
 }
 
-inline void check_split(const Split& split) {
+}  // namespace detail
+
+/// Checks what of a schema needs no file, here for each of its entries, below for all of it.
+/// Errors: ConfigError, one sentence that says which entry and what to write.
+inline void check_schema(const TableFile& file, std::string_view where) {
+  check<ConfigError>(!file.paths.empty(), where, ": no path is given");
+  check<ConfigError>(!file.separator.empty(), where, ": the separator is empty");
+  check<ConfigError>(file.quote.size() <= 1, where, ": quote '", file.quote, "' must be one character or empty");
+  check<ConfigError>(file.has_header || !file.columns.empty(), where, ": without a header, columns must name the columns");
+  check<ConfigError>(file.name_ends_at.size() <= 1, where, ": name_ends_at '", file.name_ends_at, "' must be one character or empty");
+}
+
+inline void check_schema(const LabelColumn& label) {
+  check<ConfigError>(!label.column.empty(), "label: no column is given");
+  const int comparisons =
+      label.at_least.has_value() + label.above.has_value() + label.at_most.has_value() + label.below.has_value() + !label.equals.empty();
+  check<ConfigError>(comparisons <= 1, "label: ", comparisons, " comparisons are given; one is enough");
+}
+
+inline void check_schema(const DenseColumn& dense) {
+  check<ConfigError>(!dense.column.empty(), "dense column: no column is given");
+  check<ConfigError>(std::isfinite(dense.subtract) && std::isfinite(dense.divide) && dense.divide != 0, "dense column '", name_of(dense),
+                     "': (x - ", dense.subtract, ") / ", dense.divide, " is not a number");
+}
+
+inline void check_schema(const IdColumn& id) {
+  check<ConfigError>(!id.column.empty(), "id column: no column is given");
+  const auto& name = name_of(id);
+  const bool sized = id.rows == IdRows::hashed || id.rows == IdRows::number;
+  check<ConfigError>(!sized || id.num_embeddings > 0, "id column '", name, "': num_embeddings ", id.num_embeddings, " must be at least 1");
+  check<ConfigError>(sized || id.num_embeddings == 0, "id column '", name,
+                     "': num_embeddings is given, but its rows come from the vocabulary; "
+                     "leave it out, or say rows = hashed or number");
+  check<ConfigError>(id.rows == IdRows::hashed || id.seed == 0, "id column '", name, "': seed is given, but only hashed rows use one");
+  check<ConfigError>(id.first_characters >= 0, "id column '", name, "': first_characters ", id.first_characters, " is negative");
+  check<ConfigError>(!id.bucket || (id.bucket->width > 0 && std::isfinite(id.bucket->width)), "id column '", name, "': the bucket's width ",
+                     id.bucket ? id.bucket->width : 0, " must be above 0");
+}
+
+inline void check_schema(const SideTable& side) {
+  check<ConfigError>(!side.name.empty(), "side table: no name is given");
+  check<ConfigError>(!side.key.empty(), "side table '", side.name, "': no key is given");
+  check_schema(side.file, concat("side table '", side.name, "'"));
+}
+
+inline void check_schema(const Split& split) {
   std::visit(
       [](const auto& by) {
         using By = std::decay_t<decltype(by)>;
         if constexpr (std::is_same_v<By, SplitByHash>) {
-          check_hash(by);
+          detail::check_hash(by);
         } else if constexpr (std::is_same_v<By, SplitByColumn>) {
           check<ConfigError>(!by.column.empty(), "split by column: no column is given");
         } else {
-          check_share(by.train, "train");
-          check_share(by.validation, "validation");
+          detail::check_share(by.train, "train");
+          detail::check_share(by.validation, "validation");
+          const auto *train = std::get_if<double>(&by.train), *validation = std::get_if<double>(&by.validation);
+          const bool fits = !train || !validation || (by.validation_in_train ? *validation <= *train : *train + *validation <= 1 + 1e-9);
+          check<ConfigError>(fits, "split: validation = ", validation ? *validation : 0, " does not fit ",
+                             by.validation_in_train ? "in" : "beside", " train = ", train ? *train : 0);
           if constexpr (std::is_same_v<By, SplitByOrder>) check<ConfigError>(!by.columns.empty(), "split by order: no columns are given");
         }
       },
       split);
 }
 
-}  // namespace detail
-
-/// Checks all of a schema that needs no file. Errors: ConfigError, one sentence that says which entry and what to write.
 inline void check_schema(const TableSchema& schema) {
-  detail::check_file(schema.file, "table");
-  detail::check_label(schema.label);
-  check<ConfigError>(!schema.dense.empty() || !schema.ids.empty(), "schema: neither dense nor id columns are given; a model needs at least one");
-  for (const auto& dense : schema.dense) detail::check_dense(dense);
-  for (const auto& id : schema.ids) detail::check_id(id);
+  check_schema(schema.file, "table");
+  check_schema(schema.label);
+  check<ConfigError>(!schema.dense.empty() || !schema.ids.empty(),
+                     "schema: neither dense nor id columns are given; a model needs at least one");
+  for (const auto& dense : schema.dense) check_schema(dense);
+  for (const auto& id : schema.ids) check_schema(id);
   detail::check_names(schema.dense, "dense column");
   detail::check_names(schema.ids, "id column");
   std::set<std::string> tables;
   for (const auto& side : schema.side_tables) {
-    check<ConfigError>(!side.name.empty(), "side table: no name is given");
+    check_schema(side);
     check<ConfigError>(tables.insert(side.name).second, "side table '", side.name, "' is given twice");
-    check<ConfigError>(!side.key.empty(), "side table '", side.name, "': no key is given");
-    detail::check_file(side.file, concat("side table '", side.name, "'"));
   }
-  detail::check_split(schema.split);
+  check_schema(schema.split);
 }
 
 }  // namespace rookery

@@ -27,7 +27,7 @@ inline std::mt19937_64 seeded_engine(std::uint64_t seed, std::uint64_t stream) {
 /// A number below `n`, all equally likely.
 inline std::uint64_t draw_below(std::mt19937_64& engine, std::uint64_t n) {
   constexpr auto most = std::numeric_limits<std::uint64_t>::max();
-  const auto fair = most - most % n;             // what lies above would favour the small numbers
+  const auto fair = most - most % n;  // what lies above would favour the small numbers
   auto drawn = engine();
   while (drawn >= fair) drawn = engine();
   return drawn % n;
@@ -48,7 +48,9 @@ inline void shuffle(std::span<std::int64_t> values, std::mt19937_64& engine) {
 class ShuffledRows {
  public:
   ShuffledRows(std::int64_t rows, std::uint64_t seed, std::uint64_t epoch, std::int64_t window)
-      : engine_(detail::seeded_engine(seed, epoch)), rows_(rows), window_(std::clamp<std::int64_t>(window, 1, std::max<std::int64_t>(rows, 1))),
+      : engine_(detail::seeded_engine(seed, epoch)),
+        rows_(rows),
+        window_(std::clamp<std::int64_t>(window, 1, std::max<std::int64_t>(rows, 1))),
         block_(window_ >= rows ? window_ : std::max<std::int64_t>(window_ / 8, 1)) {
     for (std::int64_t first = 0; first < rows; first += block_) blocks_.push_back(first);
     detail::shuffle(blocks_, engine_);

@@ -62,7 +62,7 @@ class SplitBuilder {
   }
 
  private:
-  using Membership = std::array<bool, 3>;      // in train, validation, test
+  using Membership = std::array<bool, 3>;  // in train, validation, test
 
   void list_residues(const SplitByHash& split) {
     residues_.resize(static_cast<std::size_t>(split.modulus));
@@ -117,7 +117,8 @@ class SplitBuilder {
     const auto train = rows_of(by.train, "train");
     auto validation = rows_of(by.validation, "validation");
     const auto room = by.validation_in_train ? train : rows_ - train;
-    if (std::holds_alternative<double>(by.validation) && !by.validation_in_train) validation = std::min(validation, room);   // two shares, rounded
+    if (std::holds_alternative<double>(by.validation) && !by.validation_in_train)
+      validation = std::min(validation, room);  // two shares, rounded
     check<ConfigError>(validation <= room, "split: validation = ", validation, " rows, but only ", room, " are there for it");
     const auto first = by.validation_in_train ? train - validation : train, rest = first + validation;
     const auto rows = [&](std::int64_t begin, std::int64_t end) {
@@ -131,7 +132,7 @@ class SplitBuilder {
   Split split_;
   Parts parts_;
   std::int64_t rows_ = 0;
-  std::vector<double> sort_keys_;              // [row][column]
+  std::vector<double> sort_keys_;  // [row][column]
   std::vector<Membership> residues_;
 };
 

@@ -34,6 +34,7 @@ inline float label_of(const LabelColumn& label, const Cell& cell) {
   if (label.above) return number > *label.above;
   if (label.at_most) return number <= *label.at_most;
   if (label.below) return number < *label.below;
+  if (std::abs(number) > std::numeric_limits<float>::max()) cell.refuse("does not fit a float32 as the label");
   return static_cast<float>(number);
 }
 
@@ -53,14 +54,16 @@ class DenseBuilder {
 
   void add(const Cell& cell) {
     const bool missing = contains(dense_.missing_texts, cell.text);
-    if (missing && !dense_.missing) cell.refuse("is missing, and the schema gives no value for dense column '", data_.name, "' where it is missing");
+    if (missing && !dense_.missing)
+      cell.refuse("is missing, and the schema gives no value for dense column '", data_.name, "' where it is missing");
     const float value = dense_value(dense_, missing ? *dense_.missing : number_of(cell));
     if (std::isnan(value)) cell.refuse("does not fit a float32 as dense column '", data_.name, "'");
     data_.values.push_back(value);
   }
   /// The row that stands for keys that a side table does not have.
   void add_missing() {
-    check<ConfigError>(dense_.missing.has_value(), "dense column '", data_.name, "': its side table lets unknown keys pass, so it needs a value for missing");
+    check<ConfigError>(dense_.missing.has_value(), "dense column '", data_.name,
+                       "': its side table lets unknown keys pass, so it needs a value for missing");
     data_.values.push_back(dense_value(dense_, *dense_.missing));
   }
   DenseData finish() { return std::move(data_); }
@@ -109,7 +112,8 @@ class IdBuilder {
   }
   /// The row that stands for keys that a side table does not have.
   void add_missing() {
-    check<ConfigError>(unknown_ != UnknownIds::refuse, "id column '", name(), "': its side table lets unknown keys pass, so unknown must be own_row or empty_bag");
+    check<ConfigError>(unknown_ != UnknownIds::refuse, "id column '", name(),
+                       "': its side table lets unknown keys pass, so unknown must be own_row or empty_bag");
     ids_.push_back(-1);
     offsets_.push_back(static_cast<std::int64_t>(ids_.size()));
   }
@@ -119,9 +123,10 @@ class IdBuilder {
     auto count = id_.num_embeddings;
     if (has_vocabulary()) {
       std::vector<bool> used(static_cast<std::size_t>(tokens_.size()), id_.rows == IdRows::whole_file);
-      if (id_.rows == IdRows::training_part) for_each_id([&](std::size_t row, std::int64_t id) {
-        if (id >= 0 && is_trained(row)) used[static_cast<std::size_t>(id)] = true;
-      });
+      if (id_.rows == IdRows::training_part)
+        for_each_id([&](std::size_t row, std::int64_t id) {
+          if (id >= 0 && is_trained(row)) used[static_cast<std::size_t>(id)] = true;
+        });
       count = std::ranges::count(used, true);
       check<DataError>(count > 0 || unknown_ == UnknownIds::own_row, "id column '", name(), "': the training part has no token of it");
       const auto rows = tokens_.sorted_rows([&](std::int64_t code) { return used[static_cast<std::size_t>(code)]; });
@@ -143,14 +148,17 @@ class IdBuilder {
   bool refuses_later() const { return id_.rows == IdRows::training_part && unknown_ == UnknownIds::refuse; }
 
   void add_token(const Cell& cell) {
-    const auto bucket = id_.bucket ? bucket_token(*id_.bucket, {cell.file, cell.line, cell.column, first_characters(cell.text, id_.first_characters)}) : "";
+    const auto bucket =
+        id_.bucket ? bucket_token(*id_.bucket, {cell.file, cell.line, cell.column, first_characters(cell.text, id_.first_characters)}) : "";
     const auto token = id_.bucket ? std::string_view(bucket) : first_characters(cell.text, id_.first_characters);
     if (id_.rows == IdRows::hashed) {
       ids_.push_back(static_cast<std::int64_t>(random_key(id_.seed, token) % static_cast<std::uint64_t>(id_.num_embeddings)));
     } else if (id_.rows == IdRows::number) {
       const auto number = integer_of({cell.file, cell.line, cell.column, token});
-      if (0 <= number && number < id_.num_embeddings) ids_.push_back(number);
-      else add_unknown(cell, concat("is not a row of id column '", name(), "', which has rows 0 to ", id_.num_embeddings - 1));
+      if (0 <= number && number < id_.num_embeddings)
+        ids_.push_back(number);
+      else
+        add_unknown(cell, concat("is not a row of id column '", name(), "', which has rows 0 to ", id_.num_embeddings - 1));
     } else {
       ids_.push_back(tokens_.add(token));
     }
@@ -188,7 +196,7 @@ class IdBuilder {
   std::size_t table_;
   Tokens tokens_;
   std::vector<std::int64_t> ids_, offsets_;
-  std::vector<Cell> places_;                 // of each row, kept only where an unknown token is found after reading
+  std::vector<Cell> places_;  // of each row, kept only where an unknown token is found after reading
 };
 
 }  // namespace rookery::detail

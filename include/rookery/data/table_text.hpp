@@ -21,7 +21,7 @@
 #include <rookery/data/csv.hpp>
 #include <rookery/data/table_schema.hpp>
 
-namespace rookery::detail {
+namespace rookery {
 
 /// All bytes of a file. Errors: DataError that says why it cannot be read.
 inline std::string read_text(const std::string& path) {
@@ -40,6 +40,8 @@ inline std::string read_text(const std::string& path) {
   if (file.bad() || !file.eof()) fail<DataError>(path, ": the file cannot be read: ", reason());
   return text;
 }
+
+namespace detail {
 
 /// The records of one table, from one file or several.
 class TableText {
@@ -64,8 +66,8 @@ class TableText {
       auto& records = opened->records;
       for (; records.next(); ++count) {
         const auto fields = records.fields();
-        check<DataError>(fields.size() == columns_.size(), path, ":", records.line(), ": ", fields.size(), fields.size() == 1 ? " field" : " fields",
-                         " where there are ", columns_.size(), " columns");
+        check<DataError>(fields.size() == columns_.size(), path, ":", records.line(), ": ", fields.size(),
+                         fields.size() == 1 ? " field" : " fields", " where there are ", columns_.size(), " columns");
         fn(path, records.line(), fields);
       }
     }
@@ -75,13 +77,14 @@ class TableText {
  private:
   struct OpenFile {
     OpenFile(const std::string& path, CsvFormat format) : text(read_text(path)), records(text, path, std::move(format)) {}
-    OpenFile(const OpenFile&) = delete;            // records views text
+    OpenFile(const OpenFile&) = delete;  // records views text
     std::string text;
     CsvReader records;
   };
 
   std::unique_ptr<OpenFile> open(const std::string& path) {
-    auto opened = std::make_unique<OpenFile>(path, CsvFormat{file_.separator, file_.quote.empty() ? std::optional<char>() : file_.quote[0]});
+    auto opened =
+        std::make_unique<OpenFile>(path, CsvFormat{file_.separator, file_.quote.empty() ? std::optional<char>() : file_.quote[0]});
     if (!file_.has_header) {
       check<DataError>(!opened->text.empty(), path, ": the file is empty");
       columns_ = file_.columns;
@@ -90,18 +93,20 @@ class TableText {
     check<DataError>(opened->records.next(), path, ": the file is empty");
     auto names = names_in(opened->records.fields());
     if (!file_.columns.empty()) {
-      check<DataError>(names.size() == file_.columns.size(), path, ": the header has ", names.size(), " columns, the schema gives names to ",
-                       file_.columns.size());
+      check<DataError>(names.size() == file_.columns.size(), path, ": the header has ", names.size(),
+                       " columns, the schema gives names to ", file_.columns.size());
       names = file_.columns;
     }
-    check<DataError>(columns_.empty() || names == columns_, path, ": the header is ", names, ", but that of ", file_.paths[0], " is ", columns_);
+    check<DataError>(columns_.empty() || names == columns_, path, ": the header is ", names, ", but that of ", file_.paths[0], " is ",
+                     columns_);
     columns_ = std::move(names);
     return opened;
   }
 
   std::vector<std::string> names_in(std::span<const std::string_view> fields) const {
     std::vector<std::string> names;
-    for (const auto field : fields) names.emplace_back(file_.name_ends_at.empty() ? field : field.substr(0, field.find(file_.name_ends_at)));
+    for (const auto field : fields)
+      names.emplace_back(file_.name_ends_at.empty() ? field : field.substr(0, field.find(file_.name_ends_at)));
     return names;
   }
 
@@ -110,4 +115,6 @@ class TableText {
   std::unique_ptr<OpenFile> first_;
 };
 
-}  // namespace rookery::detail
+}  // namespace detail
+
+}  // namespace rookery
