@@ -38,14 +38,14 @@ class Tally:
 
 
 def plan():
-    """The build targets by kind, with the folders of a program's tests, as tests/meson.build writes them down."""
+    """The build targets by kind as tests/meson.build writes them down, with the folders of a program's tests and the marks of a check."""
     if subprocess.run(["ninja", "-C", str(BUILD), "build.ninja"], stdout=subprocess.DEVNULL).returncode:  # runs meson if a list changed
         sys.exit("0 passed, 1 failed")
     kinds = {}
     for line in (BUILD / "tests/targets.txt").read_text().split("\n"):
         if line.strip():
-            kind, target, *folders = line.split()
-            kinds.setdefault(kind, {})[target] = set(folders)
+            kind, target, *words = line.split()
+            kinds.setdefault(kind, {})[target] = set(words)
     return kinds
 
 

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#pragma once
-
 // What nearly every test parses, parsed once. No header of the library is in it: touching one rebuilds only the tests that use it.
 // Headers are proved complete elsewhere: each is compiled alone, without this file.
 
