@@ -19,10 +19,11 @@ namespace rookery {
 
 namespace detail {
 
-/// The three entries of the OpenMP runtime that we use; null where no runtime is loaded.
+/// The entries of the OpenMP runtime that we use; null where no runtime is loaded.
 struct OpenMp {
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
   int (*max_threads)() = nullptr;
+  int (*num_threads)() = nullptr;
   int (*thread_num)() = nullptr;
   int (*in_parallel)() = nullptr;
 
@@ -31,9 +32,10 @@ struct OpenMp {
       OpenMp found;
       found.parallel = reinterpret_cast<decltype(found.parallel)>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
       found.max_threads = reinterpret_cast<decltype(found.max_threads)>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
+      found.num_threads = reinterpret_cast<decltype(found.num_threads)>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"));
       found.thread_num = reinterpret_cast<decltype(found.thread_num)>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
       found.in_parallel = reinterpret_cast<decltype(found.in_parallel)>(dlsym(RTLD_DEFAULT, "omp_in_parallel"));
-      return found.max_threads && found.thread_num && found.in_parallel ? found : OpenMp{};
+      return found.max_threads && found.num_threads && found.thread_num && found.in_parallel ? found : OpenMp{};
     }();
     return entries;
   }
@@ -47,10 +49,10 @@ template <class Fn> struct ParallelTask {
 
   static void run(void* self) {
     auto& task = *static_cast<ParallelTask*>(self);
-    const std::int64_t piece = OpenMp::loaded().thread_num();
-    if (piece >= task.pieces) return;
+    const std::int64_t team = OpenMp::loaded().num_threads();       // the runtime may give fewer than asked for
     try {
-      task.fn(task.size * piece / task.pieces, task.size * (piece + 1) / task.pieces);
+      for (std::int64_t piece = OpenMp::loaded().thread_num(); piece < task.pieces; piece += team)
+        task.fn(task.size * piece / task.pieces, task.size * (piece + 1) / task.pieces);
     } catch (...) {
       const std::lock_guard lock(task.mutex);
       if (!task.failure) task.failure = std::current_exception();
