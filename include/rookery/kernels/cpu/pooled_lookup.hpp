@@ -56,6 +56,13 @@ template <class Number> void row_lookup(const LookupTask& task) {
   });
 }
 
+#ifdef ROOKERY_KERNELS_EXTERN                // instantiated in one file of the project: kernels/cpu/instantiate.hpp
+extern template void pooled_lookup<float>(const LookupTask&);
+extern template void pooled_lookup<double>(const LookupTask&);
+extern template void row_lookup<float>(const LookupTask&);
+extern template void row_lookup<double>(const LookupTask&);
+#endif
+
 }  // namespace detail
 
 /// out[b] = sum over bag b of weight * row. Cost: one pass over the rows named; one parallel region.

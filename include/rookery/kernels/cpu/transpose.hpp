@@ -86,6 +86,11 @@ void sum_row_gradients(const Occurrences& occurrences, const Transposed& transpo
   });
 }
 
+#ifdef ROOKERY_KERNELS_EXTERN                // instantiated in one file of the project: kernels/cpu/instantiate.hpp
+extern template void sum_row_gradients<float>(const Occurrences&, const Transposed&, std::int64_t, float*);
+extern template void sum_row_gradients<double>(const Occurrences&, const Transposed&, std::int64_t, double*);
+#endif
+
 }  // namespace detail
 
 /// out[u] = sum over the occurrences of distinct row u of factor * gradient, [U, dim], in the order they were collected.
