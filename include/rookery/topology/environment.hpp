@@ -18,7 +18,7 @@ struct Environment {
   int ranks = 1;
 
   /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; "threads" where only a number of ranks above one is given.
-  /// Errors: ConfigError for a number of ranks that is none, and for several ranks on "local".
+  /// Errors: ConfigError for a number of ranks that is none.
   static Environment read() {
     Environment environment;
     const char* ranks = std::getenv("ROOKERY_RANKS");
@@ -30,7 +30,6 @@ struct Environment {
       if (environment.ranks > 1) environment.topology = "threads";
     }
     if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) environment.topology = topology;
-    check<ConfigError>(environment.topology != "local" || environment.ranks == 1, "topology 'local' has one rank, not ", environment.ranks);
     return environment;
   }
 };

@@ -14,7 +14,7 @@ namespace rookery {
 
 /// Runs `fn(topology)` on the offered topology that the environment names, on every rank that lives in this process.
 /// Gives rank 0's result.
-/// Errors: ConfigError that lists what the program offers; whatever `fn` throws.
+/// Errors: ConfigError that lists what the program offers, or for several ranks on a topology of one; whatever `fn` throws.
 template <class... Topology, class Fn> int with_topology(const Environment& environment, Fn&& fn) {
   int result = 0;
   const auto try_one = [&]<class One>() {
@@ -26,6 +26,7 @@ template <class... Topology, class Fn> int with_topology(const Environment& envi
         if (reports) result = status;
       });
     } else {
+      check<ConfigError>(environment.ranks == 1, "topology '", One::name, "' has one rank, not ", environment.ranks);
       result = fn(One{});
     }
     return true;
