@@ -62,14 +62,15 @@ class Parameter {
   /// Allocates and fills on the host, unless values were assigned. Called by ShardingPolicy::apply, with the full name.
   void place(std::string_view name, std::uint64_t seed) {
     if (placed_) return;
-    if (!tensor_.defined()) {
+    if (tensor_.defined()) {
+      tensor_ = tensor_.to(dtype_, /*non_blocking=*/false, /*copy=*/true);         // other copies of the declaration may be placed too
+    } else {
       tensor_ = at::empty(shape_, dtype_);                                         // shape()
       const double fan = static_cast<double>(fan_in_ > 0 ? fan_in_ : shape_.empty() ? 1 : shape_.back());
       for_floating(dtype_, [&](auto zero) {
         fill_initial(initial_, 1 / std::sqrt(fan), random_key(seed, name), 0, tensor_.mutable_data_ptr<decltype(zero)>(), numel());
       });
     }
-    tensor_ = tensor_.to(dtype_);
     tensor_.set_requires_grad(true);
     placed_ = true;
   }
@@ -103,7 +104,7 @@ class Buffer {
   }
   /// Allocates zeros unless values were assigned. Called by ShardingPolicy::apply.
   void place() {
-    if (!tensor_.defined()) tensor_ = at::zeros(shape_, dtype_);                   // shape()
+    tensor_ = tensor_.defined() ? tensor_.clone() : at::zeros(shape_, dtype_);     // shape()
   }
 
  private:
