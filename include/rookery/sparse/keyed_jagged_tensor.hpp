@@ -44,7 +44,8 @@ class KeyedJaggedTensor {
   /// From offsets [F * B + 1].
   static KeyedJaggedTensor from_offsets(std::vector<std::string> keys, at::Tensor values, const at::Tensor& offsets,
                                         at::Tensor weights = {}, std::int64_t stride = -1) {
-    return {std::move(keys), std::move(values), lengths_from(host_int64(offsets, "offsets"), values.numel()), std::move(weights), stride};
+    auto lengths = lengths_from(host_int64(offsets, "offsets"), values.numel());   // [F * B]
+    return {std::move(keys), std::move(values), std::move(lengths), std::move(weights), stride};
   }
 
   /// Joins features of equal batch size and weightedness.
@@ -106,16 +107,15 @@ class KeyedJaggedTensor {
   }
 
  private:
-  struct Unchecked {};
+  enum class Checks { none, all };
   KeyedJaggedTensor(std::vector<std::string> keys, at::Tensor values, at::Tensor lengths, at::Tensor weights, std::int64_t stride)
-      : KeyedJaggedTensor(Unchecked{}, std::move(keys), std::move(values), std::move(lengths), std::move(weights), stride) {
-    validate();
-  }
-  KeyedJaggedTensor(Unchecked, std::vector<std::string> keys, at::Tensor values, at::Tensor lengths, at::Tensor weights,
+      : KeyedJaggedTensor(Checks::all, std::move(keys), std::move(values), std::move(lengths), std::move(weights), stride) {}
+  KeyedJaggedTensor(Checks checks, std::vector<std::string> keys, at::Tensor values, at::Tensor lengths, at::Tensor weights,
                     std::int64_t stride)
       : keys_(std::make_shared<const std::vector<std::string>>(std::move(keys))), values_(std::move(values)),
         lengths_(std::move(lengths)), weights_(std::move(weights)), stride_(stride) {
     if (stride_ < 0) stride_ = keys_->empty() ? 0 : lengths_.numel() / static_cast<std::int64_t>(keys_->size());
+    if (checks == Checks::all) validate();                                         // before lengths are added up
     offsets_ = offsets_of(lengths_);                                               // [F * B + 1]
   }
 
@@ -187,7 +187,7 @@ inline std::vector<KeyedJaggedTensor> KeyedJaggedTensor::split(std::span<const s
                       " do not sum to its ", count(), " keys");
     const auto last = first + static_cast<std::size_t>(size);
     const auto begin = offset(first), length = offset(last) - begin;
-    parts.push_back({Unchecked{}, {keys().begin() + static_cast<std::ptrdiff_t>(first), keys().begin() + static_cast<std::ptrdiff_t>(last)},
+    parts.push_back({Checks::none, {keys().begin() + static_cast<std::ptrdiff_t>(first), keys().begin() + static_cast<std::ptrdiff_t>(last)},
                      values_.narrow(0, begin, length), lengths_.narrow(0, static_cast<std::int64_t>(first) * stride_, size * stride_),
                      is_weighted() ? weights_.narrow(0, begin, length) : at::Tensor{}, stride_});
     first = last;
@@ -208,8 +208,8 @@ inline KeyedJaggedTensor KeyedJaggedTensor::permute(std::span<const std::int64_t
     lengths.push_back(one.lengths());
     if (is_weighted()) weights.push_back(one.weights());
   }
-  if (indices.empty()) return {Unchecked{}, {}, values_.narrow(0, 0, 0), lengths_.narrow(0, 0, 0), is_weighted() ? weights_.narrow(0, 0, 0) : at::Tensor{}, stride_};
-  return {Unchecked{}, std::move(names), at::cat(values), at::cat(lengths), is_weighted() ? at::cat(weights) : at::Tensor{}, stride_};
+  if (indices.empty()) return {Checks::none, {}, values_.narrow(0, 0, 0), lengths_.narrow(0, 0, 0), is_weighted() ? weights_.narrow(0, 0, 0) : at::Tensor{}, stride_};
+  return {Checks::none, std::move(names), at::cat(values), at::cat(lengths), is_weighted() ? at::cat(weights) : at::Tensor{}, stride_};
 }
 
 inline KeyedJaggedTensor KeyedJaggedTensor::slice(std::int64_t begin, std::int64_t end) const {
@@ -222,8 +222,8 @@ inline KeyedJaggedTensor KeyedJaggedTensor::slice(std::int64_t begin, std::int64
     lengths.push_back(lengths_.narrow(0, f * stride_ + begin, end - begin));
     if (is_weighted()) weights.push_back(weights_.narrow(0, from, length));
   }
-  if (values.empty()) return {Unchecked{}, {}, values_, lengths_, weights_, end - begin};
-  return {Unchecked{}, keys(), at::cat(values), at::cat(lengths), is_weighted() ? at::cat(weights) : at::Tensor{}, end - begin};
+  if (values.empty()) return {Checks::none, {}, values_, lengths_, weights_, end - begin};
+  return {Checks::none, keys(), at::cat(values), at::cat(lengths), is_weighted() ? at::cat(weights) : at::Tensor{}, end - begin};
 }
 
 inline KeyedJaggedTensor KeyedJaggedTensor::concat(std::span<const KeyedJaggedTensor> parts) {
