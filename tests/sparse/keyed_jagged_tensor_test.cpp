@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/sparse/keyed_jagged_tensor.hpp>
+
+#include <rookery/sparse/jagged_tensor.hpp>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "support/random_batches.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+namespace {
+
+using Integers = std::vector<std::int64_t>;
+using Keys = std::vector<std::string>;
+
+at::Tensor integers(const Integers& values) { return at::tensor(values, at::kLong); }
+Integers integers_of(const at::Tensor& tensor) {
+  const auto values = tensor.to(at::kLong).contiguous();
+  return {values.const_data_ptr<std::int64_t>(), values.const_data_ptr<std::int64_t>() + values.numel()};
+}
+at::Tensor numbers(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
+std::vector<double> numbers_of(const at::Tensor& tensor) {
+  const auto values = tensor.to(at::kDouble).contiguous();
+  return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
+}
+Integers one_to(std::int64_t n) {
+  Integers values;
+  for (std::int64_t i = 1; i <= n; ++i) values.push_back(i);
+  return values;
+}
+const std::vector<double> k1_weights{1, .5, 1.5, 1, .5, 1, 1, 1.5};
+
+/// The base case K1 of torchrec's tests.
+KeyedJaggedTensor k1() {
+  return KeyedJaggedTensor::from_offsets({"index_0", "index_1"}, integers(one_to(8)), integers({0, 2, 2, 3, 4, 5, 8}), numbers(k1_weights));
+}
+void check_same(const KeyedJaggedTensor& a, const KeyedJaggedTensor& b) {
+  CHECK(a.keys() == b.keys());
+  CHECK(a.stride() == b.stride());
+  CHECK(at::equal(a.values(), b.values()));
+  CHECK(at::equal(a.lengths(), b.lengths()));
+  CHECK(at::equal(a.offsets(), b.offsets()));
+  CHECK(a.is_weighted() == b.is_weighted());
+  if (a.is_weighted() && b.is_weighted()) CHECK(at::equal(a.weights(), b.weights()));
+}
+
+/// Two keys, two rows, five values: offsets of one entry each are broken below.
+KeyedJaggedTensor from_offsets(const Integers& offsets, std::int64_t values = 5, const Keys& keys = {"f1", "f2"}) {
+  return KeyedJaggedTensor::from_offsets(keys, integers(one_to(values)), integers(offsets));
+}
+KeyedJaggedTensor from_lengths(const Integers& lengths, std::int64_t values = 5, const Keys& keys = {"f1", "f2"}) {
+  return KeyedJaggedTensor::from_lengths(keys, integers(one_to(values)), integers(lengths));
+}
+constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
+
+}  // namespace
+
+TEST_SUITE("sparse/jagged_tensor") {
+  TEST_CASE("a jagged tensor is values, lengths, and weights where there are any") {
+    const JaggedTensor plain(integers({7, 8, 9}), integers({1, 0, 2}));
+    CHECK(plain.size() == 3);
+    CHECK(integers_of(plain.values()) == Integers{7, 8, 9});
+    CHECK(integers_of(plain.offsets()) == Integers{0, 1, 1, 3});
+    CHECK(!plain.is_weighted());
+    CHECK_THROWS_WITH_AS(plain.weights(), "JaggedTensor: weights() asked of a feature without weights", ShapeError);
+    const JaggedTensor weighted(integers({7}), integers({1}), numbers({.5}));
+    CHECK(numbers_of(weighted.weights()) == std::vector<double>{.5});
+  }
+  TEST_CASE("offsets of no lengths are one zero") { CHECK(integers_of(offsets_of(at::empty({0}, at::kLong))) == Integers{0}); }
+}
+
+TEST_SUITE("sparse/keyed_jagged_tensor") {
+  TEST_CASE("A1 K1's parts") {
+    const auto batch = k1();
+    CHECK(batch.stride() == 3);
+    CHECK(batch.keys() == Keys{"index_0", "index_1"});
+    CHECK(integers_of(batch.lengths()) == Integers{2, 0, 1, 1, 1, 3});
+    CHECK(integers_of(batch.offsets()) == Integers{0, 2, 2, 3, 4, 5, 8});
+    CHECK(batch.length_per_key() == Integers{3, 5});
+    CHECK(batch.offset_per_key() == Integers{0, 3, 8});
+    const auto first = batch["index_0"], second = batch["index_1"];
+    CHECK(integers_of(first.values()) == Integers{1, 2, 3});
+    CHECK(integers_of(first.lengths()) == Integers{2, 0, 1});
+    CHECK(numbers_of(first.weights()) == std::vector<double>{1, .5, 1.5});
+    CHECK(integers_of(second.values()) == Integers{4, 5, 6, 7, 8});
+    CHECK(integers_of(second.lengths()) == Integers{1, 1, 3});
+    CHECK_THROWS_WITH_AS(batch["index_2"], "KeyedJaggedTensor: no key 'index_2'; keys are [index_0, index_1]", IndexError);
+  }
+  TEST_CASE("lengths and offsets describe the same batch, int32 or int64") {
+    const auto by_lengths =
+        KeyedJaggedTensor::from_lengths({"index_0", "index_1"}, integers(one_to(8)), integers({2, 0, 1, 1, 1, 3}).to(at::kInt), numbers(k1_weights));
+    check_same(by_lengths, k1());
+    check_same(KeyedJaggedTensor::from_offsets({"index_0", "index_1"}, integers(one_to(8)), integers({0, 2, 2, 3, 4, 5, 8}).to(at::kInt),
+                                               numbers(k1_weights)),
+               k1());
+    CHECK((by_lengths.lengths().scalar_type() == at::kLong));
+    CHECK((KeyedJaggedTensor::from_lengths({"f"}, integers({1}).to(at::kInt), integers({1})).values().scalar_type() == at::kInt));
+  }
+  TEST_CASE("A3 split") {
+    const auto batch = k1();
+    const auto parts = batch.split(Integers{1, 1});
+    REQUIRE(parts.size() == 2);
+    check_same(parts[0], KeyedJaggedTensor::from_lengths({"index_0"}, integers({1, 2, 3}), integers({2, 0, 1}), numbers({1, .5, 1.5})));
+    check_same(parts[1], KeyedJaggedTensor::from_lengths({"index_1"}, integers({4, 5, 6, 7, 8}), integers({1, 1, 3}), numbers({1, .5, 1, 1, 1.5})));
+    const auto none_and_all = batch.split(Integers{0, 2});
+    REQUIRE(none_and_all.size() == 2);
+    CHECK(none_and_all[0].keys().empty());
+    CHECK(none_and_all[0].values().numel() == 0);
+    CHECK(none_and_all[0].stride() == 3);
+    check_same(none_and_all[1], batch);
+    CHECK_THROWS_WITH_AS(batch.split(Integers{1}), "KeyedJaggedTensor: split sizes [1] do not sum to its 2 keys", ShapeError);
+    CHECK_THROWS_AS(batch.split(Integers{1, 2}), ShapeError);
+    CHECK_THROWS_AS(batch.split(Integers{3, -1}), ShapeError);
+  }
+  TEST_CASE("A5 permute") {
+    const auto batch = KeyedJaggedTensor::from_lengths({"index_0", "index_1", "index_2"}, integers(one_to(8)), integers({0, 2, 0, 1, 1, 1, 0, 3, 0}),
+                                                       numbers(k1_weights));
+    const auto permuted = batch.permute(Integers{1, 0, 2});
+    CHECK(permuted.keys() == Keys{"index_1", "index_0", "index_2"});
+    CHECK(integers_of(permuted.values()) == Integers{3, 4, 5, 1, 2, 6, 7, 8});
+    CHECK(integers_of(permuted.lengths()) == Integers{1, 1, 1, 0, 2, 0, 0, 3, 0});
+    CHECK(numbers_of(permuted.weights()) == std::vector<double>{1.5, 1, .5, 1, .5, 1, 1, 1.5});
+    CHECK(permuted.offset_per_key() == Integers{0, 3, 5, 8});
+    check_same(permuted.permute(Integers{1, 0, 2}), batch);
+  }
+  TEST_CASE("A6 permute with repeats") {
+    const auto batch = KeyedJaggedTensor::from_lengths({"index_0", "index_1", "index_2"}, integers(one_to(8)), integers({0, 2, 0, 1, 1, 1, 0, 3, 0}),
+                                                       numbers(k1_weights));
+    const auto permuted = batch.permute(Integers{1, 0, 2, 1, 1});
+    CHECK(permuted.offset_per_key() == Integers{0, 3, 5, 8, 11, 14});
+    CHECK(integers_of(permuted.values()) == Integers{3, 4, 5, 1, 2, 6, 7, 8, 3, 4, 5, 3, 4, 5});
+    CHECK(batch.permute(Integers{}).keys().empty());
+    CHECK(batch.permute(Integers{}).stride() == 3);
+    CHECK_THROWS_WITH_AS(batch.permute(Integers{0, 3}), "KeyedJaggedTensor: permute index 3 of 3 keys", IndexError);
+    CHECK_THROWS_AS(batch.permute(Integers{-1}), IndexError);
+  }
+  TEST_CASE("A8 concat") {
+    const Integers lengths{0, 2, 0, 1, 1, 1, 0, 3, 0, 0, 1, 0};
+    const auto whole = KeyedJaggedTensor::from_lengths({"index_0", "index_1", "index_2"}, integers(one_to(9)), integers(lengths));
+    const std::vector parts{KeyedJaggedTensor::from_lengths({"index_0"}, integers({1, 2, 3}), integers({0, 2, 0, 1})),
+                            KeyedJaggedTensor::from_lengths({"index_1", "index_2"}, integers({4, 5, 6, 7, 8, 9}), integers({1, 1, 0, 3, 0, 0, 1, 0}))};
+    const auto joined = KeyedJaggedTensor::concat(parts);
+    check_same(joined, whole);
+    CHECK(joined.length_per_key() == Integers{3, 5, 1});
+    CHECK(KeyedJaggedTensor::concat({}).keys().empty());
+    CHECK_THROWS_WITH_AS(KeyedJaggedTensor::concat(std::vector{parts[0], k1()}), "KeyedJaggedTensor: concat of batches of 4 and 3 rows", ShapeError);
+    CHECK_THROWS_AS(KeyedJaggedTensor::concat(std::vector{parts[0], parts[0]}), ShapeError);
+    const auto weighted = KeyedJaggedTensor::from_lengths({"w"}, integers({1}), integers({1, 0, 0, 0}), numbers({1}));
+    CHECK_THROWS_WITH_AS(KeyedJaggedTensor::concat(std::vector{parts[0], weighted}),
+                         "KeyedJaggedTensor: concat of weighted and unweighted features", ShapeError);
+  }
+  TEST_CASE("split then concat, permute there and back, and slices joined again are the identity, for random batches") {
+    for (std::uint64_t seed = 0; seed < 200; ++seed) {
+      cases::Draw draw(seed);
+      const auto features = draw.integer(1, 5), rows = draw.integer(0, 6);
+      Keys keys;
+      Integers table_rows, order;
+      for (std::int64_t f = 0; f < features; ++f) {
+        keys.push_back(concat("f", f));
+        table_rows.push_back(draw.integer(1, 100));
+        order.insert(order.begin() + draw.integer(0, f), f);
+      }
+      const auto batch = cases::random_features(draw, keys, table_rows, rows, {.is_weighted = draw.chance(.5)});
+      const auto cut = draw.integer(0, features);
+      check_same(KeyedJaggedTensor::concat(batch.split(Integers{cut, features - cut})), batch);
+      Integers back(order.size());
+      for (std::size_t i = 0; i < order.size(); ++i) back[static_cast<std::size_t>(order[i])] = static_cast<std::int64_t>(i);
+      check_same(batch.permute(order).permute(back), batch);
+      const auto row = draw.integer(0, rows);
+      const auto head = batch.slice(0, row), tail = batch.slice(row, rows);
+      CHECK(head.stride() == row);
+      CHECK(tail.stride() == rows - row);
+      check_same(batch.slice(0, rows), batch);
+      for (const auto& key : keys) {
+        auto ids = integers_of(head[key].values()), more = integers_of(tail[key].values());
+        ids.insert(ids.end(), more.begin(), more.end());
+        CHECK(ids == integers_of(batch[key].values()));
+      }
+    }
+  }
+  TEST_CASE("slice takes rows of every feature, and refuses rows that are not there") {
+    const auto rows = k1().slice(1, 3);
+    CHECK(rows.stride() == 2);
+    CHECK(integers_of(rows.lengths()) == Integers{0, 1, 1, 3});
+    CHECK(integers_of(rows.values()) == Integers{3, 5, 6, 7, 8});
+    CHECK(numbers_of(rows.weights()) == std::vector<double>{1.5, .5, 1, 1, 1.5});
+    CHECK(k1().slice(2, 2).values().numel() == 0);
+    CHECK_THROWS_WITH_AS(k1().slice(1, 4), "KeyedJaggedTensor: rows 1 to 4 of a batch of 3", IndexError);
+    CHECK_THROWS_AS(k1().slice(-1, 2), IndexError);
+    CHECK_THROWS_AS(k1().slice(2, 1), IndexError);
+  }
+  TEST_CASE("A13 the valid case and torchrec's refused ones") {
+    CHECK_NOTHROW(from_lengths({1, 2, 0, 2}));
+    CHECK_NOTHROW(from_offsets({0, 1, 3, 3, 5}));
+    CHECK_NOTHROW(KeyedJaggedTensor());
+    CHECK_THROWS_AS(KeyedJaggedTensor::from_lengths({"f1", "f2"}, integers(one_to(5)), at::Tensor()), ShapeError);
+    for (const auto& offsets : std::vector<Integers>{{0, 1, 3, 5}, {}, {1, 2, 4, 4, 6}, {0, 2, 4, 4, 6}, {0, 2, 3, 3, 5, 5}})
+      CHECK_THROWS_AS(from_offsets(offsets), ShapeError);
+    CHECK_THROWS_AS(from_offsets({0, 2, 3, 3, 5}, 6), ShapeError);
+    for (const auto& lengths : std::vector<Integers>{{}, {3, 3, 2, 1}}) CHECK_THROWS_AS(from_lengths(lengths), ShapeError);
+    for (const auto& keys : std::vector<Keys>{{"f1", "f1"}, {}, {"f1", "f2", "f3"}}) CHECK_THROWS_AS(from_lengths({1, 2, 0, 2}, 5, keys), ShapeError);
+    for (const std::int64_t count : {4, 6})
+      CHECK_THROWS_AS(KeyedJaggedTensor::from_lengths({"f1", "f2"}, integers(one_to(5)), integers({1, 2, 0, 2}), at::zeros({count})), ShapeError);
+  }
+  TEST_CASE("B2 every broken offset is refused with its numbers, before any lookup") {
+    CHECK_THROWS_WITH_AS(from_offsets({1, 1, 3, 3, 5}), "KeyedJaggedTensor: offsets starts at 1; it must start at 0", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({-1, 1, 3, 3, 5}), "KeyedJaggedTensor: offsets starts at -1; it must start at 0", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, 1, 3, 3, 4}), "KeyedJaggedTensor: offsets ends at 4 but there are 5 values", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, 1, 3, 3, 6}), "KeyedJaggedTensor: offsets ends at 6 but there are 5 values", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, 3, 1, 3, 5}), "KeyedJaggedTensor: offsets decreases from 3 to 1 at entry 2", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, -2, 1, 3, 5}), "KeyedJaggedTensor: offsets decreases from 0 to -2 at entry 1", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, 1, 3, 7, 5}), "KeyedJaggedTensor: offsets decreases from 7 to 5 at entry 4", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, 1, largest, 3, 5}), concat("KeyedJaggedTensor: offsets decreases from ", largest, " to 3 at entry 3").c_str(),
+                         ShapeError);
+    CHECK_THROWS_AS(from_offsets({0, 1, -largest - 1, 3, 5}), ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, 1, 3, 5}), "KeyedJaggedTensor: lengths has 3 entries; keys (2) * batch (1) = 2", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({}), "KeyedJaggedTensor: offsets is empty; it must have keys * batch + 1 entries", ShapeError);
+    // offsets beyond 2^31 wrap to negative numbers in int32
+    const auto wrapped = integers({0, std::int64_t{1} << 31, 3, 3, 5}).to(at::kInt);
+    CHECK_THROWS_AS(KeyedJaggedTensor::from_offsets({"f1", "f2"}, integers(one_to(5)), wrapped), ShapeError);
+  }
+  TEST_CASE("B2 every broken length is refused with its numbers, the right sum notwithstanding") {
+    CHECK_THROWS_WITH_AS(from_lengths({4, -1, 0, 2}), "KeyedJaggedTensor: length -1 at entry 1 with 5 values", ShapeError);
+    CHECK_THROWS_WITH_AS(from_lengths({6, -1, 0, 0}), "KeyedJaggedTensor: length 6 at entry 0 with 5 values", ShapeError);
+    CHECK_THROWS_WITH_AS(from_lengths({1, 2, 0, 1}), "KeyedJaggedTensor: lengths sum to 4 but there are 5 values", ShapeError);
+    CHECK_THROWS_WITH_AS(from_lengths({1, 2, 1, 2}), "KeyedJaggedTensor: lengths sum to 6 but there are 5 values", ShapeError);
+    CHECK_THROWS_WITH_AS(from_lengths({1, 4, 0}), "KeyedJaggedTensor: lengths has 3 entries; keys (2) * batch (1) = 2", ShapeError);
+    CHECK_THROWS_AS(from_lengths({largest, largest, 2, 5}), ShapeError);
+    CHECK_THROWS_AS(from_lengths({-largest - 1, largest, 1, 5}), ShapeError);
+    CHECK_THROWS_AS(from_lengths({1, 2, 0, 2}, 5, {"f1", "f2", "f3"}), ShapeError);
+    CHECK_THROWS_AS(KeyedJaggedTensor::from_lengths({"f1", "f2"}, integers(one_to(5)), integers({1, 2, 0, 2}), {}, 3), ShapeError);
+  }
+  TEST_CASE("B2 a random batch with one random entry of its offsets changed is refused unless it is still valid") {
+    int refused = 0;
+    for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+      cases::Draw draw(seed);
+      const auto batch = cases::random_features(draw, {"a", "b"}, {9, 9}, draw.integer(1, 4));
+      auto offsets = integers_of(batch.offsets());
+      const auto entry = static_cast<std::size_t>(draw.integer(0, static_cast<std::int64_t>(offsets.size()) - 1));
+      offsets[entry] = draw.chance(.5) ? draw.integer(-3, 12) : draw.integer(-largest, largest);
+      const bool valid = std::is_sorted(offsets.begin(), offsets.end()) && offsets.front() == 0 && offsets.back() == batch.values().numel();
+      try {
+        const auto changed = KeyedJaggedTensor::from_offsets({"a", "b"}, batch.values(), integers(offsets));
+        CHECK(valid);
+        CHECK(integers_of(changed.offsets()) == offsets);
+      } catch (const ShapeError&) {
+        CHECK(!valid);
+        ++refused;
+      }
+    }
+    CHECK(refused > 1000);
+  }
+  TEST_CASE("B4 B5 B6 keys, dtypes and dimensions that do not fit are refused") {
+    CHECK_THROWS_WITH_AS(from_lengths({1, 2, 0, 2}, 5, {"f1", "f1"}), "KeyedJaggedTensor: key 'f1' is given twice", ShapeError);
+    const auto lengths = integers({1, 1});
+    const auto make = [&](const at::Tensor& values, const at::Tensor& of_lengths, const at::Tensor& weights = {}) {
+      return KeyedJaggedTensor::from_lengths({"f"}, values, of_lengths, weights);
+    };
+    CHECK_THROWS_WITH_AS(make(numbers({1, 2}), lengths), "KeyedJaggedTensor: values has dtype Double; ids are int64 or int32", ShapeError);
+    CHECK_THROWS_AS(make(integers({1, 2}).view({2, 1}), lengths), ShapeError);
+    CHECK_THROWS_AS(make(at::Tensor(), lengths), ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), numbers({1, 1})), "KeyedJaggedTensor: lengths has dtype Double; it must be int64 or int32", ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths.view({1, 2})), "KeyedJaggedTensor: lengths must be a tensor of one dimension", ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, numbers({1})), "KeyedJaggedTensor: 1 weights for 2 values", ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, integers({1, 1})), "KeyedJaggedTensor: weights has dtype Long; it must be floating", ShapeError);
+    CHECK_THROWS_AS(make(integers({1, 2}), lengths, numbers({1, 2}).view({2, 1})), ShapeError);
+  }
+  TEST_CASE("B3 empty batches of every kind") {
+    const KeyedJaggedTensor none;
+    CHECK(none.keys().empty());
+    CHECK(none.stride() == 0);
+    CHECK(none.offset_per_key() == Integers{0});
+    const auto no_rows = KeyedJaggedTensor::from_lengths({"a", "b"}, at::empty({0}, at::kLong), at::empty({0}, at::kLong));
+    CHECK(no_rows.stride() == 0);
+    CHECK(no_rows.length_per_key() == Integers{0, 0});
+    CHECK(no_rows["b"].size() == 0);
+    const auto all_empty = KeyedJaggedTensor::from_lengths({"a", "b"}, at::empty({0}, at::kInt), integers({0, 0, 0, 0}), at::empty({0}));
+    CHECK(all_empty.stride() == 2);
+    CHECK(all_empty["b"].lengths().numel() == 2);
+    const auto one_empty = from_lengths({0, 0, 3, 2});
+    CHECK(one_empty["f1"].values().numel() == 0);
+    CHECK(integers_of(one_empty["f2"].values()) == one_to(5));
+    const auto rows_without_keys = KeyedJaggedTensor::from_lengths({}, at::empty({0}, at::kLong), at::empty({0}, at::kLong), {}, 4);
+    CHECK(rows_without_keys.stride() == 4);
+    CHECK(rows_without_keys.slice(1, 3).stride() == 2);
+  }
+  TEST_CASE("views: a feature and a split share the ids; non-contiguous lengths are read right") {
+    const auto batch = k1();
+    CHECK(batch["index_1"].values().is_alias_of(batch.values()));
+    CHECK(batch.split(Integers{1, 1})[1].weights().is_alias_of(batch.weights()));
+    const auto every_other = integers({2, 9, 0, 9, 1, 9, 1, 9, 1, 9, 3, 9}).view({6, 2}).select(1, 0);
+    check_same(KeyedJaggedTensor::from_lengths({"index_0", "index_1"}, integers(one_to(8)), every_other, numbers(k1_weights)), k1());
+  }
+  TEST_CASE("to moves ids and weights and leaves lengths on the host") {
+    const auto batch = k1();
+    check_same(batch.to(at::kCPU), batch);
+    const auto elsewhere = batch.to(at::Device(at::kMeta));
+    CHECK(elsewhere.values().is_meta());
+    CHECK(elsewhere.weights().is_meta());
+    CHECK(integers_of(elsewhere.lengths()) == Integers{2, 0, 1, 1, 1, 3});
+  }
+}
+
+}  // namespace rookery
