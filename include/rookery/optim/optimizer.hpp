@@ -46,6 +46,7 @@ template <class Model, class DenseRule> class Optimizer {
   Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {}) : model_(&model), dense_(rule), options_(options) {
     check<ConfigError>(options.clip_norm >= 0, "Optimizer: clip_norm is ", options.clip_norm, "; it must not be negative");
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
+    tell_step();
   }
 
   /// One step; true when weights were updated, false when it was skipped.
@@ -69,6 +70,10 @@ template <class Model, class DenseRule> class Optimizer {
  private:
   using Shards = std::vector<detail::ShardGradients>;
 
+  /// Tells the topology's messages which step comes next.
+  void tell_step() const {
+    if constexpr (requires { model_->topology().at_step(count_); }) model_->topology().at_step(count_ + 1);
+  }
   /// The squared norm of dense and table gradients, and the first of them that is not finite.
   struct Norm {
     double squares = 0;
@@ -97,7 +102,6 @@ template <class Model, class DenseRule> double Optimizer<Model, DenseRule>::own_
 template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operator()() {
   const at::NoGradGuard no_grad;
   auto& topology = model_->topology();
-  if constexpr (requires { topology.at_step(count_); }) topology.at_step(count_ + 1);
   check<Error>(!model_->runtime().captures().empty(), "Optimizer: step() without a forward pass in training since the last one");
   const bool divides = std::ranges::any_of(model_->runtime().captures(), [](const auto& capture) { return capture.normaliser.defined(); });
   const double normaliser = dense_.reduce(topology, own_normaliser());
@@ -120,6 +124,7 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   dense_.update();
   update_tables(shards);
   clear();
+  tell_step();
   return true;
 }
 

@@ -177,27 +177,22 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     else this->expect_lookups({});
   }
 
-  /// Both phases and the loss.
+  /// Both phases and the loss. The pass counts for the next step once all of it has succeeded.
   LossAndOutput<Output> operator()(const Batch& batch) {
     const bool capturing = this->capturing();
-    auto output = run(batch, capturing);
+    detail::Capture capture;
+    auto output = run(batch, capturing, capture);
     auto loss = loss_(output, batch);                                                        // []
     check<ShapeError>(loss.dim() == 0, "the loss has shape ", loss.sizes(), "; it must be one number, the sum over the batch");
-    if (capturing) {
-      const at::NoGradGuard no_grad;
-      if constexpr (requires { loss_.normaliser(batch); }) {
-        auto normaliser = loss_.normaliser(batch);                                           // []
-        check<ShapeError>(normaliser.dim() == 0, "the loss's normaliser has shape ", normaliser.sizes(), "; it must be one number");
-        this->runtime().set_normaliser(std::move(normaliser));
-      }
-    }
+    if (capturing) this->runtime().keep(std::move(capture), normaliser(batch));
     return {std::move(loss), std::move(output)};
   }
 
   /// Both phases without the loss; nothing is captured and nothing requires grad.
   Output predict(const Batch& batch) {
     const at::NoGradGuard no_grad;
-    return run(batch, false);
+    detail::Capture unused;
+    return run(batch, false, unused);
   }
 
   const Loss& loss() const { return loss_; }
@@ -213,21 +208,33 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
 
   template <class... K> std::vector<const void*> collections(Lookups<K...>*) { return {&K::resolve(this->model())...}; }
 
-  Output run(const Batch& batch, bool capturing) {
-    if constexpr (concepts::HasLookups<Model, Batch>) {
-      return forward(batch, std::as_const(this->model()).lookups(batch), capturing);
+  /// The divisor of the loss, [] without grad; undefined where the loss divides by nothing.
+  at::Tensor normaliser(const Batch& batch) const {
+    if constexpr (requires { loss_.normaliser(batch); }) {
+      const at::NoGradGuard no_grad;
+      auto divisor = loss_.normaliser(batch);                                                // []
+      check<ShapeError>(divisor.dim() == 0, "the loss's normaliser has shape ", divisor.sizes(), "; it must be one number");
+      return divisor;
     } else {
-      this->runtime().look_up(this->topology(), {}, capturing);
+      return {};
+    }
+  }
+
+  Output run(const Batch& batch, bool capturing, detail::Capture& capture) {
+    if constexpr (concepts::HasLookups<Model, Batch>) {
+      return forward(batch, std::as_const(this->model()).lookups(batch), capturing, capture);
+    } else {
       return this->model().forward(batch);
     }
   }
-  template <class... K> Output forward(const Batch& batch, const Lookups<K...>& lookups, bool capturing) {
+  template <class... K> Output forward(const Batch& batch, const Lookups<K...>& lookups, bool capturing, detail::Capture& capture) {
     for (const auto& features : lookups.features)
       check<ShapeError>(features.stride() == static_cast<std::int64_t>(batch.size()), "a lookup has ", features.stride(), " rows; the batch has ",
                         static_cast<std::int64_t>(batch.size()));
-    auto values = this->runtime().look_up(this->topology(), lookups.features, capturing);
+    auto looked = this->runtime().look_up(this->topology(), lookups.features, capturing);
+    capture = std::move(looked.capture);
     Pooled<K...> pooled;
-    std::move(values.begin(), values.end(), pooled.tensors.begin());
+    std::move(looked.values.begin(), looked.values.end(), pooled.tensors.begin());
     return this->model().forward(batch, std::as_const(pooled));
   }
 
@@ -244,7 +251,10 @@ class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
   }
   /// Pooled embeddings [B, sum(D)].
   KeyedTensor operator()(const KeyedJaggedTensor& features) {
-    return this->runtime().look_up(this->topology(), std::span(&features, 1), this->capturing()).front();
+    const bool capturing = this->capturing();
+    auto looked = this->runtime().look_up(this->topology(), std::span(&features, 1), capturing);
+    if (capturing) this->runtime().keep(std::move(looked.capture));
+    return std::move(looked.values.front());
   }
 };
 

@@ -49,12 +49,20 @@ inline at::Tensor pool_rows(const at::Tensor& rows, const Bags& bags, const at::
 /// The lookups and captures of one placed model.
 template <class Topology> class TableRuntime {
  public:
-  /// Looks everything up in one exchange and gives the values of each lookup, [B, sum(D)]. With `capturing` they require grad and
-  /// the pass is remembered until `clear`. Ranks: all, in the same order.
-  std::vector<KeyedTensor> look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing);
+  /// What a forward pass computes with, and what its step will need.
+  struct Looked {
+    std::vector<KeyedTensor> values;         // per lookup, [B, sum(D)]
+    detail::Capture capture;
+  };
 
-  /// Remembers what the loss of the last forward pass is to be divided by.
-  void set_normaliser(at::Tensor normaliser) { captures_.back().normaliser = std::move(normaliser); }
+  /// Looks everything up in one exchange. With `capturing` the values require grad. Ranks: all, in the same order.
+  Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const;
+
+  /// Remembers a pass until `clear`. `normaliser`, [] or undefined, is what the pass's loss is divided by.
+  void keep(detail::Capture capture, at::Tensor normaliser = {}) {
+    capture.normaliser = std::move(normaliser);
+    captures_.push_back(std::move(capture));
+  }
 
   const detail::Routing& routing() const { return routing_; }
   detail::Routing& routing() { return routing_; }
@@ -73,7 +81,7 @@ template <class Topology> class TableRuntime {
 };
 
 template <class Topology>
-std::vector<KeyedTensor> TableRuntime<Topology>::look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) {
+auto TableRuntime<Topology>::look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const -> Looked {
   std::vector<detail::SlotOutput> outputs;
   detail::Capture capture;
   {
@@ -110,8 +118,7 @@ std::vector<KeyedTensor> TableRuntime<Topology>::look_up(Topology& topology, std
       values.emplace_back(routing_.lookups[l].columns, leaf);                                // [B, width]
     }
   }
-  if (capturing) captures_.push_back(std::move(capture));
-  return values;
+  return {std::move(values), std::move(capture)};
 }
 
 }  // namespace rookery
