@@ -68,7 +68,8 @@ struct EmbeddingBagOptions {
 
 /// Tables that pool each feature's bags: KeyedJaggedTensor -> KeyedTensor [B, sum(D)].
 ///
-/// Errors: ConfigError for a table without name, rows or columns, for a repeated table name, and for tables of different dtypes.
+/// Errors: ConfigError for a table without name, rows or columns, for a repeated table name or feature of a table, and for tables of
+///         different dtypes.
 template <class Set> class EmbeddingBagCollection {
  public:
   using Config = EmbeddingBagConfig<Set>;
@@ -178,6 +179,9 @@ template <class Set> void EmbeddingBagCollection<Set>::validate() const {
                        "' has dtype ", c10::toString(config.data_type), "; use float32 or float64");
     check<ConfigError>(config.data_type == data_type(), "EmbeddingBagCollection: table '", config.name, "' has another dtype than table '",
                        configs_.front().name, "'; tables of one collection share theirs");
+    for (const auto& feature : config.feature_names)
+      check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1, "EmbeddingBagCollection: table '",
+                         config.name, "' is given feature '", feature, "' twice");
     for (std::size_t j = 0; j < i; ++j)
       check<ConfigError>(configs_[j].name != config.name, "EmbeddingBagCollection: table name '", config.name, "' is given twice");
   }
