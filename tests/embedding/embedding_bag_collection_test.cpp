@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/embedding/embedding_bag_collection.hpp>
+
+#include <rookery/embedding/config.hpp>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "embedding/one_collection.hpp"
+#include "support/random_batches.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+
+using namespace cases;
+
+namespace {
+
+/// Rows of equal columns.
+at::Tensor rows_of(const std::vector<double>& values, std::int64_t dim = 4, at::ScalarType dtype = at::kFloat) {
+  return at::tensor(values, dtype).unsqueeze(1).expand({static_cast<std::int64_t>(values.size()), dim});
+}
+
+/// Tables t1, t2 and t3 of the acceptance cases, with a feature each.
+Collection three_tables(PoolingType pooling = PoolingType::sum, EmbeddingBagOptions options = {}, std::vector<std::string> features = {"f1", "f2", "f3"}) {
+  Collection tables({{.name = "t1", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {features[0]}, .pooling = pooling},
+                     {.name = "t2", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {features[1]}, .pooling = pooling},
+                     {.name = "t3", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {features[2]}, .pooling = pooling}},
+                    options);
+  tables.assign("t1", rows_of({1, 2}));
+  tables.assign("t2", rows_of({4, 8}));
+  tables.assign("t3", rows_of({16, 32}));
+  return tables;
+}
+
+/// The pooled values on Local and, row by row split over the ranks, on two threads: equal, or the test fails.
+KeyedTensor look_up(const Collection& declared, const KeyedJaggedTensor& features) {
+  auto here = ShardingPolicy<Local>{}.apply(Collection(declared));
+  auto pooled = here(features);
+  std::array<at::Tensor, 2> parts;
+  Threads::run(2, [&](Threads topology) {
+    Constraints constraints;
+    for (const auto& config : declared.configs()) constraints[config.name] = {.kinds = {ShardingKind::row_wise}};
+    auto there = maybe_shard_model(Collection(declared), topology, {.constraints = constraints});
+    const auto half = features.stride() / 2;
+    parts[static_cast<std::size_t>(topology.rank())] =
+        there(topology.rank() == 0 ? features.slice(0, half) : features.slice(half, features.stride())).values().detach();
+  });
+  CHECK(at::equal(at::cat({parts[0], parts[1]}), pooled.values()));
+  return pooled;
+}
+
+const std::vector<std::vector<std::int64_t>> a22_bags{{0, 1}, {}, {0}, {0}, {1}, {0, 1}, {}, {}, {0}};
+
+/// What a bad id says.
+std::string message(const Collection& tables, const KeyedJaggedTensor& features) {
+  auto placed = ShardingPolicy<Local>{}.apply(Collection(tables));
+  try {
+    placed(features);
+  } catch (const IndexError& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+constexpr auto largest = std::numeric_limits<std::int64_t>::max(), smallest = std::numeric_limits<std::int64_t>::min();
+
+}  // namespace
+
+TEST_SUITE("embedding/embedding_bag_collection") {
+  TEST_CASE("A22 forward: sums by feature") {
+    const auto pooled = look_up(three_tables(), features_of({"f1", "f2", "f3"}, a22_bags));
+    CHECK(pooled.keys() == std::vector<std::string>{"f1", "f2", "f3"});
+    CHECK(pooled.length_per_key() == std::vector<std::int64_t>{4, 4, 4});
+    CHECK(at::equal(pooled["f1"], rows_of({3, 0, 1})));
+    CHECK(at::equal(pooled["f2"], rows_of({4, 8, 12})));
+    CHECK(at::equal(pooled["f3"], rows_of({0, 0, 16})));
+  }
+  TEST_CASE("A22 the order of the batch's features does not matter, and more of them do not either") {
+    const auto features = features_of({"f3", "other", "f2", "f1"}, {{}, {}, {0}, {99}, {-1}, {}, {0}, {1}, {0, 1}, {0, 1}, {}, {0}});
+    CHECK(at::equal(look_up(three_tables(), features).values(), look_up(three_tables(), features_of({"f1", "f2", "f3"}, a22_bags)).values()));
+  }
+  TEST_CASE("A23 a feature that tables share appears as feature@table") {
+    const auto pooled = look_up(three_tables(PoolingType::sum, {}, {"shared_f1", "shared_f1", "f3"}),
+                                features_of({"shared_f1", "f3"}, {{}, {0}, {0, 1}, {}, {}, {0}}));
+    CHECK(pooled.keys() == std::vector<std::string>{"shared_f1@t1", "shared_f1@t2", "f3"});
+    CHECK(at::equal(pooled["shared_f1@t1"], rows_of({0, 1, 3})));
+    CHECK(at::equal(pooled["shared_f1@t2"], rows_of({0, 4, 12})));
+    CHECK(at::equal(pooled["f3"], rows_of({0, 0, 16})));
+    CHECK_THROWS_AS(pooled["shared_f1"], IndexError);
+  }
+  TEST_CASE("A24 weighted sums") {
+    Collection tables({{.name = "t1", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {"f1"}},
+                       {.name = "t2", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {"f2"}}},
+                      {.is_weighted = true});
+    tables.assign("t1", rows_of({1, 2}));
+    tables.assign("t2", rows_of({4, 8}));
+    const auto pooled = look_up(tables, features_of({"f1", "f2"}, {{0, 1}, {}, {0}, {0}, {1}, {0, 1}}, {{1, 2}, {}, {3}, {5}, {7}, {11, 13}}));
+    CHECK(at::equal(pooled["f1"], rows_of({5, 0, 3})));
+    CHECK(at::equal(pooled["f2"], rows_of({20, 56, 148})));
+  }
+  TEST_CASE("A25 means, 1.5 to the last bit") {
+    const auto pooled = look_up(three_tables(PoolingType::mean), features_of({"f1", "f2", "f3"}, a22_bags));
+    CHECK(at::equal(pooled["f1"], rows_of({1.5, 0, 1})));
+    CHECK(at::equal(pooled["f2"], rows_of({4, 8, 6})));
+    CHECK(at::equal(pooled["f3"], rows_of({0, 0, 16})));
+  }
+  TEST_CASE("a weighted mean divides by the sum of weights; a zero sum gives zeros") {
+    const auto tables = three_tables(PoolingType::mean, {.is_weighted = true});
+    const auto pooled = look_up(tables, features_of({"f1", "f2", "f3"}, a22_bags, {{1, 3}, {}, {.5}, {0}, {2}, {1, -1}, {}, {}, {-2}}));
+    CHECK(at::equal(pooled["f1"], rows_of({1.75, 0, 1})));
+    CHECK(at::equal(pooled["f2"], rows_of({0, 8, 0})));
+    CHECK(at::equal(pooled["f3"], rows_of({0, 0, 16})));
+  }
+  TEST_CASE("a table without feature names has one feature of its own name; widths may differ") {
+    Collection tables({{.name = "a", .num_embeddings = 3, .embedding_dim = 1}, {.name = "b", .num_embeddings = 3, .embedding_dim = 5, .feature_names = {"x", "y"}}});
+    CHECK(tables.width() == 11);
+    CHECK(tables.columns()->keys == std::vector<std::string>{"a", "x", "y"});
+    CHECK(tables.columns()->length_per_key == std::vector<std::int64_t>{1, 5, 5});
+    CHECK(tables.features()[2].feature == "y");
+    CHECK(tables.features()[2].table == 1);
+    CHECK(tables.features()[2].column == 6);
+    CHECK(look_up(tables, features_of({"a", "x", "y"}, {{0, 1}, {2}, {2, 2}, {1}, {}, {0}})).values().sizes() == at::IntArrayRef({2, 11}));
+  }
+  TEST_CASE("a declaration is described without memory, with rule and state") {
+    const Collection tables({{.name = "s", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Sgd{}},
+                             {.name = "r", .num_embeddings = 10, .embedding_dim = 6, .pooling = PoolingType::mean, .optimizer = RowwiseAdagrad{}},
+                             {.name = "a", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Adam{}},
+                             {.name = "f", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Adam{}, .frozen = true}});
+    const auto described = tables.describe("user");
+    REQUIRE(described.size() == 4);
+    CHECK(described[0].name == "user.embedding_bags.s");
+    CHECK(described[0].table == "s");
+    CHECK(tables.describe("")[0].name == "embedding_bags.s");
+    CHECK(described[0].rule == "sgd");
+    CHECK(described[0].bytes() == 10 * 6 * 4);
+    CHECK(described[1].rule == "rowwise_adagrad");
+    CHECK(described[1].row_sums == 1);
+    CHECK(described[1].bytes() == 10 * 7 * 4);
+    CHECK((described[1].pooling == PoolingType::mean));
+    CHECK(described[2].bytes() == 10 * 18 * 4);
+    CHECK(described[3].rule == "none");
+    CHECK(described[3].bytes() == 10 * 6 * 4);
+    CHECK(tables.shards().empty());
+  }
+  TEST_CASE("the default rule is the first of the set") {
+    EmbeddingBagConfig<Rules<Adagrad, Sgd>> config{.name = "t", .num_embeddings = 1, .embedding_dim = 1};
+    CHECK(config.optimizer.name() == "adagrad");
+  }
+  TEST_CASE("tables that cannot be are refused when they are declared") {
+    CHECK_THROWS_WITH_AS(Collection({{.num_embeddings = 2, .embedding_dim = 2}}), "EmbeddingBagCollection: table number 0 has no name", ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 0, .embedding_dim = 2}}),
+                         "EmbeddingBagCollection: table 't' is [0, 2]; rows and columns must be positive", ConfigError);
+    CHECK_THROWS_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = -1}}), ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kHalf}}),
+                         "EmbeddingBagCollection: table 't' has dtype Half; use float32 or float64", ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2}, {.name = "u", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kDouble}}),
+                         "EmbeddingBagCollection: table 'u' has another dtype than table 't'; tables of one collection share theirs", ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2}, {.name = "t", .num_embeddings = 2, .embedding_dim = 2}}),
+                         "EmbeddingBagCollection: table name 't' is given twice", ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .feature_names = {"f", "g", "f"}}}),
+                         "EmbeddingBagCollection: table 't' is given feature 'f' twice", ConfigError);
+  }
+  TEST_CASE("assigned values are checked, and win over the initial law") {
+    auto tables = three_tables();
+    CHECK_THROWS_WITH_AS(tables.assign("t4", rows_of({1, 2})), "EmbeddingBagCollection: no table 't4'", IndexError);
+    CHECK_THROWS_WITH_AS(tables.assign("t1", rows_of({1, 2, 3})),
+                         "EmbeddingBagCollection: assigned values of shape [3, 4] to table 't1' of [2, 4]", ShapeError);
+    CHECK_THROWS_AS(tables.assign("t1", at::ones({8})), ShapeError);
+    auto placed = ShardingPolicy<Local>{}.apply(std::move(tables));
+    CHECK(at::equal(placed.model().shards()[2].storage.weight(), rows_of({16, 32})));
+    CHECK_THROWS_WITH_AS(placed.model().assign("t1", rows_of({1, 2})), "EmbeddingBagCollection: assign to table 't1' after placement", ConfigError);
+  }
+  TEST_CASE("initial values follow the law of each table and are the same whatever the plan") {
+    const Collection tables({{.name = "u", .num_embeddings = 25, .embedding_dim = 3, .optimizer = RowwiseAdagrad{}},
+                             {.name = "n", .num_embeddings = 25, .embedding_dim = 4, .initial = Normal{.1}, .optimizer = Adam{}},
+                             {.name = "z", .num_embeddings = 25, .embedding_dim = 5, .initial = Zeros{}}});
+    const auto local = train_tables(tables, {}).tables[0];
+    CHECK(local[0].weight.abs().max().item<double>() <= .2);
+    CHECK(local[0].weight.abs().max().item<double>() > .15);
+    CHECK(local[1].weight.abs().max().item<double>() > .2);
+    CHECK(local[2].weight.abs().max().item<double>() == 0);
+    for (const int ranks : {1, 2, 3, 4}) {
+      const auto there = train_tables(tables, {}, ranks).tables[0];
+      for (std::size_t t = 0; t < local.size(); ++t) CHECK(at::equal(there[t].weight, local[t].weight));
+    }
+  }
+  TEST_CASE("B1 an id outside its table names feature, table, position, id and row count; never another row") {
+    const auto one = [](std::int64_t id) { return features_of({"f1", "f2", "f3"}, {{0, 1}, {}, {0}, {0}, {1}, {0, id}, {}, {}, {0}}); };
+    const std::vector<std::int64_t> bad{-1, 2, 3, smallest, smallest + 1, largest, std::int64_t{1} << 32, (std::int64_t{1} << 32) + 1, -(std::int64_t{1} << 32)};
+    for (const auto id : bad)
+      CHECK(message(three_tables(), one(id)) ==
+            concat("feature 'f2' of table 'embedding_bags.t2': id ", id, " at position 1 of row 2; the table has 2 rows"));
+    CHECK(message(three_tables(), one(1)) == "nothing was thrown");
+    CHECK(message(three_tables(), features_of({"f1", "f2", "f3"}, {{0, 1}, {}, {0}, {7}, {1}, {0}, {}, {}, {0}})) ==
+          "feature 'f2' of table 'embedding_bags.t2': id 7 at position 0 of row 0; the table has 2 rows");
+    CHECK(message(three_tables(), features_of({"f1", "f2", "f3"}, {{}, {}, {0, 0, 0, -7}, {}, {1}, {0}, {}, {}, {0}})) ==
+          "feature 'f1' of table 'embedding_bags.t1': id -7 at position 3 of row 2; the table has 2 rows");
+    const auto narrow = KeyedJaggedTensor::from_lengths({"f1", "f2", "f3"}, at::full({1}, -2, at::kInt), at::tensor({0, 1, 0}, at::kLong));
+    CHECK(message(three_tables(), narrow) == "feature 'f2' of table 'embedding_bags.t2': id -2 at position 0 of row 0; the table has 2 rows");
+  }
+  TEST_CASE("B1 10,000 batches with one bad id somewhere are refused with that id, table and place") {
+    const std::vector<std::int64_t> rows{1, 5, 1000};
+    const Collection declared({{.name = "a", .num_embeddings = rows[0], .embedding_dim = 1},
+                               {.name = "b", .num_embeddings = rows[1], .embedding_dim = 1},
+                               {.name = "c", .num_embeddings = rows[2], .embedding_dim = 1}});
+    auto placed = ShardingPolicy<Local>{}.apply(Collection(declared));
+    placed.train(false);
+    int refused = 0, right = 0, tried = 0;
+    for (std::uint64_t seed = 0; tried < 10'000; ++seed) {
+      Draw draw(seed);
+      const auto features = random_features(draw, {"a", "b", "c"}, rows, draw.integer(1, 3));
+      if (features.values().numel() == 0) continue;
+      ++tried;
+      const auto place = draw.integer(0, features.values().numel() - 1);
+      std::size_t f = 0;
+      while (features.offset_per_key()[f + 1] <= place) ++f;
+      const auto bad = draw.chance(.3) ? rows[f] : draw.chance(.3) ? draw.integer(smallest, -1) : draw.integer(rows[f], largest);
+      features.values().mutable_data_ptr<std::int64_t>()[place] = bad;
+      try {
+        placed(features);
+      } catch (const IndexError& error) {
+        ++refused;
+        const std::string text = error.what();
+        right += text.starts_with(concat("feature '", features.keys()[f], "' of table 'embedding_bags.", features.keys()[f], "': id ", bad, " at position ")) &&
+                 text.ends_with(concat("; the table has ", rows[f], " rows"));
+      }
+    }
+    CHECK(refused == 10'000);
+    CHECK(right == 10'000);
+  }
+  TEST_CASE("B5 a feature that is not there, another batch size, and weights that are missing or too many are refused") {
+    auto placed = ShardingPolicy<Local>{}.apply(three_tables());
+    CHECK_THROWS_WITH_AS(placed(features_of({"f1", "f3"}, {{0}, {0}})), "KeyedJaggedTensor: no key 'f2'; keys are [f1, f3]", IndexError);
+    CHECK_THROWS_AS(placed(features_of({"f1", "f2", "f3"}, {{0}, {0}, {0}}, {{1}, {1}, {1}})), ShapeError);
+    auto weighted = ShardingPolicy<Local>{}.apply(three_tables(PoolingType::sum, {.is_weighted = true}));
+    CHECK_THROWS_AS(weighted(features_of({"f1", "f2", "f3"}, {{0}, {0}, {0}})), ShapeError);
+  }
+  TEST_CASE("B3 no rows, an empty feature and an all-empty batch give zeros of the right shape, and train") {
+    const auto tables = three_tables(PoolingType::mean);
+    CHECK(look_up(tables, features_of({"f1", "f2", "f3"}, {})).values().sizes() == at::IntArrayRef({0, 12}));
+    CHECK(look_up(tables, features_of({"f1", "f2", "f3"}, {{}, {}, {}, {}, {}, {}})).values().abs().max().item<double>() == 0);
+    const auto one_empty = look_up(tables, features_of({"f1", "f2", "f3"}, {{0}, {1}, {}, {}, {1}, {1, 1}}));
+    CHECK(at::equal(one_empty["f2"], rows_of({0, 0})));
+    CHECK(at::equal(one_empty["f3"], rows_of({32, 32})));
+    const auto width = tables.width();
+    const std::vector<PooledBatch> batches{{features_of({"f1", "f2", "f3"}, {}), at::ones({0, width})},
+                                           {features_of({"f1", "f2", "f3"}, {{}, {}, {}, {}, {}, {}}), at::ones({2, width})},
+                                           {features_of({"f1", "f2", "f3"}, {{0}, {1}, {}, {}, {1}, {1, 1}}), at::ones({2, width})}};
+    for (const int ranks : {0, 1, 2, 3, 4}) {
+      const auto trained = train_tables(tables, batches, ranks);
+      CHECK(at::equal(trained.tables[2][0].weight, rows_of({1, 2})));
+      CHECK(at::equal(trained.tables[3][1].weight, rows_of({4, 8})));
+      CHECK(trained.tables[3][2].weight.sub(rows_of({16, 31.98})).abs().max().item<double>() < 1e-5);   // 1 + .5 + .5, rate .01
+      CHECK(trained.gradient_norms[1] == 0);
+    }
+  }
+  TEST_CASE("a frozen table is looked up and never updated, and keeps no state") {
+    Collection tables({{.name = "t", .num_embeddings = 4, .embedding_dim = 3, .optimizer = Adam{}, .frozen = true}, {.name = "u", .num_embeddings = 4, .embedding_dim = 3}});
+    const std::vector<PooledBatch> batches(3, PooledBatch{features_of({"t", "u"}, {{0, 1}, {2}, {3}, {3}}), at::ones({2, 6})});
+    for (const int ranks : {0, 2}) {
+      const auto trained = train_tables(tables, batches, ranks);
+      CHECK(at::equal(trained.tables[3][0].weight, trained.tables[0][0].weight));
+      CHECK(trained.tables[3][0].state.empty());
+      CHECK(!at::equal(trained.tables[3][1].weight, trained.tables[0][1].weight));
+    }
+  }
+}
+
+}  // namespace rookery
