@@ -39,14 +39,16 @@ def run(command, text=None, **options):
         return process.returncode, output.read(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024
 
 
-def parse(compiler, text, output, depfile, flags=()):
-    """Parses `text` without making code, and leaves the files it read in `depfile`."""
+def parse(compiler, source, output, depfile, flags=()):
+    """Parses a file, or lines of text, without making code, and leaves the files it read in `depfile`."""
     dependencies = ["-MMD", "-MF", depfile, "-MT", output] if depfile else []
-    return run([*compiler, "-fsyntax-only", *flags, *dependencies, "-x", "c++", "-"], text)
+    if isinstance(source, pathlib.Path):
+        return run([*compiler, "-fsyntax-only", *flags, *dependencies, str(source)])
+    return run([*compiler, "-fsyntax-only", *flags, *dependencies, "-x", "c++", "-"], "\n".join(source) + "\n")
 
 
 def header(name, output, depfile, *compiler):
-    code, text, seconds, megabytes = parse(compiler, f"#include <{name}>\n#include <{name}>\n", output, depfile)
+    code, text, seconds, megabytes = parse(compiler, [f"#include <{name}>"] * 2, output, depfile)
     if code:
         fail(f"{name} does not compile alone", text)
     pathlib.Path(output).write_text(json.dumps({"header": name, "seconds": round(seconds, 2), "megabytes": megabytes}) + "\n")
@@ -60,7 +62,7 @@ def traps(folder, output, depfile, *compiler):
     lines = [f"#include <{name}>" for name in ["ATen/ATen.h", *sorted(system)]]
     lines += [f"#undef {name}\n#define {name} @" for name in TRAPS]
     lines += [f"#include <{name}>" for name in names]
-    code, text, _, _ = parse(compiler, "\n".join(lines) + "\n", output, depfile, ["-fmax-errors=5"])
+    code, text, _, _ = parse(compiler, lines, output, depfile, ["-fmax-errors=5"])
     if code:
         fail("a header uses a name that readers define as a macro", text)
     pathlib.Path(output).touch()
@@ -69,14 +71,15 @@ def traps(folder, output, depfile, *compiler):
 def fails(case, output, depfile, *compiler):
     """The control compiles; with EXPECT_FAIL there is one error, at most 15 lines, every expected text, and anchors that exist."""
     source = pathlib.Path(case)
-    folder = [f"-I{source.parent.parent}"]
+    root = source.resolve().parents[2]
+    folder = [f"-I{root / 'tests'}"]
     expected = re.findall(r"^// expect-error: (.+)$", source.read_text(), re.M)
     if not expected:
         fail(f"{case} has no line `// expect-error: <regex>`")
-    code, text, _, _ = parse(compiler, source.read_text(), output, depfile, folder)
+    code, text, _, _ = parse(compiler, source, output, depfile, folder)
     if code:
         fail(f"the control of {case} does not compile", text)
-    code, text, _, _ = parse(compiler, source.read_text(), output, None, [*folder, "-DEXPECT_FAIL"])
+    code, text, _, _ = parse(compiler, source, output, None, [*folder, "-DEXPECT_FAIL"])
     if not code:
         fail(f"{case} compiles with EXPECT_FAIL")
     wrong = [f"it does not say: {regex}" for regex in expected if not re.search(regex, text)]
@@ -86,7 +89,7 @@ def fails(case, output, depfile, *compiler):
     if lines > 15:
         wrong.append(f"it has {lines} lines; 15 at most are wanted")
     for page, anchor in set(re.findall(r"(docs/[\w./-]+\.md)#([\w-]+)", text)):
-        path = source.parent.parent.parent / page
+        path = root / page
         titles = re.findall(r"^#+ +(.+?) *$", path.read_text(), re.M) if path.exists() else []
         with open(depfile, "a") as file:
             file.write(f"\n{output}: {path}\n" if path.exists() else "")
