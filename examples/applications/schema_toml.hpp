@@ -6,176 +6,19 @@
 
 #include <toml++/toml.h>
 
-#include <cmath>
-#include <cstdint>
 #include <filesystem>
-#include <optional>
-#include <set>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
-#include <vector>
 
 #include <rookery/core/error.hpp>
 #include <rookery/data/schema_check.hpp>
-#include <rookery/data/suggest.hpp>
 #include <rookery/data/table_schema.hpp>
 #include <rookery/data/table_text.hpp>
 
+#include "toml_section.hpp"
+
 namespace examples {
-
-namespace rk = rookery;
-
-/// A name in the file and the value that it stands for.
-template <class Value> struct Choice {
-  std::string_view name;
-  Value value;
-};
-
-/// One table of a TOML file. Keys that nobody has asked for by the time of `done()` are mistakes.
-class Section {
- public:
-  Section(const toml::table& table, std::string file, std::string name, toml::source_index line)
-      : table_(&table), file_(std::move(file)), name_(std::move(name)), line_(line) {}
-
-  // `read(key, value)` sets the value if the key is there; a value of another type is an error.
-  void read(std::string_view key, std::string& value) {
-    if (const auto* node = find(key)) value = as<std::string>(key, *node, "a text");
-  }
-  void read(std::string_view key, bool& value) {
-    if (const auto* node = find(key)) value = as<bool>(key, *node, "true or false");
-  }
-  void read(std::string_view key, std::int64_t& value) {
-    if (const auto* node = find(key)) value = as<std::int64_t>(key, *node, "an integer");
-  }
-  void read(std::string_view key, std::uint64_t& value) {
-    const auto* node = find(key);
-    if (!node) return;
-    const auto number = as<std::int64_t>(key, *node, "an integer");
-    if (number < 0) fail(*node, "'", key, "' is ", number, "; it must not be negative");
-    value = static_cast<std::uint64_t>(number);
-  }
-  void read(std::string_view key, double& value) {
-    if (const auto* node = find(key)) value = number(key, *node);
-  }
-  void read(std::string_view key, std::optional<double>& value) {
-    if (const auto* node = find(key)) value = number(key, *node);
-  }
-  void read(std::string_view key, rk::Share& value) {
-    const auto* node = find(key);
-    if (!node) return;
-    if (node->is_integer()) value = as<std::int64_t>(key, *node, "");
-    else value = number(key, *node);
-  }
-  /// One value, or a list of them.
-  template <class Value> void read(std::string_view key, std::vector<Value>& values) {
-    const auto* node = find(key);
-    if (!node) return;
-    constexpr bool text = std::is_same_v<Value, std::string>;
-    values.clear();
-    if (const auto* list = node->as_array())
-      for (const auto& element : *list) values.push_back(as<Value>(key, element, text ? "a list of texts" : "a list of integers"));
-    else
-      values.push_back(as<Value>(key, *node, text ? "a text or a list of texts" : "an integer or a list of integers"));
-  }
-  /// One of a few names.
-  template <class Value, class Enum, std::size_t N> void read(std::string_view key, Value& value, const Choice<Enum> (&choices)[N]) {
-    const auto* node = find(key);
-    if (!node) return;
-    const auto name = as<std::string>(key, *node, "a text");
-    std::vector<std::string> names;
-    for (const auto& choice : choices) {
-      if (choice.name == name) {
-        value = choice.value;
-        return;
-      }
-      names.emplace_back(choice.name);
-    }
-    fail(*node, "'", key, "' cannot be '", name, "'", rk::suggestion(name, names));
-  }
-
-  /// Calls `fn(Section&)` for the table under `key`. A text stands for a table with that text alone, under `short_key`:
-  /// label = "clicked" is label = {column = "clicked"}.
-  template <class Fn> void single(std::string_view key, std::string_view short_key, Fn&& fn) {
-    if (const auto* node = find(key)) visit(key, *node, short_key, fn);
-  }
-  /// The same for each table of the list under `key`.
-  template <class Fn> void each(std::string_view key, std::string_view short_key, Fn&& fn) {
-    const auto* node = find(key);
-    if (!node) return;
-    if (!node->is_array()) fail(*node, "'", key, "' must be a list, not ", kind_of(*node), "; write [[", key, "]] above it");
-    for (const auto& element : *node->as_array()) visit(key, element, short_key, fn);
-  }
-
-  /// What a read value is refused for, with this section's line.
-  template <class Fn> void checked(Fn&& fn) const {
-    try {
-      fn();
-    } catch (const rk::ConfigError& error) {
-      rk::fail<rk::ConfigError>(file_, ":", line_, ": ", error.what());
-    }
-  }
-
-  /// Refuses keys that nothing has asked for.
-  void done() const {
-    for (const auto& [key, node] : *table_) {
-      const std::vector<std::string> known(asked_.begin(), asked_.end());
-      if (!asked_.contains(std::string(key.str()))) fail_at(key.source().begin.line, "unknown key '", key.str(), "'", rk::suggestion(key.str(), known));
-    }
-  }
-
-  template <class... Parts> [[noreturn]] void fail(const toml::node& node, const Parts&... parts) const {
-    fail_at(node.source().begin.line, parts...);
-  }
-
- private:
-  template <class... Parts> [[noreturn]] void fail_at(toml::source_index line, const Parts&... parts) const {
-    rk::fail<rk::ConfigError>(file_, ":", line, ": ", name_, name_.empty() ? "" : ": ", parts...);
-  }
-
-  const toml::node* find(std::string_view key) {
-    asked_.emplace(key);
-    return table_->get(key);
-  }
-
-  template <class Value> Value as(std::string_view key, const toml::node& node, std::string_view wanted) const {
-    if (const auto value = node.value_exact<Value>()) return *value;
-    fail(node, "'", key, "' must be ", wanted, ", not ", kind_of(node));
-  }
-
-  double number(std::string_view key, const toml::node& node) const {
-    const double value = node.is_integer() ? static_cast<double>(as<std::int64_t>(key, node, "")) : as<double>(key, node, "a number");
-    if (!std::isfinite(value)) fail(node, "'", key, "' must be a finite number");
-    return value;
-  }
-
-  static std::string_view kind_of(const toml::node& node) {
-    switch (node.type()) {
-      case toml::node_type::table: return "a table";
-      case toml::node_type::array: return "a list";
-      case toml::node_type::string: return "a text";
-      case toml::node_type::integer: return "an integer";
-      case toml::node_type::floating_point: return "a number with a fraction";
-      case toml::node_type::boolean: return "true or false";
-      default: return "a date or a time";
-    }
-  }
-
-  template <class Fn> void visit(std::string_view key, const toml::node& node, std::string_view short_key, Fn&& fn) const {
-    toml::table shorthand;
-    if (node.is_string() && !short_key.empty()) shorthand.insert(short_key, *node.as_string());
-    else if (!node.is_table()) fail(node, "'", key, "' must be a table", short_key.empty() ? "" : " or a text", ", not ", kind_of(node));
-    Section section(node.is_table() ? *node.as_table() : shorthand, file_, rk::concat(name_, name_.empty() ? "" : ".", key), node.source().begin.line);
-    fn(section);
-    section.done();
-  }
-
-  const toml::table* table_;
-  std::string file_, name_;
-  toml::source_index line_;
-  std::set<std::string> asked_;
-};
 
 /// Reads the keys of a TableFile out of `section`; relative paths lie in `directory`.
 inline void read_file(Section& section, const std::filesystem::path& directory, rk::TableFile& file) {
@@ -200,11 +43,12 @@ inline rk::LabelColumn read_label(Section& section) {
 }
 
 inline rk::DenseColumn read_dense(Section& section) {
+  using Transform = rk::DenseTransform;
   rk::DenseColumn dense;
   section.read("column", dense.column);
   section.read("name", dense.name);
-  section.read("transform", dense.transform, {Choice<rk::DenseTransform>{"none", rk::DenseTransform::none}, {"log1p", rk::DenseTransform::log1p},
-                                              {"signed_log1p", rk::DenseTransform::signed_log1p}});
+  section.read("transform", dense.transform,
+               {Choice{"none", Transform::none}, {"log1p", Transform::log1p}, {"signed_log1p", Transform::signed_log1p}});
   section.read("subtract", dense.subtract);
   section.read("divide", dense.divide);
   section.read("missing_texts", dense.missing_texts);
@@ -213,6 +57,8 @@ inline rk::DenseColumn read_dense(Section& section) {
 }
 
 inline rk::IdColumn read_id(Section& section) {
+  using Rows = rk::IdRows;
+  using Unknown = rk::UnknownIds;
   rk::IdColumn id;
   section.read("column", id.column);
   section.read("name", id.name);
@@ -223,13 +69,13 @@ inline rk::IdColumn read_id(Section& section) {
     bucket.read("width", id.bucket->width);
     bucket.read("zero_apart", id.bucket->zero_apart);
   });
-  section.read("rows", id.rows, {Choice<rk::IdRows>{"whole_file", rk::IdRows::whole_file}, {"training_part", rk::IdRows::training_part},
-                                 {"hashed", rk::IdRows::hashed}, {"number", rk::IdRows::number}});
+  section.read("rows", id.rows, {Choice{"whole_file", Rows::whole_file}, {"training_part", Rows::training_part}, {"hashed", Rows::hashed},
+                                 {"number", Rows::number}});
   section.read("num_embeddings", id.num_embeddings);
   section.read("seed", id.seed);
   section.read("missing_texts", id.missing_texts);
-  section.read("unknown", id.unknown, {Choice<rk::UnknownIds>{"refuse", rk::UnknownIds::refuse}, {"own_row", rk::UnknownIds::own_row},
-                                       {"empty_bag", rk::UnknownIds::empty_bag}});
+  section.read("unknown", id.unknown,
+               {Choice{"refuse", Unknown::refuse}, {"own_row", Unknown::own_row}, {"empty_bag", Unknown::empty_bag}});
   return id;
 }
 
@@ -239,13 +85,13 @@ inline rk::SideTable read_side_table(Section& section, const std::filesystem::pa
   read_file(section, directory, side.file);
   section.read("key", side.key);
   section.read("column", side.column);
-  section.read("unknown", side.unknown, {Choice<rk::UnknownKeys>{"refuse", rk::UnknownKeys::refuse}, {"missing", rk::UnknownKeys::missing}});
+  section.read("unknown", side.unknown, {Choice{"refuse", rk::UnknownKeys::refuse}, {"missing", rk::UnknownKeys::missing}});
   return side;
 }
 
 inline rk::Split read_split(Section& section) {
   enum class By { fraction, order, column, hash } by{};
-  section.read("by", by, {Choice<By>{"fraction", By::fraction}, {"order", By::order}, {"column", By::column}, {"hash", By::hash}});
+  section.read("by", by, {Choice{"fraction", By::fraction}, {"order", By::order}, {"column", By::column}, {"hash", By::hash}});
   const auto read_shares = [&](auto& split) {
     section.read("train", split.train);
     section.read("validation", split.validation);
@@ -296,7 +142,7 @@ inline rk::TableSchema parse_schema(std::string_view text, const std::string& fi
   } catch (const toml::parse_error& error) {
     rk::fail<rk::ConfigError>(file, ":", error.source().begin.line, ": ", error.description());
   }
-  Section section(root, file, "", 1);
+  Section section(root, file, "", 0);
   rk::TableSchema schema;
   const auto add = [](Section& entry, auto& to, auto value) {
     entry.checked([&] { rk::check_schema(value); });
@@ -307,11 +153,16 @@ inline rk::TableSchema parse_schema(std::string_view text, const std::string& fi
     table.checked([&] { rk::check_schema(schema.file, "file"); });
   });
   section.single("label", "column", [&](Section& label) { add(label, schema.label, read_label(label)); });
-  section.each("dense", "column", [&](Section& dense) { add(dense, schema.dense.emplace_back(), read_dense(dense)); });
-  section.each("ids", "column", [&](Section& id) { add(id, schema.ids.emplace_back(), read_id(id)); });
+  section.each("dense", "column", [&](Section& dense) {
+    add(dense, schema.dense.emplace_back(), read_dense(dense));
+    dense.checked([&] { rk::check_distinct_names(schema.dense, "dense column"); });
+  });
+  section.each("ids", "column", [&](Section& id) {
+    add(id, schema.ids.emplace_back(), read_id(id));
+    id.checked([&] { rk::check_distinct_names(schema.ids, "id column"); });
+  });
   section.each("side_tables", "", [&](Section& side) { add(side, schema.side_tables.emplace_back(), read_side_table(side, directory)); });
   section.single("split", "by", [&](Section& split) { add(split, schema.split, read_split(split)); });
-  section.done();
   section.checked([&] { rk::check_schema(schema); });
   return schema;
 }

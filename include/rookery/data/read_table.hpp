@@ -3,7 +3,7 @@
 
 // read_table: from a schema to a Table in memory. Side tables first, then the main one, joined row by row.
 //
-// Torch-free.  Include cost: none (one ATen header of 150 lines).
+// Torch-free.  Include cost: none.
 
 #include <algorithm>
 #include <charconv>
@@ -46,8 +46,7 @@ inline std::optional<std::size_t> index_in(const std::vector<std::string>& colum
 /// Reads one schema's files into one Table.
 class TableLoader {
  public:
-  explicit TableLoader(const TableSchema& schema) : schema_(schema), split_(schema.split) {
-    check_schema(schema);
+  explicit TableLoader(const TableSchema& schema) : schema_(checked(schema)), split_(schema.split) {
     tables_.emplace_back(schema.file);
     for (const auto& side : schema.side_tables) tables_.emplace_back(side.file);
     for (const auto& dense : schema.dense) {
@@ -73,6 +72,11 @@ class TableLoader {
   }
 
  private:
+  static const TableSchema& checked(const TableSchema& schema) {
+    check_schema(schema);
+    return schema;
+  }
+
   /// The column of a name: the main table's, else the side tables', else "table.column".
   Place find(const std::string& name, std::string_view use) const {
     std::vector<std::size_t> holders;

@@ -30,12 +30,6 @@ inline UnknownIds unknown_of(const IdColumn& id) {
 
 namespace detail {
 
-template <class Columns> void check_names(const Columns& columns, std::string_view kind) {
-  std::set<std::string> seen;
-  for (const auto& column : columns)
-    check<ConfigError>(seen.insert(name_of(column)).second, kind, " '", name_of(column), "' is given twice; give one of them another name");
-}
-
 inline void check_share(const Share& share, std::string_view part) {
   if (const auto* fraction = std::get_if<double>(&share))
     check<ConfigError>(0 <= *fraction && *fraction <= 1, "split: ", part, " = ", *fraction,
@@ -100,6 +94,13 @@ inline void check_schema(const IdColumn& id) {
                      id.bucket ? id.bucket->width : 0, " must be above 0");
 }
 
+/// No two columns of a list have the same name.
+template <class Columns> void check_distinct_names(const Columns& columns, std::string_view kind) {
+  std::set<std::string> seen;
+  for (const auto& column : columns)
+    check<ConfigError>(seen.insert(name_of(column)).second, kind, " '", name_of(column), "' is given twice; give one of them another name");
+}
+
 inline void check_schema(const SideTable& side) {
   check<ConfigError>(!side.name.empty(), "side table: no name is given");
   check<ConfigError>(!side.key.empty(), "side table '", side.name, "': no key is given");
@@ -128,14 +129,14 @@ inline void check_schema(const Split& split) {
 }
 
 inline void check_schema(const TableSchema& schema) {
-  check_schema(schema.file, "table");
+  check_schema(schema.file, "file");
   check_schema(schema.label);
   check<ConfigError>(!schema.dense.empty() || !schema.ids.empty(),
                      "schema: neither dense nor id columns are given; a model needs at least one");
   for (const auto& dense : schema.dense) check_schema(dense);
   for (const auto& id : schema.ids) check_schema(id);
-  detail::check_names(schema.dense, "dense column");
-  detail::check_names(schema.ids, "id column");
+  check_distinct_names(schema.dense, "dense column");
+  check_distinct_names(schema.ids, "id column");
   std::set<std::string> tables;
   for (const auto& side : schema.side_tables) {
     check_schema(side);

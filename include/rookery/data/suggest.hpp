@@ -37,7 +37,8 @@ inline std::string suggestion(std::string_view name, std::span<const std::string
   if (names.empty()) return "";
   const auto distance = [&](const std::string& other) { return detail::edit_distance(name, other); };
   const auto nearest = std::ranges::min_element(names, {}, distance);
-  if (distance(*nearest) <= std::max<std::size_t>(1, name.size() / 3)) return concat("; did you mean '", *nearest, "'?");
+  const auto edits = distance(*nearest);
+  if (edits <= std::max<std::size_t>(2, name.size() / 3) && edits < name.size()) return concat("; did you mean '", *nearest, "'?");
   return concat("; there are ", names);
 }
 

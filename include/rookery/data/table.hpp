@@ -23,6 +23,7 @@ struct TableFeature {
   std::string name;
   std::int64_t num_embeddings = 0;
   bool is_multi_hot = false;
+  std::int64_t unknown_ids = 0;              // tokens of its file that have no row of their own: in the own_row, or left out
 };
 
 /// A dense column. `table` is 0 for the main table, i + 1 for side table i; so it is below.

@@ -3,7 +3,7 @@
 
 // One column each, from the text of its cells to numbers: the label, a dense column, an id column.
 //
-// Each is given its cells in the order of the file.  Include cost: none (one ATen header of 150 lines).
+// Each is given its cells in the order of the file.  Include cost: none.
 
 #include <algorithm>
 #include <cmath>
@@ -15,7 +15,6 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
-#include <rookery/core/random.hpp>
 #include <rookery/data/csv.hpp>
 #include <rookery/data/schema_check.hpp>
 #include <rookery/data/table.hpp>
@@ -116,6 +115,7 @@ class IdBuilder {
                        "': its side table lets unknown keys pass, so unknown must be own_row or empty_bag");
     ids_.push_back(-1);
     offsets_.push_back(static_cast<std::int64_t>(ids_.size()));
+    has_missing_row_ = true;
   }
 
   /// The column as rows of its embedding table; `is_trained(row)` says which rows of its own table the training part reaches.
@@ -135,11 +135,12 @@ class IdBuilder {
         if (id < 0 && refuses_later()) refuse_at(row, code);
       });
     }
+    const auto unknown = std::ranges::count(ids_, -1) - (has_missing_row_ ? 1 : 0);
     if (unknown_ == UnknownIds::own_row) std::ranges::replace(ids_, std::int64_t{-1}, count++);
     if (unknown_ == UnknownIds::empty_bag) drop_unknown();
     const bool one_each = id_.separator.empty() && ids_.size() + 1 == offsets_.size();
     if (one_each) offsets_ = {};
-    return {{name(), count, !id_.separator.empty()}, table_, std::move(ids_), std::move(offsets_)};
+    return {{name(), count, !id_.separator.empty(), unknown}, table_, std::move(ids_), std::move(offsets_)};
   }
 
  private:
@@ -152,7 +153,7 @@ class IdBuilder {
         id_.bucket ? bucket_token(*id_.bucket, {cell.file, cell.line, cell.column, first_characters(cell.text, id_.first_characters)}) : "";
     const auto token = id_.bucket ? std::string_view(bucket) : first_characters(cell.text, id_.first_characters);
     if (id_.rows == IdRows::hashed) {
-      ids_.push_back(static_cast<std::int64_t>(random_key(id_.seed, token) % static_cast<std::uint64_t>(id_.num_embeddings)));
+      ids_.push_back(hashed_row(token, id_.seed, id_.num_embeddings));
     } else if (id_.rows == IdRows::number) {
       const auto number = integer_of({cell.file, cell.line, cell.column, token});
       if (0 <= number && number < id_.num_embeddings)
@@ -196,6 +197,7 @@ class IdBuilder {
   std::size_t table_;
   Tokens tokens_;
   std::vector<std::int64_t> ids_, offsets_;
+  bool has_missing_row_ = false;
   std::vector<Cell> places_;  // of each row, kept only where an unknown token is found after reading
 };
 

@@ -70,7 +70,7 @@ struct Bucket {
 enum class IdRows {
   whole_file,       // one per token of the whole file that holds the column, in the order of their bytes; no statistic of labels enters
   training_part,    // one per token that a row of the training part has
-  hashed,           // FNV-1a of the token's bytes, its start xor `seed`, modulo `num_embeddings`
+  hashed,           // FNV-1a of `seed` and the token, modulo `num_embeddings`: hashed_row() of vocabulary.hpp
   number,           // the token is the row's number, from 0 to below `num_embeddings`
 };
 

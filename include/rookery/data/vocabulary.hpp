@@ -3,7 +3,7 @@
 
 // Tokens as numbers: codes in order of first sight while a file is read, rows in order of their bytes once it is known whole.
 //
-// Sorted order makes a table's rows independent of the order of the file's lines.  Include cost: none.
+// Sorted order makes a table's rows independent of the order of the file's lines. Hashed rows need no vocabulary.  Include cost: none.
 
 #include <algorithm>
 #include <cstdint>
@@ -14,6 +14,20 @@
 #include <vector>
 
 namespace rookery {
+
+/// FNV-1a in 64 bits (Fowler, Noll and Vo; isthe.com/chongo/tech/comp/fnv), of a text or, given the hash of its beginning, of its rest.
+constexpr std::uint64_t fnv1a(std::string_view text, std::uint64_t hash = 0xcbf29ce484222325) {
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash;
+}
+
+/// The row of a token in a table of hashed rows: FNV-1a of the seed's eight bytes, the least first, and the token's, modulo the rows.
+/// A model's rows mean what they meant when it was trained, so this never changes.
+constexpr std::int64_t hashed_row(std::string_view token, std::uint64_t seed, std::int64_t rows) {
+  char bytes[8] = {};
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<char>(seed >> (8 * i) & 0xff);
+  return static_cast<std::int64_t>(fnv1a(token, fnv1a({bytes, 8})) % static_cast<std::uint64_t>(rows));
+}
 
 /// Distinct texts, numbered as they come.
 class Tokens {
