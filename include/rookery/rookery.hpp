@@ -10,6 +10,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
 #include <rookery/core/parameter.hpp>
+#include <rookery/embedding/assign.hpp>
 #include <rookery/embedding/embedding_bag_collection.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/loss/bce.hpp>
