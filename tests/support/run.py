@@ -66,10 +66,8 @@ def build(targets):
 
 def run_program(target, arguments, tally):
     """Runs one doctest program and adds up its test cases."""
-    scratch = BUILD / "scratch"
-    scratch.mkdir(exist_ok=True)
     started = time.monotonic()
-    process = subprocess.Popen([str(BUILD / target), "--duration=true", "--no-colors=true", *arguments], cwd=scratch, text=True,
+    process = subprocess.Popen([str(BUILD / target), "--duration=true", "--no-colors=true", *arguments], cwd=BUILD, text=True,  # __FILE__ is relative to it
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         output, problem = process.communicate(timeout=TIME_LIMIT)[0], ""
@@ -87,7 +85,8 @@ def run_program(target, arguments, tally):
         if seconds >= SLOW:
             print(f"  {seconds:.0f} s: {case}")
     tally.passed += passed
-    tally.failures += [f"{name} test case"] * failed
+    cases = dict.fromkeys(re.findall(r"^TEST CASE:  (.*)$", output, re.M))
+    tally.failures += ([f"{name}: {case}" for case in cases] + [f"{name}: a test case"] * failed)[:failed]
     if failed or problem:
         print(re.sub(r"^\d+\.\d+ s: .*\n", "", output, flags=re.M), flush=True)
     if problem:
