@@ -54,9 +54,8 @@ TEST_SUITE("core/parameter") {
     const at::Tensor& as_tensor = parameter;
     CHECK(as_tensor.is_same(parameter.tensor()));
   }
-  TEST_CASE("the default law is zeros, the dtype may be set before placement") {
-    Parameter parameter({2, 2});
-    parameter.set_dtype(at::kDouble);
+  TEST_CASE("the default law is zeros") {
+    Parameter parameter({2, 2}, Zeros{}, 0, at::kDouble);
     parameter.place("a", 1);
     CHECK((parameter.tensor().scalar_type() == at::kDouble));
     CHECK(parameter.tensor().abs().max().item<double>() == 0);

@@ -16,7 +16,7 @@ namespace rookery {
 
 /// The sum, maximum or minimum of `tensor` over ranks, bit-equal on all of them.
 ///
-/// Shapes:  any, the same on all ranks; the result is a new tensor.
+/// Shapes:  any, the same on all ranks; the result may be the same tensor on one rank.
 /// Errors:  CommunicationError as in all_to_all_v.
 /// Ranks:   all, in the same order.
 template <concepts::Topology Topology> auto all_reduce(Topology& topology, at::Tensor tensor, ReduceOp op = ReduceOp::sum) {

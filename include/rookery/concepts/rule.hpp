@@ -36,6 +36,7 @@ template <class Number> struct Row {
 /// What a rule is given of the step.
 struct StepContext {
   std::int64_t step = 1;     // optimizer steps so far, this one included
+  double rate = 1;           // multiplies the rule's learning rate: where a schedule acts
 };
 
 namespace detail {

@@ -46,8 +46,6 @@ class Parameter {
   }
   operator const at::Tensor&() const { return tensor(); }
 
-  /// The dtype to place in; before placement.
-  void set_dtype(at::ScalarType dtype) { dtype_ = dtype; }
 
   /// Gives the values, before or after placement; copied. Errors: ShapeError when the shape differs.
   void assign(const at::Tensor& values) {
@@ -60,8 +58,9 @@ class Parameter {
   }
 
   /// Allocates and fills on the host, unless values were assigned. Called by ShardingPolicy::apply, with the full name.
+  /// Errors: ConfigError when placed already.
   void place(std::string_view name, std::uint64_t seed) {
-    if (placed_) return;
+    check<ConfigError>(!placed_, "Parameter: '", name, "' is placed already");
     if (tensor_.defined()) {
       tensor_ = tensor_.to(dtype_, /*non_blocking=*/false, /*copy=*/true);         // other copies of the declaration may be placed too
     } else {

@@ -51,8 +51,12 @@ struct TableDescription {
   std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of data_type
   std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs
 
-  std::int64_t bytes() const {
-    return num_embeddings * (embedding_dim + state_numbers_per_row) * static_cast<std::int64_t>(c10::elementSize(data_type));
+  /// Weights and state of the whole table.
+  std::int64_t bytes() const { return bytes(num_embeddings, embedding_dim); }
+  /// Of a shard of that many rows and columns; state goes with the columns.
+  std::int64_t bytes(std::int64_t rows, std::int64_t columns) const {
+    const auto per_row = (embedding_dim + state_numbers_per_row) * columns / embedding_dim;
+    return rows * per_row * static_cast<std::int64_t>(c10::elementSize(data_type));
   }
 };
 

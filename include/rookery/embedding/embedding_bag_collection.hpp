@@ -75,7 +75,7 @@ template <class Set> class EmbeddingBagCollection {
   using Config = EmbeddingBagConfig<Set>;
   static constexpr bool is_embedding_tables = true;
 
-  EmbeddingBagCollection() = default;
+  EmbeddingBagCollection() : EmbeddingBagCollection(std::vector<Config>{}) {}
   EmbeddingBagCollection(std::initializer_list<Config> configs, EmbeddingBagOptions options = EmbeddingBagOptions())
       : EmbeddingBagCollection(std::vector<Config>(configs), options) {}
   EmbeddingBagCollection(std::vector<Config> configs, EmbeddingBagOptions options = EmbeddingBagOptions())
@@ -119,8 +119,8 @@ template <class Set> class EmbeddingBagCollection {
     check<ShapeError>(values.dim() == 2 && values.size(0) == config.num_embeddings && values.size(1) == config.embedding_dim,
                       "EmbeddingBagCollection: assigned values of shape ", values.sizes(), " to table '", table, "' of [", config.num_embeddings,
                       ", ", config.embedding_dim, "]");
-    check<ConfigError>(shards_.empty(), "EmbeddingBagCollection: assign to table '", table, "' after placement");
-    assigned_[index_of(table)] = values.detach();                                            // [E, D]
+    check<ConfigError>(!placed_, "EmbeddingBagCollection: assign to table '", table, "' after placement");
+    assigned_[index_of(table)] = values.detach().clone();                                            // [E, D]
   }
 
   /// Position of a table, or an IndexError.
@@ -134,7 +134,10 @@ template <class Set> class EmbeddingBagCollection {
   /// Cost: the shard's bytes; one pass.
   void place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key);
   /// Ends placement: assigned values are no longer held.
-  void placed() { assigned_.clear(); }
+  void placed() {
+    assigned_.clear();
+    placed_ = true;
+  }
 
   std::vector<LocalShard>& shards() { return shards_; }
   const std::vector<LocalShard>& shards() const { return shards_; }
@@ -167,6 +170,7 @@ template <class Set> class EmbeddingBagCollection {
   std::int64_t width_ = 0;
   std::vector<at::Tensor> assigned_;
   std::vector<LocalShard> shards_;
+  bool placed_ = false;
 };
 
 template <class Set> void EmbeddingBagCollection<Set>::validate() const {
@@ -208,6 +212,7 @@ template <class Set> void EmbeddingBagCollection<Set>::lay_out() {
 template <class Set>
 void EmbeddingBagCollection<Set>::place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key) {
   const auto& config = configs_.at(table);
+  check<ConfigError>(!placed_, "EmbeddingBagCollection: table '", config.name, "' is placed already");
   const auto slots = config.frozen ? std::vector<StateSlot>{}
                                    : config.optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
   LocalShard local{table, shard, box, TableStorage(box.rows(), box.columns(), config.data_type, slots)};

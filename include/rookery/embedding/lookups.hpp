@@ -57,9 +57,15 @@ template <detail::KeyPart... Parts, class... K> const KeyedTensor& get(const Poo
 
 namespace detail {
 
-template <class... Pointers> struct Path {
-  std::tuple<Pointers...> pointers;
-};
+/// Whether T holds tables in a vector, array or optional, where no key leads.
+template <class T, bool inside = false> constexpr bool has_unreachable_tables() {
+  if constexpr (EmbeddingTables<T>) return inside;
+  else if constexpr (is_sequence<T>::value || is_optional<T>::value) return has_unreachable_tables<typename T::value_type, true>();
+  else if constexpr (HasMembers<T>)
+    return std::apply([]<class... Class, class... Value>(const Member<Value Class::*>&...) { return (has_unreachable_tables<Value, inside>() || ...); },
+                      T::members().list);
+  else return false;
+}
 
 template <class T, class Fn, class... Prefix> constexpr void for_each_tables_path(Fn& fn, Prefix... prefix) {
   if constexpr (HasMembers<T>) {
@@ -77,6 +83,7 @@ struct KeyFaults {
   bool repeated = false;     // two lookups have the same key
   bool foreign = false;      // a key leads to no tables that members() lists
   bool forgotten = false;    // members() lists tables that are never looked up
+  bool unreachable = false;  // tables inside a vector, array or optional, where no key leads
 };
 
 template <class Model, class List> struct CheckKeys;
@@ -94,6 +101,7 @@ template <class Model, class... K> struct CheckKeys<Model, Lookups<K...>> {
       if (!named) found.forgotten = true;
     };
     for_each_tables_path<Model>(on_tables);
+    found.unreachable = has_unreachable_tables<Model>();
     for (std::size_t i = 0; i < sizeof...(K); ++i)
       if (!listed[i]) found.foreign = true;
     return found;

@@ -3,8 +3,8 @@
 
 // Dense optimizer: the same rules as the tables', applied to parameters, and the sum of their gradients over ranks.
 //
-// All gradients, the loss's normaliser and a flag for each parameter that a loss reached travel in one all-reduce. A parameter
-// that no rank's loss reached is left alone, state included.  Answers to torch.optim and DDP.  Include cost: tensor.
+// All gradients and a flag for each parameter that a loss reached travel in one all-reduce. A parameter that no rank's loss reached is
+// left alone, state included.  Answers to torch.optim and DDP.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
@@ -72,9 +72,9 @@ template <class Rule> class DenseOptimizer {
   std::vector<DenseParameter>& parameters() { return parameters_; }
   const std::vector<DenseParameter>& parameters() const { return parameters_; }
 
-  /// Sums the gradients of all parameters over ranks into `gradient`, and gives the sum of `normaliser` over ranks.
+  /// Sums the gradients of all parameters over ranks into `gradient`.
   /// Cost: one all-reduce of all gradients; none on one process, where gradients are used in place.
-  template <class Topology> double reduce(Topology& topology, double normaliser);
+  template <class Topology> void reduce(Topology& topology);
 
   /// Multiplies every gradient of this step.
   void scale(double factor) {
@@ -82,8 +82,8 @@ template <class Rule> class DenseOptimizer {
       if (one.gradient.defined()) one.gradient.mul_(factor);
   }
 
-  /// Applies the rule to every parameter that has a gradient.
-  void update();
+  /// Applies the rule to every parameter that has a gradient; `rate` multiplies its learning rate.
+  void update(double rate);
 
   /// Forgets the gradients of this step.
   void clear() {
@@ -98,15 +98,14 @@ template <class Rule> class DenseOptimizer {
   std::vector<DenseParameter> parameters_;
 };
 
-template <class Rule> template <class Topology> double DenseOptimizer<Rule>::reduce(Topology& topology, double normaliser) {
+template <class Rule> template <class Topology> void DenseOptimizer<Rule>::reduce(Topology& topology) {
   if constexpr (!Topology::is_distributed) {
     (void)topology;
     for (auto& one : parameters_) {
       const auto& gradient = one.parameter->tensor().grad();
       one.gradient = gradient.defined() ? gradient.contiguous() : at::Tensor{};
     }
-    return normaliser;
-  } else {
+  } else if (!parameters_.empty()) {
     auto dtype = at::kFloat;
     std::int64_t total = 0;
     for (const auto& one : parameters_) {
@@ -114,7 +113,7 @@ template <class Rule> template <class Topology> double DenseOptimizer<Rule>::red
       total += one.parameter->numel();
     }
     const auto flags = static_cast<std::int64_t>(parameters_.size());
-    auto flat = at::zeros({total + flags + 1}, dtype);                                       // [gradients, flags, normaliser]
+    auto flat = at::zeros({total + flags}, dtype);                                           // [gradients, flags]
     std::int64_t at = 0;
     for (std::int64_t p = 0; p < flags; at += parameters_[static_cast<std::size_t>(p++)].parameter->numel()) {
       const auto& tensor = parameters_[static_cast<std::size_t>(p)].parameter->tensor();
@@ -122,7 +121,6 @@ template <class Rule> template <class Topology> double DenseOptimizer<Rule>::red
       flat.narrow(0, at, tensor.numel()).copy_(tensor.grad().reshape({-1}));
       flat[total + p] = 1;
     }
-    flat[total + flags] = normaliser;
     flat = all_reduce(topology, std::move(flat)).wait();
     at = 0;
     for (std::int64_t p = 0; p < flags; ++p) {
@@ -131,14 +129,13 @@ template <class Rule> template <class Topology> double DenseOptimizer<Rule>::red
       one.gradient = reached ? flat.narrow(0, at, one.parameter->numel()).to(one.parameter->dtype()).view(one.parameter->shape()) : at::Tensor{};
       at += one.parameter->numel();
     }
-    return flat[total + flags].template item<double>();
   }
 }
 
-template <class Rule> void DenseOptimizer<Rule>::update() {
+template <class Rule> void DenseOptimizer<Rule>::update(double rate) {
   for (auto& one : parameters_) {
     if (!one.gradient.defined()) continue;
-    const StepContext context{.step = ++one.steps};
+    const StepContext context{.step = ++one.steps, .rate = rate};
     const auto& tensor = one.parameter->tensor();
     for_floating(tensor.scalar_type(), [&](auto zero) {
       using Number = decltype(zero);

@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -62,6 +63,12 @@ template <class Model, class DenseRule> class Optimizer {
   std::int64_t count() const { return count_; }
   /// Steps that were left out because a gradient was not finite.
   std::int64_t skipped() const { return skipped_; }
+  /// Multiplies every learning rate, of tables and dense parameters, from the next step on: 1 at first. A schedule calls it.
+  /// Errors: ConfigError for a factor that is negative or not finite.
+  void set_learning_rate_factor(double factor) {
+    check<ConfigError>(std::isfinite(factor) && factor >= 0, "Optimizer: learning rate factor ", factor, "; it must be finite and not negative");
+    rate_ = factor;
+  }
   /// Norm of the whole gradient at the last step, before clipping.
   double gradient_norm() const { return gradient_norm_; }
 
@@ -74,90 +81,96 @@ template <class Model, class DenseRule> class Optimizer {
   void tell_step() const {
     if constexpr (requires { model_->topology().at_step(count_); }) model_->topology().at_step(count_ + 1);
   }
-  /// The squared norm of dense and table gradients, and the first of them that is not finite.
-  struct Norm {
-    double squares = 0;
-    std::string not_finite;
+  /// Whether the model's loss divides by anything; a collection alone has no loss.
+  static constexpr bool divides = Model::divides;
+
+  /// Forgets passes and gradients when the step ends, also by an exception.
+  struct Cleared {
+    Optimizer& optimizer;
+    ~Cleared() { optimizer.clear(); }
   };
 
-  /// Sum of normalisers of the captured passes.
-  double own_normaliser() const;
+  /// The squared norm of dense and table gradients, the normaliser, both over all ranks, and the first thing that is not finite.
+  struct Norm {
+    double squares = 0, normaliser = 0;
+    std::string not_finite;
+  };
   Norm norm(const Shards& shards) const;
-  void update_tables(const Shards& shards);
+
+  /// The rules' sums over whole rows, per shard; completed over ranks where columns are split.
+  std::vector<std::vector<double>> whole_row_sums(const Shards& shards, const StepContext& context);
+
+  /// Calls `fn(collection, local shard)` for the shard that the gradients are of.
+  template <class Fn> void with_collection(const detail::ShardGradients& shard, Fn&& fn) {
+    model_->for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+      if (shard.table >= first && shard.table < first + collection.configs().size()) fn(collection, *model_->tables()[shard.table].shards[shard.shard].local);
+    });
+  }
 
   Model* model_;
   DenseOptimizer<DenseRule> dense_;
   OptimizerOptions options_;
   std::int64_t count_ = 0, skipped_ = 0;
-  double gradient_norm_ = 0;
+  double gradient_norm_ = 0, rate_ = 1;
 };
-
-template <class Model, class DenseRule> double Optimizer<Model, DenseRule>::own_normaliser() const {
-  double total = 0;
-  for (const auto& capture : model_->runtime().captures())
-    if (capture.normaliser.defined()) total += capture.normaliser.template item<double>();
-  return total;
-}
 
 template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operator()() {
   const at::NoGradGuard no_grad;
-  auto& topology = model_->topology();
   check<Error>(!model_->runtime().captures().empty(), "Optimizer: step() without a forward pass in training since the last one");
-  const bool divides = std::ranges::any_of(model_->runtime().captures(), [](const auto& capture) { return capture.normaliser.defined(); });
-  const double normaliser = dense_.reduce(topology, own_normaliser());
-  auto shards = model_->runtime().gradients(topology);
+  const Cleared cleared{*this};
+  dense_.reduce(model_->topology());
+  auto shards = model_->runtime().gradients(model_->topology());
+  const auto [squares, normaliser, not_finite] = norm(shards);
   const double scale = !divides ? 1 : normaliser == 0 ? 0 : 1 / normaliser;
-  check<NonFiniteError>(!divides || normaliser >= 0, "step ", count_ + 1, ": the loss's normaliser, summed over ranks, is ", normaliser);
-  const auto [squares, not_finite] = norm(shards);
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {
-    clear();
-    check<NonFiniteError>(options_.non_finite == NonFinite::skip, "step ", count_ + 1, ": the gradient of '", not_finite,
-                          "' is not finite; no weight was changed");
+    check<NonFiniteError>(options_.non_finite == NonFinite::skip, "step ", count_ + 1, ": ", not_finite, "; no weight was changed");
     ++skipped_;
     return false;
   }
   const double factor = options_.clip_norm > 0 ? scale * std::min(1.0, options_.clip_norm / (gradient_norm_ + 1e-6)) : scale;
   dense_.scale(factor);
   for (auto& shard : shards) shard.gradients.sums.mul_(factor);                              // [U, columns]
+  const StepContext context{.step = count_ + 1, .rate = rate_};
+  const auto sums = whole_row_sums(shards, context);
+  dense_.update(context.rate);
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    with_collection(shards[i], [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
   ++count_;
-  dense_.update();
-  update_tables(shards);
-  clear();
   tell_step();
   return true;
 }
 
 template <class Model, class DenseRule> auto Optimizer<Model, DenseRule>::norm(const Shards& shards) const -> Norm {
   const auto& tables = model_->tables();
-  auto by_table = at::zeros({static_cast<std::int64_t>(tables.size())}, at::kDouble);        // [T]
-  for (const auto& shard : shards) by_table.template mutable_data_ptr<double>()[shard.table] += sum_of_squares(shard.gradients.sums);
-  by_table = all_reduce(model_->topology(), std::move(by_table)).wait();                     // [T]
-  Norm norm;
+  const auto count = static_cast<std::int64_t>(tables.size());
+  auto sums = at::zeros({count + 1}, at::kDouble);                                           // [T squares, normaliser]
+  auto* values = sums.template mutable_data_ptr<double>();
+  for (const auto& shard : shards) values[shard.table] += sum_of_squares(shard.gradients.sums);
+  for (const auto& capture : model_->runtime().captures())
+    if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined()) values[count] += capture.normaliser.template item<double>();
+  sums = all_reduce(model_->topology(), std::move(sums)).wait();                             // [T squares, normaliser]
+  values = sums.template mutable_data_ptr<double>();
+  Norm norm{.squares = 0, .normaliser = values[count], .not_finite = {}};
+  if (divides && !(std::isfinite(values[count]) && values[count] >= 0))
+    norm.not_finite = concat("the loss's normaliser, summed over ranks, is ", values[count]);
   const auto add = [&](double squares, const std::string& name) {
-    if (!std::isfinite(squares) && norm.not_finite.empty()) norm.not_finite = name;
+    if (!std::isfinite(squares) && norm.not_finite.empty()) norm.not_finite = concat("the gradient of '", name, "' is not finite");
     norm.squares += squares;
   };
   for (const auto& one : dense_.parameters())
     if (one.gradient.defined()) add(sum_of_squares(one.gradient), one.name);
-  for (std::size_t t = 0; t < tables.size(); ++t) add(by_table.template const_data_ptr<double>()[t], tables[t].description.name + ".weight");
+  for (std::size_t t = 0; t < tables.size(); ++t) add(values[t], tables[t].description.name + ".weight");
   return norm;
 }
 
-template <class Model, class DenseRule> void Optimizer<Model, DenseRule>::update_tables(const Shards& shards) {
-  const StepContext context{.step = count_};
-  const auto with = [&](const detail::ShardGradients& shard, auto&& fn) {
-    model_->for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
-      if (shard.table < first || shard.table >= first + collection.configs().size()) return;
-      fn(collection, *model_->tables()[shard.table].shards[shard.shard].local);
-    });
-  };
+template <class Model, class DenseRule>
+std::vector<std::vector<double>> Optimizer<Model, DenseRule>::whole_row_sums(const Shards& shards, const StepContext& context) {
   std::vector<std::vector<double>> sums(shards.size());
   for (std::size_t i = 0; i < shards.size(); ++i)
-    with(shards[i], [&](auto& collection, const LocalShard& local) { sums[i] = collection.row_sums(local, shards[i].gradients, context); });
+    with_collection(shards[i], [&](auto& collection, const LocalShard& local) { sums[i] = collection.row_sums(local, shards[i].gradients, context); });
   detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
-  for (std::size_t i = 0; i < shards.size(); ++i)
-    with(shards[i], [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
+  return sums;
 }
 
 }  // namespace rookery

@@ -47,7 +47,7 @@ inline Plan place(std::span<const TableDescription> tables, int world_size, cons
   std::vector<std::int64_t> load(static_cast<std::size_t>(world_size));
   const auto put = [&](std::size_t t, std::vector<Shard> shards) {
     for (const auto& shard : shards)
-      load[static_cast<std::size_t>(shard.rank)] += tables[t].bytes() * shard.box.rows() / tables[t].num_embeddings;
+      load[static_cast<std::size_t>(shard.rank)] += tables[t].bytes(shard.box.rows(), shard.box.columns());
     plan.tables[t] = {tables[t].name, std::move(shards)};
   };
   std::vector<std::size_t> free;

@@ -119,7 +119,7 @@ inline std::string Plan::report() const {
       if (shards.size() > 1) text += concat(" rows ", box.row_begin, "-", box.row_end - 1);
       if (box.columns() != table.embedding_dim) text += concat(" columns ", box.column_begin, "-", box.column_end - 1);
       separator = ", ";
-      bytes[static_cast<std::size_t>(rank)] += table.bytes() * box.rows() / table.num_embeddings * box.columns() / table.embedding_dim;
+      bytes[static_cast<std::size_t>(rank)] += table.bytes(box.rows(), box.columns());
     }
     text += '\n';
   }

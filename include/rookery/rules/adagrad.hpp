@@ -23,8 +23,8 @@ struct Adagrad {
   static constexpr std::array state{StateSlot{"momentum1", StateShape::element}};
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>& row, const StepContext&, const double*) const {
-    const auto rate = static_cast<Number>(learning_rate), epsilon = static_cast<Number>(eps);
+  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+    const auto rate = static_cast<Number>(context.rate * learning_rate), epsilon = static_cast<Number>(eps);
     Number* sum = row.state[0];
     for (std::int64_t i = 0; i < row.dim; ++i) {
       sum[i] += row.gradient[i] * row.gradient[i];

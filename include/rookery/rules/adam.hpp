@@ -29,13 +29,14 @@ struct Adam {
   template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
     const auto step = static_cast<double>(context.step);
     const auto b1 = static_cast<Number>(beta1), b2 = static_cast<Number>(beta2), epsilon = static_cast<Number>(eps);
-    const auto rate = static_cast<Number>(learning_rate / (1 - std::pow(beta1, step)));
+    const auto rest1 = static_cast<Number>(1 - beta1), rest2 = static_cast<Number>(1 - beta2);   // before rounding to Number
+    const auto rate = static_cast<Number>(context.rate * learning_rate / (1 - std::pow(beta1, step)));
     const auto root = static_cast<Number>(1 / std::sqrt(1 - std::pow(beta2, step)));
     Number *first = row.state[0], *second = row.state[1];
     for (std::int64_t i = 0; i < row.dim; ++i) {
       const Number gradient = row.gradient[i];
-      first[i] = b1 * first[i] + (1 - b1) * gradient;
-      second[i] = b2 * second[i] + (1 - b2) * gradient * gradient;
+      first[i] = b1 * first[i] + rest1 * gradient;
+      second[i] = b2 * second[i] + rest2 * gradient * gradient;
       row.weight[i] -= rate * first[i] / (std::sqrt(second[i]) * root + epsilon);
     }
   }

@@ -29,10 +29,10 @@ struct RowwiseAdagrad {
     for (std::int64_t i = 0; i < row.dim; ++i) squares += static_cast<double>(row.gradient[i]) * static_cast<double>(row.gradient[i]);
     sums[0] = squares;
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext&, const double* sums) const {
+  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
     Number& sum = row.state[0][0];
     sum += static_cast<Number>(sums[0] / static_cast<double>(row.full_dim));
-    const auto rate = static_cast<Number>(learning_rate / (std::sqrt(static_cast<double>(sum)) + eps));
+    const auto rate = static_cast<Number>(context.rate * learning_rate / (std::sqrt(static_cast<double>(sum)) + eps));
     for (std::int64_t i = 0; i < row.dim; ++i) row.weight[i] -= rate * row.gradient[i];
   }
 };

@@ -19,8 +19,8 @@ struct Sgd {
   static constexpr std::array<StateSlot, 0> state{};
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>& row, const StepContext&, const double*) const {
-    const auto rate = static_cast<Number>(learning_rate);
+  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+    const auto rate = static_cast<Number>(context.rate * learning_rate);
     for (std::int64_t i = 0; i < row.dim; ++i) row.weight[i] -= rate * row.gradient[i];
   }
 };

@@ -18,7 +18,7 @@ namespace rookery {
 /// NaN when the normaliser is 0.  Cost: one all-reduce of two numbers, one read by the host.  Ranks: all, in the same order.
 template <class Model, class Batch> double global_mean(Model& model, const at::Tensor& loss, const Batch& batch) {
   const at::NoGradGuard no_grad;
-  if constexpr (requires { model.loss().normaliser(batch); }) {
+  if constexpr (Model::divides) {
     auto both = at::stack({loss.detach().to(at::kDouble), model.loss().normaliser(batch).to(at::kDouble)});   // [2]
     both = all_reduce(model.topology(), std::move(both)).wait().cpu();
     return both[0].template item<double>() / both[1].template item<double>();

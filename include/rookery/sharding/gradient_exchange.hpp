@@ -54,7 +54,7 @@ void pack_gradients(const Capture& capture, const Routing& routing, std::size_t 
   const auto& slot = routing.slots[route.slot];
   const auto& box = routing.shard_of(route).box;
   const bool by_rows = capture.by_rows[slot.lookup];
-  const auto vectors = by_rows ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.rows;
+  const auto vectors = by_rows ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.own[route.slot].bags;
   if (!gradient.defined()) {
     std::fill_n(out, vectors * box.columns(), Number{0});
     return;
@@ -95,14 +95,16 @@ std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Rout
         const auto& route = routing.routes[r];
         const auto& slot = routing.slots[route.slot];
         const auto size = routing.element_size(route);
+        const auto& box = routing.shard_of(route).box;
+        const bool by_rows = captures[c].by_rows[slot.lookup];
         auto gradient = gradient_of(captures[c], routing, route.slot);
-        std::int64_t column = captures[c].by_rows[slot.lookup] ? 0 : slot.column;
-        if (gradient.defined() && !captures[c].divisors[route.slot].empty() && !captures[c].by_rows[slot.lookup]) {
-          auto divided = at::empty({captures[c].rows, routing.shard_of(route).box.columns()}, gradient.options());   // [B, D]
+        std::int64_t column = (by_rows ? 0 : slot.column) + box.column_begin;
+        if (gradient.defined() && (by_rows ? !routing.has_all_rows(route) : !captures[c].divisors[route.slot].empty())) {
+          auto packed = at::empty({vectors_of(captures[c].routed[received[c].blocks.size()][0], by_rows), box.columns()}, gradient.options());
           for_floating(gradient.scalar_type(), [&](auto zero) {
-            pack_gradients(captures[c], routing, r, gradient, divided.template mutable_data_ptr<decltype(zero)>());
+            pack_gradients(captures[c], routing, r, gradient, packed.template mutable_data_ptr<decltype(zero)>());
           });
-          gradient = std::move(divided);
+          gradient = std::move(packed);                                                      // [bags or ids, columns]
           column = 0;
         }
         GradientBlock block;
@@ -119,7 +121,7 @@ std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Rout
     };
     const auto by_rows = [&](const Capture& capture, std::size_t r) { return capture.by_rows[routing.slots[routing.routes[r].slot].lookup] != 0; };
     const auto vectors_sent = [&](const Capture& capture, std::size_t r) {
-      return by_rows(capture, r) ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.rows;
+      return by_rows(capture, r) ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.own[routing.routes[r].slot].bags;
     };
     Counts bytes_out(ranks), bytes_in(ranks);
     for (const auto& capture : captures)

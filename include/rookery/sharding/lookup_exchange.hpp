@@ -37,7 +37,7 @@ struct Bags {
 
 /// One forward pass, as far as its step needs it.
 struct Capture {
-  std::int64_t rows = 0;                                     // B of this rank
+  std::vector<std::int64_t> rows;                            // per lookup: bags a feature, of this rank
   std::vector<char> by_rows;                                 // per lookup: rows came back unpooled, see below
   std::vector<Bags> own;                                     // per slot: this rank's bags
   std::vector<std::vector<double>> divisors;                 // per slot: of each bag, for mean pooling; else empty
@@ -45,21 +45,21 @@ struct Capture {
   std::vector<std::vector<Bags>> routed;                     // per route of this rank, per source rank
   std::vector<at::Tensor> leaves;                            // per lookup: the pooled values given to the model [B, width]
   std::vector<at::Tensor> row_leaves;                        // per slot, by rows: [ids, D]
+  at::Tensor used;                                           // [] a leaf: has a gradient once the pass's loss was back-propagated
   at::Tensor normaliser;                                     // [] of this rank
   std::vector<at::Tensor> alive;                             // what the pointers point into
 };
 
-/// This rank's bags of every slot, checked. Ids of another width than int64 are copied.
-/// Errors: IndexError naming feature, table, row, position, id and table size; ShapeError on a different batch size or weightedness.
-inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTensor> inputs) {
+/// This rank's bags of every slot, checked. Ids and weights are copied when a step will read them again (`keeping`), so that the
+/// caller may reuse its batch.
+/// Errors: IndexError naming feature, table, row, position, id and table size; ShapeError on a different weightedness.
+inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTensor> inputs, bool keeping) {
   Capture capture;
-  capture.by_rows.resize(inputs.size());
-  capture.rows = inputs.empty() ? 0 : inputs.front().stride();
   for (std::size_t l = 0; l < inputs.size(); ++l) {
-    check<ShapeError>(inputs[l].stride() == capture.rows, "lookup ", l, " has ", inputs[l].stride(), " rows; the batch has ", capture.rows);
-    check<ShapeError>(inputs[l].is_weighted() == routing.lookups[l].is_weighted, "lookup ", l, " is given ids ",
-                      inputs[l].is_weighted() ? "with" : "without", " weights, but its collection has is_weighted = ", routing.lookups[l].is_weighted);
-    capture.by_rows[l] = inputs[l].is_weighted() && inputs[l].weights().requires_grad();
+    check<ShapeError>(inputs[l].is_weighted() == routing.lookups[l].is_weighted, "a lookup of '", routing.lookups[l].collection, "' is given ids ",
+                      inputs[l].is_weighted() ? "with" : "without", " weights, but the collection has is_weighted = ", routing.lookups[l].is_weighted);
+    capture.rows.push_back(inputs[l].stride());
+    capture.by_rows.push_back(inputs[l].is_weighted() && inputs[l].weights().requires_grad());
     capture.alive.push_back(inputs[l].offsets());
   }
   for (const auto& slot : routing.slots) {
@@ -67,13 +67,13 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
     const auto& table = routing.tables[slot.table].description;
     const auto f = input.index_of(slot.feature);
     const auto feature = input.feature(f);
-    auto ids = feature.values().to(at::kCPU, at::kLong).contiguous();                        // [n]
+    auto ids = feature.values().to(at::kCPU, at::kLong, /*non_blocking=*/false, /*copy=*/keeping).contiguous();   // [n]
     Bags bags{.ids = ids.const_data_ptr<std::int64_t>(),
-              .offsets = input.offsets().const_data_ptr<std::int64_t>() + static_cast<std::int64_t>(f) * capture.rows,
-              .bags = capture.rows};
+              .offsets = input.offsets().const_data_ptr<std::int64_t>() + static_cast<std::int64_t>(f) * input.stride(),
+              .bags = input.stride()};
     capture.alive.push_back(std::move(ids));
     if (input.is_weighted()) {
-      auto weights = feature.weights().detach().to(at::kCPU, at::kDouble).contiguous();      // [n]
+      auto weights = feature.weights().detach().to(at::kCPU, at::kDouble, false, keeping).contiguous();   // [n]
       bags.weights = weights.const_data_ptr<double>();
       capture.alive.push_back(std::move(weights));
     }
@@ -116,67 +116,84 @@ inline std::vector<std::int64_t> bucket(const Bags& bags, const ShardBox& box, s
   return words;
 }
 
+/// A message of 8-byte words as a tensor.
+inline at::Tensor words_tensor(const std::vector<std::int64_t>& words) {
+  auto tensor = at::empty({static_cast<std::int64_t>(words.size())}, at::kLong);             // [words]
+  std::copy(words.begin(), words.end(), tensor.mutable_data_ptr<std::int64_t>());
+  return tensor;
+}
+
+/// The bags that `bucket` wrote, and how many words they are.
+inline Bags read_bucket(const std::int64_t* words, std::int64_t bags, std::int64_t ids, bool weighted) {
+  Bags read{.ids = words + bags + 1, .offsets = words, .bags = bags};
+  if (weighted) read.weights = reinterpret_cast<const double*>(read.ids + ids);
+  return read;
+}
+inline std::int64_t bucket_words(std::int64_t bags, std::int64_t ids, bool weighted) { return bags + 1 + ids * (weighted ? 2 : 1); }
+
 /// Sends every rank the ids of the rows that it holds; fills `routed` and, where lookups come back by rows, `positions`.
 /// `capturing` must be the same on all ranks, and so must by_rows.
 template <class Topology> void route_ids(Topology& topology, const Routing& routing, Capture& capture, bool capturing) {
   const auto self = static_cast<std::size_t>(topology.rank());
+  const auto lookup_of = [&](std::size_t r) { return routing.slots[routing.routes[r].slot].lookup; };
+  const auto fill = [&](std::size_t r) {
+    auto* positions = capture.by_rows[lookup_of(r)] ? &capture.positions[r] : nullptr;
+    return bucket(capture.own[routing.routes[r].slot], routing.shard_of(routing.routes[r]).box, positions);
+  };
   if constexpr (!Topology::is_distributed) {
-    for (const auto r : routing.routes_of[self]) capture.routed.push_back({capture.own[routing.routes[r].slot]});
-    for (std::size_t r = 0; r < routing.routes.size(); ++r) {
-      if (!capture.by_rows[routing.slots[routing.routes[r].slot].lookup]) continue;
-      for (std::int64_t i = 0; i < capture.own[routing.routes[r].slot].count(); ++i) capture.positions[r].push_back(i);
+    for (const auto r : routing.routes_of[self]) {
+      const auto& route = routing.routes[r];
+      const auto& own = capture.own[route.slot];
+      if (routing.has_all_rows(route)) {                       // read where they lie
+        for (std::int64_t i = 0; capture.by_rows[lookup_of(r)] && i < own.count(); ++i) capture.positions[r].push_back(i);
+        capture.routed.push_back({own});
+      } else {
+        capture.alive.push_back(words_tensor(fill(r)));                                      // [words]
+        const auto* words = capture.alive.back().template const_data_ptr<std::int64_t>();
+        capture.routed.push_back({read_bucket(words, own.bags, words[own.bags], own.weights != nullptr)});
+      }
     }
   } else {
     const auto ranks = static_cast<std::size_t>(topology.world_size());
-    const std::size_t head = 2 + routing.lookups.size();
+    const std::size_t lookups = routing.lookups.size(), head = 1 + 2 * lookups;
+    const auto& mine = routing.routes_of[self];
     std::vector<std::int64_t> counts, words;
-    Counts count_sizes(ranks), counts_in(ranks, static_cast<std::int64_t>(head + routing.routes_of[self].size())), word_sizes(ranks);
+    Counts count_sizes(ranks), counts_in(ranks, static_cast<std::int64_t>(head + mine.size())), word_sizes(ranks);
     for (std::size_t to = 0; to < ranks; ++to) {
       const auto before = words.size();
-      counts.push_back(capture.rows);
       counts.push_back(capturing);
       counts.insert(counts.end(), capture.by_rows.begin(), capture.by_rows.end());
+      counts.insert(counts.end(), capture.rows.begin(), capture.rows.end());
       for (const auto r : routing.routes_of[to]) {
-        const auto& route = routing.routes[r];
-        const bool by_rows = capture.by_rows[routing.slots[route.slot].lookup];
-        const auto block = bucket(capture.own[route.slot], routing.shard_of(route).box, by_rows ? &capture.positions[r] : nullptr);
-        counts.push_back(block[static_cast<std::size_t>(capture.rows)]);
+        const auto block = fill(r);
+        counts.push_back(block[static_cast<std::size_t>(capture.rows[lookup_of(r)])]);
         words.insert(words.end(), block.begin(), block.end());
       }
       count_sizes[to] = static_cast<std::int64_t>(head + routing.routes_of[to].size());
       word_sizes[to] = static_cast<std::int64_t>(words.size() - before);
     }
-    const auto as_tensor = [](const std::vector<std::int64_t>& values) {
-      auto tensor = at::empty({static_cast<std::int64_t>(values.size())}, at::kLong);
-      std::copy(values.begin(), values.end(), tensor.template mutable_data_ptr<std::int64_t>());
-      return tensor;
-    };
-    const auto received_counts = all_to_all_v(topology, as_tensor(counts), count_sizes, counts_in).wait();   // [W * (head + routes)]
+    const auto received_counts = all_to_all_v(topology, words_tensor(counts), count_sizes, counts_in).wait();   // [W * (head + routes)]
     Counts words_in(ranks);
     const auto* count = received_counts.template const_data_ptr<std::int64_t>();
     for (std::size_t from = 0; from < ranks; ++from, count += counts_in[self]) {
-      check<CommunicationError>(count[1] == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
+      check<CommunicationError>(count[0] == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
                                 " disagree about training: one captures gradients and the other does not");
-      for (std::size_t l = 0; l < routing.lookups.size(); ++l)
-        check<CommunicationError>(count[2 + l] == capture.by_rows[l], "ranks ", self, " and ", from, " disagree about lookup ", l,
-                                  ": the per-sample weights of one require grad and those of the other do not");
-      for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
-        const bool weighted = routing.layout_of(routing.routes[routing.routes_of[self][i]]).is_weighted;
-        words_in[from] += count[0] + 1 + count[head + i] * (weighted ? 2 : 1);
-      }
+      for (std::size_t l = 0; l < lookups; ++l)
+        check<CommunicationError>(count[1 + l] == capture.by_rows[l], "ranks ", self, " and ", from, " disagree about a lookup of '",
+                                  routing.lookups[l].collection, "': the per-sample weights of one require grad and those of the other do not");
+      for (std::size_t i = 0; i < mine.size(); ++i)
+        words_in[from] += bucket_words(count[1 + lookups + lookup_of(mine[i])], count[head + i], routing.layout_of(routing.routes[mine[i]]).is_weighted);
     }
-    auto received = all_to_all_v(topology, as_tensor(words), word_sizes, words_in).wait();                   // [sum(words_in)]
-    capture.routed.assign(routing.routes_of[self].size(), {});
+    auto received = all_to_all_v(topology, words_tensor(words), word_sizes, words_in).wait();                // [sum(words_in)]
+    capture.routed.assign(mine.size(), {});
     const auto* word = received.template const_data_ptr<std::int64_t>();
     count = received_counts.template const_data_ptr<std::int64_t>();
     for (std::size_t from = 0; from < ranks; ++from, count += counts_in[self])
-      for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
-        const bool weighted = routing.layout_of(routing.routes[routing.routes_of[self][i]]).is_weighted;
-        const auto n = count[head + i];
-        Bags bags{.ids = word + count[0] + 1, .offsets = word, .bags = count[0]};
-        if (weighted) bags.weights = reinterpret_cast<const double*>(bags.ids + n);
-        capture.routed[i].push_back(bags);
-        word = bags.ids + n * (weighted ? 2 : 1);
+      for (std::size_t i = 0; i < mine.size(); ++i) {
+        const bool weighted = routing.layout_of(routing.routes[mine[i]]).is_weighted;
+        const auto bags = count[1 + lookups + lookup_of(mine[i])], ids = count[head + i];
+        capture.routed[i].push_back(read_bucket(word, bags, ids, weighted));
+        word += bucket_words(bags, ids, weighted);
       }
     capture.alive.push_back(std::move(received));
   }
@@ -210,7 +227,7 @@ struct SlotOutput {
 inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Capture& capture) {
   std::vector<at::Tensor> by_lookup;
   for (std::size_t l = 0; l < routing.lookups.size(); ++l)
-    by_lookup.push_back(capture.by_rows[l] ? at::Tensor{} : at::zeros({capture.rows, routing.lookups[l].width}, routing.lookups[l].dtype));
+    by_lookup.push_back(capture.by_rows[l] ? at::Tensor{} : at::zeros({capture.rows[l], routing.lookups[l].width}, routing.lookups[l].dtype));
   std::vector<SlotOutput> outputs;
   for (std::size_t s = 0; s < routing.slots.size(); ++s) {
     const auto& slot = routing.slots[s];
@@ -240,10 +257,20 @@ template <class Topology> std::vector<SlotOutput> exchange_values(Topology& topo
     for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
       const auto r = routing.routes_of[self][i];
       const auto& route = routing.routes[r];
+      const auto& bags = capture.routed[i][0];
       const auto& output = outputs[route.slot];
-      const auto column = output.column + routing.shard_of(route).box.column_begin;
-      auto* out = static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + column * routing.element_size(route);
-      look_up(routing, route, capture.routed[i][0], by_rows(r), out, output.tensor.stride(0));
+      const auto& box = routing.shard_of(route).box;
+      if (routing.has_all_rows(route)) {
+        auto* out = static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + (output.column + box.column_begin) * routing.element_size(route);
+        look_up(routing, route, bags, by_rows(r), out, output.tensor.stride(0));
+        continue;
+      }
+      const auto vectors = vectors_of(bags, by_rows(r));
+      const auto block = at::empty({vectors, box.columns()}, routing.layout_of(route).dtype);              // [bags or ids, columns]
+      look_up(routing, route, bags, by_rows(r), block.mutable_data_ptr(), box.columns());
+      for_floating(block.scalar_type(), [&](auto zero) {
+        add_block(block.template const_data_ptr<decltype(zero)>(), box, capture.positions[r], by_rows(r), vectors, output);
+      });
     }
   } else {
     const auto ranks = static_cast<std::size_t>(topology.world_size());
@@ -251,7 +278,7 @@ template <class Topology> std::vector<SlotOutput> exchange_values(Topology& topo
       return padded(vectors * routing.shard_of(route).box.columns() * routing.element_size(route));
     };
     const auto vectors_back = [&](std::size_t r) {
-      return by_rows(r) ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.rows;
+      return by_rows(r) ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.own[routing.routes[r].slot].bags;
     };
     Counts bytes_out(ranks), bytes_in(ranks);
     for (std::size_t peer = 0; peer < ranks; ++peer) {
@@ -296,7 +323,7 @@ inline void divide_means(const Routing& routing, const Capture& capture, std::sp
     const auto dim = routing.tables[routing.slots[s].table].description.embedding_dim;
     for_floating(outputs[s].tensor.scalar_type(), [&](auto zero) {
       using Number = decltype(zero);
-      for (std::int64_t b = 0; b < capture.rows; ++b) {
+      for (std::int64_t b = 0; b < capture.own[s].bags; ++b) {
         const double divisor = capture.divisors[s][static_cast<std::size_t>(b)];
         auto* row = outputs[s].tensor.template mutable_data_ptr<Number>() + b * outputs[s].tensor.stride(0) + outputs[s].column;
         for (std::int64_t d = 0; d < dim; ++d) row[d] = divisor == 0 ? Number{0} : row[d] / static_cast<Number>(divisor);

@@ -31,7 +31,7 @@ template <class Model, class Batch> consteval KeyFaults key_faults() {
 }
 
 /// The first thing that keeps a model, a loss and a batch from training together.
-enum class Missing { nothing, batch, members, unique_keys, listed_keys, all_lookups, forward, sum, normaliser };
+enum class Missing { nothing, batch, members, unique_keys, listed_keys, all_lookups, reachable_tables, forward, sum, normaliser };
 
 template <class Model, class Loss, class Batch> consteval Missing missing() {
   if constexpr (!concepts::Batch<Batch>) return Missing::batch;
@@ -39,6 +39,7 @@ template <class Model, class Loss, class Batch> consteval Missing missing() {
   else if constexpr (key_faults<Model, Batch>().repeated) return Missing::unique_keys;
   else if constexpr (key_faults<Model, Batch>().foreign) return Missing::listed_keys;
   else if constexpr (key_faults<Model, Batch>().forgotten) return Missing::all_lookups;
+  else if constexpr (key_faults<Model, Batch>().unreachable) return Missing::reachable_tables;
   else if constexpr (!concepts::Model<Model, Batch>) return Missing::forward;
   else if constexpr (!concepts::HasSum<Loss, OutputOf<Model, Batch>, Batch>) return Missing::sum;
   else if constexpr (!concepts::HasNormaliser<Loss, Batch>) return Missing::normaliser;
@@ -59,6 +60,7 @@ template <class Model, class Loss, class Batch> struct ModelAndLoss {
   static_assert(missing != Missing::unique_keys, "ModelAndLoss<Model, Loss, Batch>: two lookups have the same key; name one of them as in `lookup<&Model::item, \"negatives\">`; see docs/concepts.md#lookups");
   static_assert(missing != Missing::listed_keys, "ModelAndLoss<Model, Loss, Batch>: a lookup's key leads to no collection that `members()` of Model lists; see docs/concepts.md#lookups");
   static_assert(missing != Missing::all_lookups, "ModelAndLoss<Model, Loss, Batch>: a collection in `members()` of Model is never looked up; write `lookup<&Model::collection>(..)` in `lookups(const Batch&) const`; see docs/concepts.md#lookups");
+  static_assert(missing != Missing::reachable_tables, "ModelAndLoss<Model, Loss, Batch>: a collection lies in a vector, array or optional of Model, where no lookup can name it; make it a member of a struct; see docs/concepts.md#lookups");
   static_assert(missing != Missing::forward, "ModelAndLoss<Model, Loss, Batch>: write `Output forward(const Batch&, const auto& pooled)` on Model, or `Output forward(const Batch&)` where it has no tables; see docs/concepts.md#model");
   static_assert(missing != Missing::sum, "ModelAndLoss<Model, Loss, Batch>: write `at::Tensor operator()(const Output&, const Batch&) const` on Loss, the SUM over the batch; see docs/concepts.md#loss");
   static_assert(missing != Missing::normaliser, "ModelAndLoss<Model, Loss, Batch>: write `at::Tensor normaliser(const Batch&) const` on Loss, the divisor of the sum; see docs/concepts.md#loss");

@@ -15,23 +15,10 @@
 
 #include <rookery/embedding/config.hpp>
 #include <rookery/embedding/embedding_bag_collection.hpp>
-#include <rookery/planner/plan.hpp>
+#include <rookery/sharding/placement.hpp>
 #include <rookery/sparse/keyed_jagged_tensor.hpp>
 
 namespace rookery::detail {
-
-/// A shard where it lives; `local` points to its storage on the rank that holds it.
-struct PlacedShard {
-  ShardBox box;
-  int rank = 0;
-  const LocalShard* local = nullptr;
-};
-
-struct PlacedTable {
-  TableDescription description;
-  std::size_t collection = 0;            // in the order of the model's members
-  std::vector<PlacedShard> shards;
-};
 
 struct Slot {
   std::size_t lookup = 0;
@@ -42,6 +29,7 @@ struct Slot {
 
 /// What one lookup gives.
 struct LookupLayout {
+  std::string collection;                // its name in the model
   at::ScalarType dtype = at::kFloat;
   std::int64_t width = 0;                // sum(D)
   bool is_weighted = false;
@@ -63,6 +51,8 @@ struct Routing {
   const PlacedShard& shard_of(const Route& route) const { return table_of(route).shards[route.shard]; }
   const LookupLayout& layout_of(const Route& route) const { return lookups[slots[route.slot].lookup]; }
   std::int64_t element_size(const Route& route) const { return static_cast<std::int64_t>(c10::elementSize(layout_of(route).dtype)); }
+  /// Whether the route's shard has all rows of its table, so that it is asked for every id of the slot.
+  bool has_all_rows(const Route& route) const { return shard_of(route).box.rows() == table_of(route).description.num_embeddings; }
 
   /// Routes in order, from slots and shards.
   void lay_out(int world_size) {

@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones.h>
 
 #include <array>
 #include <cstdint>
@@ -55,6 +56,7 @@ template <class Model, class Topology> class Placed {
 
   Topology& topology() const { return *topology_; }
   const Plan& plan() const { return plan_; }
+  /// The user's own struct. A copy of it shares the weights.
   Model& model() { return model_; }
   const Model& model() const { return model_; }
 
@@ -79,7 +81,7 @@ template <class Model, class Topology> class Placed {
     });
   }
   /// All tables and where their shards are, in member order.
-  const std::vector<detail::PlacedTable>& tables() const { return runtime_.routing().tables; }
+  const std::vector<PlacedTable>& tables() const { return runtime_.routing().tables; }
   TableRuntime<Topology>& runtime() { return runtime_; }
 
  protected:
@@ -151,9 +153,9 @@ template <class Model, class Topology> void Placed<Model, Topology>::place_table
 template <class Model, class Topology> void Placed<Model, Topology>::expect_lookups(const std::vector<const void*>& collections) {
   auto& routing = runtime_.routing();
   for (std::size_t l = 0; l < collections.size(); ++l)
-    for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+    for_each_collection([&](std::string_view path, auto& collection, std::size_t first) {
       if (&collection != collections[l]) return;
-      routing.lookups.push_back({collection.data_type(), collection.width(), collection.is_weighted(), collection.columns()});
+      routing.lookups.push_back({std::string(path), collection.data_type(), collection.width(), collection.is_weighted(), collection.columns()});
       for (const auto& feature : collection.features()) routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});
     });
   routing.lay_out(topology_->world_size());
@@ -170,6 +172,8 @@ template <class Model, class Loss, class Batch, class Topology>
 class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model, Topology> {
  public:
   using Output = OutputOf<Model, Batch>;
+  /// Whether the loss has a normaliser.
+  static constexpr bool divides = requires(const Loss& loss, const Batch& batch) { loss.normaliser(batch); };
 
   Sharded(ModelAndLoss<Model, Loss, Batch> declared, Topology& topology, const ShardingOptions& options)
       : Placed<Model, Topology>(std::move(declared.model), topology, options), loss_(std::move(declared.loss)) {
@@ -177,14 +181,21 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     else this->expect_lookups({});
   }
 
-  /// Both phases and the loss. The pass counts for the next step once all of it has succeeded.
+  /// Both phases and the loss. In training with grad mode on, a pass counts for the next step once backward() has run from its loss;
+  /// otherwise nothing requires grad.
   LossAndOutput<Output> operator()(const Batch& batch) {
     const bool capturing = this->capturing();
+    const at::AutoGradMode grad_mode(capturing);
     detail::Capture capture;
     auto output = run(batch, capturing, capture);
     auto loss = loss_(output, batch);                                                        // []
     check<ShapeError>(loss.dim() == 0, "the loss has shape ", loss.sizes(), "; it must be one number, the sum over the batch");
-    if (capturing) this->runtime().keep(std::move(capture), normaliser(batch));
+    if (capturing) {
+      capture.normaliser = normaliser(batch);
+      capture.used = at::ones({}, loss.options()).set_requires_grad(true);                   // [] has a gradient once backward ran
+      loss = loss.mul(capture.used);                                                         // []
+      this->runtime().keep(std::move(capture));
+    }
     return {std::move(loss), std::move(output)};
   }
 
@@ -210,7 +221,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
 
   /// The divisor of the loss, [] without grad; undefined where the loss divides by nothing.
   at::Tensor normaliser(const Batch& batch) const {
-    if constexpr (requires { loss_.normaliser(batch); }) {
+    if constexpr (divides) {
       const at::NoGradGuard no_grad;
       auto divisor = loss_.normaliser(batch);                                                // []
       check<ShapeError>(divisor.dim() == 0, "the loss's normaliser has shape ", divisor.sizes(), "; it must be one number");
@@ -228,9 +239,6 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     }
   }
   template <class... K> Output forward(const Batch& batch, const Lookups<K...>& lookups, bool capturing, detail::Capture& capture) {
-    for (const auto& features : lookups.features)
-      check<ShapeError>(features.stride() == static_cast<std::int64_t>(batch.size()), "a lookup has ", features.stride(), " rows; the batch has ",
-                        static_cast<std::int64_t>(batch.size()));
     auto looked = this->runtime().look_up(this->topology(), lookups.features, capturing);
     capture = std::move(looked.capture);
     Pooled<K...> pooled;
@@ -246,6 +254,8 @@ template <class Collection, class Topology>
   requires EmbeddingTables<Collection>
 class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
  public:
+  static constexpr bool divides = false;
+
   Sharded(Collection declared, Topology& topology, const ShardingOptions& options) : Placed<Collection, Topology>(std::move(declared), topology, options) {
     this->expect_lookups({&this->model()});
   }

@@ -58,11 +58,12 @@ template <class Topology> class TableRuntime {
   /// Looks everything up in one exchange. With `capturing` the values require grad. Ranks: all, in the same order.
   Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const;
 
-  /// Remembers a pass until `clear`. `normaliser`, [] or undefined, is what the pass's loss is divided by.
-  void keep(detail::Capture capture, at::Tensor normaliser = {}) {
-    capture.normaliser = std::move(normaliser);
+  /// Remembers a pass until `clear`. Errors: Error when a step has not come for `most_captures` passes.
+  void keep(detail::Capture capture) {
+    check<Error>(captures_.size() < most_captures, most_captures, " forward passes were captured without a step; call train(false) or predict() where none is to come");
     captures_.push_back(std::move(capture));
   }
+  static constexpr std::size_t most_captures = 10'000;
 
   const detail::Routing& routing() const { return routing_; }
   detail::Routing& routing() { return routing_; }
@@ -86,7 +87,7 @@ auto TableRuntime<Topology>::look_up(Topology& topology, std::span<const KeyedJa
   detail::Capture capture;
   {
     const at::NoGradGuard no_grad;
-    capture = detail::own_bags(routing_, inputs);
+    capture = detail::own_bags(routing_, inputs, capturing);
     if (!routing_.slots.empty()) {
       detail::route_ids(topology, routing_, capture, capturing);
       outputs = detail::exchange_values(topology, routing_, capture);
@@ -113,7 +114,7 @@ auto TableRuntime<Topology>::look_up(Topology& topology, std::span<const KeyedJa
     if (capture.by_rows[l]) {
       values.emplace_back(routing_.lookups[l].columns, at::cat(pooled[l], 1));               // [B, width]
     } else {
-      if (!leaf.defined()) leaf = at::zeros({capture.rows, 0}, routing_.lookups[l].dtype);   // a collection without tables
+      if (!leaf.defined()) leaf = at::zeros({capture.rows[l], 0}, routing_.lookups[l].dtype);   // a collection without tables
       leaf.set_requires_grad(capturing);
       values.emplace_back(routing_.lookups[l].columns, leaf);                                // [B, width]
     }

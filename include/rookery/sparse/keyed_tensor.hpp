@@ -45,7 +45,7 @@ class KeyedTensor {
   }
 
  private:
-  std::shared_ptr<const KeyedColumns> columns_;
+  std::shared_ptr<const KeyedColumns> columns_ = std::make_shared<const KeyedColumns>();
   at::Tensor values_;
 };
 

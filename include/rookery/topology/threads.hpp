@@ -24,6 +24,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -46,6 +47,7 @@ struct ThreadsPost {
   at::Tensor tensor{};
   Counts counts{};        // rows for each rank, where the verb has them
   int root = 0;
+  ReduceOp op = ReduceOp::sum;
 };
 
 /// The meeting place of the ranks of one run.
@@ -82,9 +84,15 @@ class ThreadsHub {
         fail<CommunicationError>(verb, " number ", number, " on rank ", rank, " waited ", options_.timeout.count(), " ms for rank ", absent(meeting));
     }
     if (aborted_) throw Aborted(concat("rank ", rank, " stopped: ", cause_));
-    for (std::size_t other = 0; other < ranks_.size(); ++other)
-      check<CommunicationError>(meeting.posts[other].verb == verb, "collective number ", number, " is ", verb, " on rank ", rank, " but ",
-                                meeting.posts[other].verb, " on rank ", other);
+    const auto& own = meeting.posts[static_cast<std::size_t>(rank)];
+    for (std::size_t other = 0; other < ranks_.size(); ++other) {
+      const auto& post = meeting.posts[other];
+      check<CommunicationError>(post.verb == verb, "collective number ", number, " is ", verb, " on rank ", rank, " but ", post.verb, " on rank ", other);
+      check<CommunicationError>(!own.tensor.defined() || own.tensor.scalar_type() == post.tensor.scalar_type(), verb, " number ", number, " has dtype ",
+                                c10::toString(own.tensor.scalar_type()), " on rank ", rank, " but ", c10::toString(post.tensor.scalar_type()), " on rank ", other);
+      check<CommunicationError>(own.root == post.root && own.op == post.op, verb, " number ", number, " has another root or operation on rank ", other,
+                                " than on rank ", rank);
+    }
     auto posts = meeting.posts;
     if (++meeting.taken == ranks_.size()) meetings_.erase(number);
     return posts;
@@ -111,6 +119,12 @@ class ThreadsHub {
     const std::lock_guard lock(mutex_);
     const auto& self = ranks_[static_cast<std::size_t>(rank)];
     return concat("rank ", rank, ", step ", self.step, ", ", self.verb.empty() ? "before any collective" : concat("after ", self.verb, " number ", self.posted - 1));
+  }
+
+  /// Why the run was aborted; empty when it was not.
+  std::string cause() {
+    const std::lock_guard lock(mutex_);
+    return aborted_ ? cause_ : "";
   }
 
   /// Thrown in the ranks that end because another one failed.
@@ -177,7 +191,10 @@ class Threads {
     int rank;
     std::int64_t number;
     Finish finish;
-    auto wait() { return finish(hub->take(rank, number)); }
+    auto wait() {
+      check<Error>(hub != nullptr, "a handle of rank ", rank, " is waited for twice");
+      return finish(std::exchange(hub, nullptr)->take(rank, number));
+    }
   };
   template <class Finish> Handle<Finish> meet(detail::ThreadsPost post, Finish finish) {
     return {hub_, rank_, hub_->post(rank_, std::move(post)), std::move(finish)};
@@ -220,7 +237,7 @@ inline at::Tensor Threads::reduced(const std::vector<detail::ThreadsPost>& posts
 }
 
 inline auto Threads::all_reduce(at::Tensor tensor, ReduceOp op) {
-  return meet({.verb = "all_reduce", .tensor = std::move(tensor)},
+  return meet({.verb = "all_reduce", .tensor = std::move(tensor), .op = op},
               [op](const std::vector<detail::ThreadsPost>& posts) { return reduced(posts, op, 0, -1); });
 }
 
@@ -264,6 +281,7 @@ namespace detail {
   } catch (const PlanError& e) { fail<PlanError>(where, ": ", e.what());
   } catch (const NonFiniteError& e) { fail<NonFiniteError>(where, ": ", e.what());
   } catch (const CommunicationError& e) { fail<CommunicationError>(where, ": ", e.what());
+  } catch (const c10::Error& e) { fail<Error>(where, ": ", e.what_without_backtrace());
   } catch (const std::exception& e) { fail<Error>(where, ": ", e.what());
   }
 }
@@ -292,11 +310,18 @@ template <class Fn> void Threads::run(int ranks, Fn&& fn, ThreadsOptions options
       }
     }
   };
-  std::vector<std::thread> others;
-  for (int rank = 0; rank < ranks; ++rank) others.emplace_back(body, rank);
-  for (auto& thread : others) thread.join();
+  {
+    std::vector<std::jthread> running;                         // joins what has started, whatever happens
+    try {
+      for (int rank = 0; rank < ranks; ++rank) running.emplace_back(body, rank);
+    } catch (const std::system_error&) {
+      hub->abort(concat("thread ", running.size(), " of ", ranks, " could not be started"));
+    }
+  }
   at::set_num_threads(threads);
   if (first) detail::rethrow_with(first, where);
+  const auto cause = hub->cause();
+  check<CommunicationError>(cause.empty(), cause);
 }
 
 }  // namespace rookery

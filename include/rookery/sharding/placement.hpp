@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Placement: where the shards of every table are, and the storage of those that are here.  Include cost: tensor.
+
+#include <cstddef>
+#include <vector>
+
+#include <rookery/embedding/config.hpp>
+#include <rookery/embedding/embedding_bag_collection.hpp>
+
+namespace rookery {
+
+/// A shard where it lives; `local` points to its storage on the rank that holds it, and is null on the others.
+struct PlacedShard {
+  ShardBox box;
+  int rank = 0;
+  const LocalShard* local = nullptr;
+};
+
+/// A table with all its shards.
+struct PlacedTable {
+  TableDescription description;
+  std::size_t collection = 0;            // in the order of the model's members
+  std::vector<PlacedShard> shards;
+};
+
+}  // namespace rookery
