@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/kernels/cpu/pooled_lookup.hpp>
+#include <rookery/kernels/cpu/row_update.hpp>
+#include <rookery/kernels/cpu/transpose.hpp>
+
+#include <rookery/rules/adam.hpp>
+#include <rookery/rules/rowwise_adagrad.hpp>
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "support/random_batches.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+
+using cases::Draw;
+
+namespace {
+
+using Ids = std::vector<std::int64_t>;
+
+/// Runs `fn` on a thread of its own whose regions have `count` threads.
+template <class Fn> void with_threads(int count, Fn&& fn) {
+  std::thread([&] {
+    at::set_num_threads(count);
+    fn();
+  }).join();
+}
+template <class Number> std::vector<Number> drawn(Draw& draw, std::int64_t count) {
+  std::vector<Number> values(static_cast<std::size_t>(count));
+  for (auto& value : values) value = static_cast<Number>(draw.real(-1, 1));
+  return values;
+}
+template <class Number> constexpr auto dtype_of = std::is_same_v<Number, float> ? at::kFloat : at::kDouble;
+
+}  // namespace
+
+TEST_SUITE("kernels/cpu/pooled_lookup") {
+  TEST_CASE_TEMPLATE("sums bags of strided rows into strided outputs, and writes nothing else", Number, float, double) {
+    // Three rows of two columns, three elements apart; the task starts in the middle of a batch: its first id has number 4.
+    const std::vector<Number> table{1, 2, 99, 10, 20, 99, 100, 200, 99};
+    const Ids ids{2, 0, 0, 1}, offsets{4, 6, 6, 8};
+    const std::vector<double> sample_weights{.5, 2, -1, 3};
+    std::vector<Number> out(11, -7);
+    kernels::LookupTask task{.dtype = dtype_of<Number>, .weights = table.data(), .stride = 3, .dim = 2, .ids = ids.data(), .offsets = offsets.data(),
+                             .bags = 3, .out = out.data() + 1, .out_stride = 4};
+    kernels::pooled_lookup(task);
+    CHECK(out == std::vector<Number>{-7, 101, 202, -7, -7, 0, 0, -7, -7, 11, 22});
+    task.sample_weights = sample_weights.data();
+    kernels::pooled_lookup(task);
+    CHECK(out == std::vector<Number>{-7, 52, 104, -7, -7, 0, 0, -7, -7, 29, 58});
+    std::vector<Number> rows(16, -7);
+    task.out = rows.data();
+    kernels::row_lookup(task);
+    CHECK(rows == std::vector<Number>{100, 200, -7, -7, 1, 2, -7, -7, 1, 2, -7, -7, 10, 20, -7, -7});
+  }
+  TEST_CASE("no bags and no ids write nothing") {
+    const Ids offsets{0};
+    float out = 5;
+    const kernels::LookupTask task{.dtype = at::kFloat, .offsets = offsets.data(), .out = &out};
+    kernels::pooled_lookup(task);
+    kernels::row_lookup(task);
+    CHECK(out == 5);
+  }
+  TEST_CASE("the result does not depend on the number of threads, to the last bit") {
+    Draw draw(1);
+    constexpr std::int64_t rows = 500, dim = 63, bags = 3000;
+    const auto table = drawn<float>(draw, rows * dim);
+    Ids ids, offsets{0};
+    for (std::int64_t b = 0; b < bags; ++b) {
+      for (auto n = draw.integer(0, 5); n > 0; --n) ids.push_back(draw.integer(0, rows - 1));
+      offsets.push_back(static_cast<std::int64_t>(ids.size()));
+    }
+    std::vector<std::vector<float>> pooled, unpooled;
+    for (const int threads : {1, 2, 3, 7})
+      with_threads(threads, [&] {
+        pooled.emplace_back(bags * dim);
+        unpooled.emplace_back(ids.size() * dim);
+        kernels::LookupTask task{.dtype = at::kFloat, .weights = table.data(), .stride = dim, .dim = dim, .ids = ids.data(), .offsets = offsets.data(),
+                                 .bags = bags, .out = pooled.back().data(), .out_stride = dim};
+        kernels::pooled_lookup(task);
+        task.out = unpooled.back().data();
+        kernels::row_lookup(task);
+      });
+    for (const auto& one : pooled) CHECK(one == pooled[0]);
+    for (const auto& one : unpooled) CHECK(one == unpooled[0]);
+    CHECK(unpooled[0][17 * dim + 3] == table[static_cast<std::size_t>(ids[17] * dim + 3)]);
+  }
+}
+
+TEST_SUITE("kernels/cpu/transpose") {
+  TEST_CASE("rows ascend, and each one's occurrences keep the order they were collected in") {
+    for (std::uint64_t seed = 0; seed < 300; ++seed) {
+      Draw draw(seed);
+      const auto largest = draw.one_of<std::int64_t>({0, 1, 5, 2047, 2048, 5000, (std::int64_t{1} << 22) - 1, std::int64_t{1} << 22, std::int64_t{1} << 40, INT64_MAX});
+      kernels::Occurrences occurrences;
+      std::map<std::int64_t, Ids> expected;
+      for (std::int64_t i = 0, n = draw.integer(0, 60); i < n; ++i) {
+        const auto row = draw.chance(.3) && i > 0 ? occurrences.rows.back() : draw.integer(0, largest);
+        occurrences.add(row, nullptr, 1);
+        expected[row].push_back(i);
+      }
+      const auto found = kernels::transpose(occurrences);
+      REQUIRE(found.rows.size() == expected.size());
+      REQUIRE(found.starts.size() == expected.size() + 1);
+      CHECK(found.starts.back() == static_cast<std::int64_t>(occurrences.rows.size()));
+      std::size_t u = 0;
+      for (const auto& [row, numbers] : expected) {
+        CHECK(found.rows[u] == row);
+        CHECK(Ids(found.order.begin() + found.starts[u], found.order.begin() + found.starts[u + 1]) == numbers);
+        ++u;
+      }
+    }
+  }
+  TEST_CASE_TEMPLATE("a row's gradients are summed with their factors, in order", Number, float, double) {
+    const std::vector<Number> gradients{1, 2, 10, 20, 100, 200};
+    kernels::Occurrences occurrences;
+    occurrences.add(7, &gradients[4], 1);
+    occurrences.add(3, &gradients[0], .5);
+    occurrences.add(7, &gradients[2], -2);
+    const auto transposed = kernels::transpose(occurrences);
+    std::vector<Number> sums(4, -1);
+    kernels::sum_row_gradients(occurrences, transposed, dtype_of<Number>, 2, sums.data());
+    CHECK(sums == std::vector<Number>{.5, 1, 80, 160});
+  }
+  TEST_CASE("sums do not depend on the number of threads, to the last bit") {
+    Draw draw(2);
+    constexpr std::int64_t dim = 33, count = 20'000;
+    const auto gradients = drawn<float>(draw, 500 * dim);
+    kernels::Occurrences occurrences;
+    for (std::int64_t i = 0; i < count; ++i) occurrences.add(draw.integer(0, 2999), &gradients[static_cast<std::size_t>(draw.integer(0, 499) * dim)], draw.real(-1, 1));
+    const auto transposed = kernels::transpose(occurrences);
+    std::vector<std::vector<float>> sums;
+    for (const int threads : {1, 2, 5})
+      with_threads(threads, [&] {
+        sums.emplace_back(transposed.rows.size() * dim);
+        kernels::sum_row_gradients(occurrences, transposed, at::kFloat, dim, sums.back().data());
+      });
+    for (const auto& one : sums) CHECK(one == sums[0]);
+  }
+}
+
+TEST_SUITE("kernels/cpu/row_update") {
+  TEST_CASE("each named row is updated once with its own state, and no other row") {
+    // Four rows of two columns, three elements apart, the state of a row right behind it.
+    std::vector<double> table{1, 2, .5, 1, 2, .5, 1, 2, .5, 1, 2, .5};
+    const Ids rows{1, 3};
+    const std::vector<double> gradients{3, 4, 0, 0};
+    const std::vector<kernels::StateColumn<double>> state{{table.data() + 2, 3}};
+    const kernels::RowUpdateTask<double> task{.weights = table.data(), .stride = 3, .dim = 2, .full_dim = 2, .state = state, .rows = rows, .gradients = gradients.data()};
+    const RowwiseAdagrad rule{.learning_rate = .1, .eps = 0};
+    std::vector<double> sums(2, -1);
+    kernels::sum_rows(rule, {}, task, sums.data());
+    CHECK(sums == std::vector<double>{25, 0});
+    kernels::update_rows(rule, {}, task, sums.data());
+    const double rate = .1 / std::sqrt(13.);
+    const std::vector<double> expected{1, 2, .5, 1 - rate * 3, 2 - rate * 4, 13, 1, 2, .5, 1, 2, .5};
+    for (std::size_t i = 0; i < expected.size(); ++i) CHECK(table[i] == doctest::Approx(expected[i]).epsilon(1e-14));
+  }
+  TEST_CASE("the update does not depend on the number of threads, to the last bit") {
+    constexpr std::int64_t rows = 4000, dim = 17;
+    std::vector<std::vector<float>> results;
+    for (const int threads : {1, 2, 6})
+      with_threads(threads, [&] {
+        Draw draw(3);
+        auto weights = drawn<float>(draw, rows * dim);
+        const auto gradients = drawn<float>(draw, rows / 2 * dim);
+        std::vector<float> first(rows * dim), second(rows * dim);
+        Ids named;
+        for (std::int64_t row = 0; row < rows; row += 2) named.push_back(row);
+        const std::vector<kernels::StateColumn<float>> state{{first.data(), dim}, {second.data(), dim}};
+        const kernels::RowUpdateTask<float> task{.weights = weights.data(), .stride = dim, .dim = dim, .full_dim = dim, .state = state, .rows = named, .gradients = gradients.data()};
+        for (std::int64_t step = 1; step <= 3; ++step) kernels::update_rows(Adam{}, {.step = step}, task, nullptr);
+        weights.insert(weights.end(), first.begin(), first.end());
+        weights.insert(weights.end(), second.begin(), second.end());
+        results.push_back(std::move(weights));
+      });
+    for (const auto& one : results) CHECK(one == results[0]);
+  }
+}
+
+}  // namespace rookery
