@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <random>
 #include <span>
 #include <utility>
@@ -26,11 +25,10 @@ inline std::mt19937_64 seeded_engine(std::uint64_t seed, std::uint64_t stream) {
 
 /// A number below `n`, all equally likely.
 inline std::uint64_t draw_below(std::mt19937_64& engine, std::uint64_t n) {
-  constexpr auto most = std::numeric_limits<std::uint64_t>::max();
-  const auto fair = most - most % n;  // what lies above would favour the small numbers
-  auto drawn = engine();
-  while (drawn >= fair) drawn = engine();
-  return drawn % n;
+  while (true) {
+    const auto drawn = engine(), remainder = drawn % n;
+    if (drawn - remainder <= std::uint64_t{0} - n) return remainder;  // else in the last, incomplete run of n, which favours the small
+  }
 }
 
 /// Fisher and Yates.
@@ -44,7 +42,7 @@ inline void shuffle(std::span<std::int64_t> values, std::mt19937_64& engine) {
 ///
 /// With `window` >= rows every order is equally likely. A smaller window bounds what a reader has to hold: the rows are cut into blocks
 /// of window / 8 neighbours, the blocks come in random order, and each `window` rows of that sequence are shuffled among themselves.
-/// Cost: 8 bytes for each row of the window and for each block; 5-10 ns a row.
+/// Cost: 8 bytes for each row of the window and for each block; 20 ns a row, 75 ns where a window of ten million leaves the caches.
 class ShuffledRows {
  public:
   ShuffledRows(std::int64_t rows, std::uint64_t seed, std::uint64_t epoch, std::int64_t window)
