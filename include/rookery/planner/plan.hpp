@@ -77,10 +77,11 @@ inline void validate(const Plan& plan, std::span<const TableDescription> tables,
     const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return one.table == t.name || one.table == t.table; });
     check<PlanError>(named > 0, "Plan: table '", one.table, "' is not in the model");
     check<PlanError>(named == 1, "Plan: '", one.table, "' names ", named, " tables; give the full name");
-    const auto times = std::count_if(plan.tables.begin(), plan.tables.end(), [&](const auto& other) { return other.table == one.table; });
-    check<PlanError>(times == 1, "Plan: table '", one.table, "' is planned ", times, " times");
   }
   for (const auto& table : tables) {
+    const auto times = std::count_if(plan.tables.begin(), plan.tables.end(),
+                                     [&](const auto& one) { return one.table == table.name || one.table == table.table; });
+    check<PlanError>(times < 2, "Plan: table '", table.name, "' is planned ", times, " times");
     const auto& shards = plan.of(table);
     std::int64_t area = 0;
     for (std::size_t i = 0; i < shards.size(); ++i) {
