@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/modules/dot_interaction.hpp>
+#include <rookery/modules/linear.hpp>
+#include <rookery/modules/mlp.hpp>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "support/random_batches.hpp"
+#include "support/test.hpp"
+#include "support/tolerances.hpp"
+
+namespace rookery {
+namespace {
+
+template <class Module> void place(Module& module) {
+  visit_leaves(module, "m", [](std::string_view name, Parameter& parameter) { parameter.place(name, 3); });
+}
+template <class Module> std::vector<std::string> names(Module& module) {
+  std::vector<std::string> found;
+  visit_leaves(module, "", [&](std::string_view name, Parameter&) { found.emplace_back(name); });
+  return found;
+}
+
+}  // namespace
+
+TEST_SUITE("modules/linear") {
+  TEST_CASE("a layer is x W^T + b, with gradients") {
+    cases::Draw draw(1);
+    for (const auto dtype : {at::kFloat, at::kDouble}) {
+      Linear layer(3, 4, dtype);
+      CHECK(names(layer) == std::vector<std::string>{"weight", "bias"});
+      const auto weight = draw.tensor({4, 3}, dtype), bias = draw.tensor({4}, dtype), x = draw.tensor({5, 3}, dtype);
+      layer.weight.assign(weight);
+      layer.bias.assign(bias);
+      place(layer);
+      const auto y = layer(x);
+      CHECK(cases::difference(y, at::linear(x, weight, bias)) <= cases::tolerance(dtype));
+      CHECK(cases::difference(y, x.matmul(weight.t()).add(bias)) <= cases::tolerance(dtype));
+      y.sum().backward();
+      CHECK(cases::difference(layer.weight.tensor().grad(), x.sum(0).expand({4, 3})) <= cases::tolerance(dtype));
+      CHECK(at::equal(layer.bias.tensor().grad(), at::ones({4}, dtype).mul(5)));
+      CHECK(layer(draw.tensor({2, 6, 3}, dtype)).sizes() == at::IntArrayRef({2, 6, 4}));
+      CHECK(layer(draw.tensor({0, 3}, dtype)).sizes() == at::IntArrayRef({0, 4}));
+    }
+  }
+  TEST_CASE("weight and bias start even on +-1 / sqrt(in_features), as torch's do") {
+    Linear layer(16, 400);
+    place(layer);
+    for (const auto& tensor : {layer.weight.tensor(), layer.bias.tensor()}) {
+      CHECK(tensor.abs().max().item<double>() <= .25);
+      CHECK(tensor.abs().max().item<double>() > .245);
+      CHECK(std::abs(tensor.mean().item<double>()) < .025);
+    }
+  }
+  TEST_CASE("an input of another width, and widths that cannot be, are refused in one sentence") {
+    Linear layer(3, 4);
+    place(layer);
+    CHECK_THROWS_WITH_AS(layer(at::zeros({2, 5})), "Linear: an input of shape [2, 5] for 3 features", ShapeError);
+    CHECK_THROWS_AS(layer(at::zeros({})), ShapeError);
+    CHECK_THROWS_WITH_AS(Linear(0, 4), "Linear: 0 to 4 features; both must be positive", ConfigError);
+    CHECK_THROWS_WITH_AS(Linear(3, -1), "Linear: 3 to -1 features; both must be positive", ConfigError);
+    CHECK_THROWS_AS(Linear(3, 4)(at::zeros({2, 3})), ConfigError);   // not placed
+  }
+}
+
+TEST_SUITE("modules/mlp") {
+  TEST_CASE("layers follow one another with ReLU between them, and after the last on request") {
+    cases::Draw draw(2);
+    for (const auto final_activation : {FinalActivation::none, FinalActivation::relu}) {
+      Mlp mlp(3, {5, 4, 2}, final_activation, at::kDouble);
+      CHECK(names(mlp) == std::vector<std::string>{"layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias", "layers.2.weight", "layers.2.bias"});
+      place(mlp);
+      const auto x = draw.tensor({20, 3});
+      const auto layer = [&](std::size_t i, const at::Tensor& input) { return at::linear(input, mlp.layers[i].weight.tensor(), mlp.layers[i].bias.tensor()); };
+      auto expected = layer(2, at::relu(layer(1, at::relu(layer(0, x)))));
+      CHECK(expected.min().item<double>() < 0);
+      if (final_activation == FinalActivation::relu) expected = at::relu(expected);
+      CHECK(cases::difference(mlp(x), expected) <= cases::tolerance(at::kDouble));
+      CHECK((mlp(x).min().item<double>() < 0) == (final_activation == FinalActivation::none));
+    }
+  }
+  TEST_CASE("no layers give the input back, and a wrong input names the layer's width") {
+    const Mlp none(3, {});
+    const auto x = at::ones({2, 3});
+    CHECK(none(x).is_same(x));
+    Mlp mlp(3, {2});
+    place(mlp);
+    CHECK_THROWS_WITH_AS(mlp(at::ones({2, 4})), "Linear: an input of shape [2, 4] for 3 features", ShapeError);
+    CHECK_THROWS_AS(Mlp(3, {2, 0}), ConfigError);
+  }
+}
+
+TEST_SUITE("modules/dot_interaction") {
+  TEST_CASE("all pairs, in the order of the upper triangle") {
+    const auto vectors = at::arange(1, 13, at::kDouble).view({1, 4, 3});
+    const auto dot = [&](std::int64_t i, std::int64_t j) { return vectors[0][i].dot(vectors[0][j]).item<double>(); };
+    const auto pairs = dot_interaction(vectors);
+    CHECK(pairs.sizes() == at::IntArrayRef({1, 6}));
+    const std::vector<double> expected{dot(0, 1), dot(0, 2), dot(0, 3), dot(1, 2), dot(1, 3), dot(2, 3)};
+    for (std::int64_t k = 0; k < 6; ++k) CHECK(pairs[0][k].item<double>() == expected[static_cast<std::size_t>(k)]);
+  }
+  TEST_CASE("one vector has no pairs, no rows give none, other shapes are refused") {
+    CHECK(dot_interaction(at::ones({5, 1, 3})).sizes() == at::IntArrayRef({5, 0}));
+    CHECK(dot_interaction(at::ones({0, 3, 3})).sizes() == at::IntArrayRef({0, 3}));
+    CHECK_THROWS_WITH_AS(dot_interaction(at::ones({2, 3})), "dot_interaction: vectors of shape [2, 3]; it must be [B, F, D]", ShapeError);
+  }
+}
+
+}  // namespace rookery

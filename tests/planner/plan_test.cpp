@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/planner/plan.hpp>
+
+#include <rookery/planner/place.hpp>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "support/random_batches.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+namespace {
+
+using Rows = std::vector<std::int64_t>;
+
+TableDescription table(const std::string& name, std::int64_t rows, std::int64_t dim = 4, const std::string& collection = "") {
+  return {.name = concat(collection, collection.empty() ? "" : ".", "embedding_bags.", name), .table = name, .num_embeddings = rows, .embedding_dim = dim, .rule = "sgd"};
+}
+
+/// Rows on each rank of a row_wise split.
+Rows row_wise(std::int64_t rows, int ranks) {
+  Rows held(static_cast<std::size_t>(ranks));
+  std::int64_t next = 0;
+  for (const auto& [box, rank] : row_wise_shards(rows, 3, ranks)) {
+    CHECK(box.row_begin == next);
+    CHECK(box.column_begin == 0);
+    CHECK(box.column_end == 3);
+    next = box.row_end;
+    held[static_cast<std::size_t>(rank)] += box.rows();
+  }
+  CHECK(next == rows);
+  return held;
+}
+
+std::vector<int> ranks_of(const Plan& plan, const TableDescription& one) {
+  std::vector<int> ranks;
+  for (const auto& shard : plan.of(one)) ranks.push_back(shard.rank);
+  return ranks;
+}
+
+const std::vector<TableDescription> two_tables{table("user_id", 10, 4, "user"), table("item_id", 6, 2, "item")};
+
+/// A plan for the two tables with these shards of the first.
+Plan with_shards(std::vector<Shard> shards, const std::string& name = "user_id") {
+  return {.tables = {{name, std::move(shards)}, {"item_id", table_wise_shards(6, 2, 0)}}};
+}
+void refuse(const Plan& plan, const std::string& sentence, const std::vector<TableDescription>& tables = two_tables) {
+  CHECK_THROWS_WITH_AS(validate(plan, tables, 2), sentence.c_str(), PlanError);
+}
+
+}  // namespace
+
+TEST_SUITE("planner/plan") {
+  TEST_CASE("A20 blocks of rows") {
+    CHECK(row_wise(10, 4) == Rows{3, 3, 3, 1});
+    CHECK(row_wise(5, 4) == Rows{2, 2, 1, 0});
+    CHECK(row_wise(100, 8) == Rows{13, 13, 13, 13, 13, 13, 13, 9});
+    CHECK(row_wise(110, 8) == Rows{14, 14, 14, 14, 14, 14, 14, 12});
+    CHECK(row_wise(120, 8) == Rows(8, 15));
+    CHECK(row_wise(130, 8) == Rows{17, 17, 17, 17, 17, 17, 17, 11});
+    CHECK(row_wise(1, 3) == Rows{1, 0, 0});
+    CHECK(row_wise(7, 1) == Rows{7});
+  }
+  TEST_CASE("kinds are named as TorchRec does") {
+    CHECK(to_string(ShardingKind::table_wise) == "table_wise");
+    CHECK(to_string(ShardingKind::row_wise) == "row_wise");
+  }
+  TEST_CASE("right plans pass: whole tables, blocks of rows, columns, any grid; by full name or the config's") {
+    validate(with_shards(table_wise_shards(10, 4, 1)), two_tables, 2);
+    validate(with_shards(row_wise_shards(10, 4, 2), "user.embedding_bags.user_id"), two_tables, 2);
+    validate(with_shards({{{0, 10, 0, 1}, 0}, {{0, 10, 1, 4}, 0}}), two_tables, 2);
+    validate(with_shards({{{0, 3, 0, 4}, 1}, {{3, 10, 2, 4}, 0}, {{3, 10, 0, 2}, 1}}), two_tables, 2);
+  }
+  TEST_CASE("B11 a plan that does not cover its tables exactly is refused with the table and the numbers") {
+    const std::string full = "user.embedding_bags.user_id";
+    refuse(with_shards({{{0, 6, 0, 4}, 0}, {{5, 10, 0, 4}, 1}}), concat("Plan: table '", full, "' has shards 0 and 1 that overlap"));
+    refuse(with_shards({{{0, 10, 0, 3}, 0}, {{2, 3, 2, 4}, 1}}), concat("Plan: table '", full, "' has shards 0 and 1 that overlap"));
+    refuse(with_shards({{{0, 5, 0, 4}, 0}, {{6, 10, 0, 4}, 1}}), concat("Plan: table '", full, "' has 40 weights and its shards cover 36"));
+    refuse(with_shards({}), concat("Plan: table '", full, "' has 40 weights and its shards cover 0"));
+    for (const ShardBox& box : std::vector<ShardBox>{{0, 11, 0, 4}, {-1, 10, 0, 4}, {0, 10, 0, 5}, {0, 10, -1, 4}, {4, 4, 0, 4}, {7, 3, 0, 4}, {0, 10, 4, 4}})
+      refuse(with_shards({{box, 0}}), concat("Plan: table '", full, "' of [10, 4] has a shard of rows ", box.row_begin, " to ", box.row_end, " and columns ",
+                                             box.column_begin, " to ", box.column_end));
+    refuse(with_shards(table_wise_shards(10, 4, 2)), concat("Plan: table '", full, "' has a shard on rank 2 of 2"));
+    refuse(with_shards(table_wise_shards(10, 4, -1)), concat("Plan: table '", full, "' has a shard on rank -1 of 2"));
+  }
+  TEST_CASE("B11 names that fit no table, several, or are given twice are refused") {
+    auto plan = with_shards(table_wise_shards(10, 4, 0));
+    plan.tables.push_back({"usr_id", table_wise_shards(10, 4, 0)});
+    refuse(plan, "Plan: table 'usr_id' is not in the model");
+    plan.tables.back().table = "user_id";
+    refuse(plan, "Plan: table 'user.embedding_bags.user_id' is planned 2 times");
+    plan.tables.back().table = "user.embedding_bags.user_id";
+    refuse(plan, "Plan: table 'user.embedding_bags.user_id' is planned 2 times");
+    plan.tables.pop_back();
+    plan.tables.erase(plan.tables.begin());
+    refuse(plan, "Plan: table 'user.embedding_bags.user_id' has no shards");
+    const std::vector<TableDescription> same_name{table("id", 4, 1, "user"), table("id", 4, 1, "item")};
+    refuse({.tables = {{"id", table_wise_shards(4, 1, 0)}}}, "Plan: 'id' names 2 tables; give the full name", same_name);
+    validate({.tables = {{"user.embedding_bags.id", table_wise_shards(4, 1, 0)}, {"item.embedding_bags.id", table_wise_shards(4, 1, 1)}}}, same_name, 2);
+  }
+  TEST_CASE("a random grid is right, and wrong as soon as one shard is moved, left out or given twice") {
+    for (std::uint64_t seed = 0; seed < 300; ++seed) {
+      cases::Draw draw(seed);
+      const std::vector<TableDescription> tables{table("t", draw.integer(2, 20), draw.integer(1, 10))};
+      const auto row = draw.integer(1, tables[0].num_embeddings - 1);
+      std::vector<Shard> shards;
+      for (const auto& [begin, end] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, row}, {row, tables[0].num_embeddings}}) {
+        const auto column = draw.integer(0, tables[0].embedding_dim);
+        if (column > 0) shards.push_back({{begin, end, 0, column}, 0});
+        if (column < tables[0].embedding_dim) shards.push_back({{begin, end, column, tables[0].embedding_dim}, 0});
+      }
+      const auto valid = [&](std::vector<Shard> changed) { validate({.tables = {{"t", std::move(changed)}}}, tables, 1); };
+      CHECK_NOTHROW(valid(shards));
+      auto changed = shards;
+      changed.erase(changed.begin() + draw.integer(0, static_cast<std::int64_t>(shards.size()) - 1));
+      CHECK_THROWS_AS(valid(changed), PlanError);
+      changed = shards;
+      changed.push_back(draw.one_of(shards));
+      CHECK_THROWS_AS(valid(changed), PlanError);
+      changed = shards;
+      auto& box = changed[static_cast<std::size_t>(draw.integer(0, static_cast<std::int64_t>(shards.size()) - 1))].box;
+      (draw.chance(.5) ? box.row_end : box.column_begin) += draw.chance(.5) ? 1 : -1;
+      CHECK_THROWS_AS(valid(changed), PlanError);
+    }
+  }
+  TEST_CASE("the report has a line for each table and the bytes of each rank") {
+    std::vector<TableDescription> tables{table("user_id", 10, 4, "user"), table("i", 6, 2, "item")};
+    tables[0].rule = "rowwise_adagrad";
+    tables[0].state_numbers_per_row = 1;
+    auto plan = place(tables, 2, {{"user_id", {.kinds = {ShardingKind::row_wise}}}});
+    CHECK(plan.report() ==
+          "plan: 2 tables on 2 ranks\n"
+          "  user.embedding_bags.user_id  [10, 4] Float rowwise_adagrad  200 bytes  on rank 0 rows 0-4, rank 1 rows 5-9\n"
+          "  item.embedding_bags.i        [6, 2] Float sgd  48 bytes  on rank 0\n"
+          "  bytes by rank [148, 100]");
+    plan = place(std::vector{table("t", 2, 8)}, 1);
+    plan.tables[0].shards = {{{0, 2, 0, 3}, 0}, {{0, 2, 3, 8}, 0}};
+    CHECK(plan.report() ==
+          "plan: 1 table on 1 rank\n"
+          "  embedding_bags.t  [2, 8] Float sgd  64 bytes  on rank 0 rows 0-1 columns 0-2, rank 0 rows 0-1 columns 3-7\n"
+          "  bytes by rank [64]");
+  }
+}
+
+TEST_SUITE("planner/place") {
+  TEST_CASE("tables go whole by falling bytes to the rank that holds least; ties to the first") {
+    const std::vector<TableDescription> tables{table("a", 10), table("b", 40), table("c", 30), table("d", 20), table("e", 10)};
+    const auto plan = place(tables, 2);
+    CHECK(ranks_of(plan, tables[1]) == std::vector<int>{0});   // 40
+    CHECK(ranks_of(plan, tables[2]) == std::vector<int>{1});   // 30
+    CHECK(ranks_of(plan, tables[3]) == std::vector<int>{1});   // 20 -> 40 : 50
+    CHECK(ranks_of(plan, tables[0]) == std::vector<int>{0});   // 10 -> 50 : 50, then the tie
+    CHECK(ranks_of(plan, tables[4]) == std::vector<int>{0});
+    validate(plan, tables, 2);
+  }
+  TEST_CASE("A57 four equal tables alternate; one that costs as much as the others together stays alone") {
+    std::vector<TableDescription> tables{table("table_0", 100), table("table_1", 100), table("table_2", 100), table("table_3", 100)};
+    auto plan = place(tables, 2);
+    for (std::size_t t = 0; t < 4; ++t) CHECK(ranks_of(plan, tables[t]) == std::vector<int>{static_cast<int>(t % 2)});
+    tables[0] = table("table_0", 300);
+    plan = place(tables, 2);
+    for (std::size_t t = 0; t < 4; ++t) CHECK(ranks_of(plan, tables[t]) == std::vector<int>{t == 0 ? 0 : 1});
+  }
+  TEST_CASE("constraints come first and count as load") {
+    const std::vector<TableDescription> tables{table("small", 10), table("large", 100), table("split", 40)};
+    const auto plan = place(tables, 2, {{"large", {.ranks = {1}}}, {"embedding_bags.split", {.kinds = {ShardingKind::row_wise}}}});
+    CHECK(ranks_of(plan, tables[1]) == std::vector<int>{1});
+    CHECK(ranks_of(plan, tables[2]) == std::vector<int>{0, 1});
+    CHECK(ranks_of(plan, tables[0]) == std::vector<int>{0});
+  }
+  TEST_CASE("constraints that name no table, several, or a rank that is not there are refused") {
+    const std::vector<TableDescription> tables{table("id", 4, 1, "user"), table("id", 4, 1, "item")};
+    CHECK_THROWS_WITH_AS(place(tables, 2, {{"ids", {}}}), "constraints: 'ids' names 0 tables of the model; it must name one", PlanError);
+    CHECK_THROWS_WITH_AS(place(tables, 2, {{"id", {}}}), "constraints: 'id' names 2 tables of the model; it must name one", PlanError);
+    CHECK_THROWS_WITH_AS(place(tables, 2, {{"user.embedding_bags.id", {.ranks = {2}}}}), "constraints: 'user.embedding_bags.id' asks for rank 2 of 2", PlanError);
+    CHECK_THROWS_AS(place(tables, 2, {{"user.embedding_bags.id", {.ranks = {-1}}}}), PlanError);
+  }
+  TEST_CASE("no tables are an empty plan, and more ranks than rows leave some ranks empty") {
+    CHECK(place({}, 3).tables.empty());
+    CHECK_NOTHROW(validate(place({}, 3), {}, 3));
+    const std::vector<TableDescription> tables{table("t", 2)};
+    const auto plan = place(tables, 4, {{"t", {.kinds = {ShardingKind::row_wise}}}});
+    CHECK(ranks_of(plan, tables[0]) == std::vector<int>{0, 1});
+    CHECK_NOTHROW(validate(plan, tables, 4));
+  }
+  TEST_CASE("the default plan of random tables is right, and no rank is further from the least loaded than the largest table") {
+    for (std::uint64_t seed = 0; seed < 200; ++seed) {
+      cases::Draw draw(seed);
+      std::vector<TableDescription> tables;
+      Constraints constraints;
+      std::int64_t largest = 0;
+      for (std::int64_t t = 0, n = draw.integer(1, 12); t < n; ++t) {
+        tables.push_back(table(concat("t", t), draw.integer(1, 1000), draw.integer(1, 64)));
+        largest = std::max(largest, tables.back().bytes());
+        if (draw.chance(.2)) constraints[tables.back().table] = {.kinds = {ShardingKind::row_wise}};
+      }
+      const int ranks = static_cast<int>(draw.integer(1, 6));
+      const auto plan = place(tables, ranks, constraints);
+      validate(plan, tables, ranks);
+      if (!constraints.empty()) continue;
+      Rows load(static_cast<std::size_t>(ranks));
+      for (const auto& one : tables) load[static_cast<std::size_t>(plan.of(one)[0].rank)] += one.bytes();
+      CHECK(*std::max_element(load.begin(), load.end()) - *std::min_element(load.begin(), load.end()) <= largest);
+    }
+  }
+  TEST_CASE("B10 tables of 10^9 rows and 10^14 bytes are planned without memory, and add up") {
+    const std::vector<TableDescription> tables{table("large", 2'000'000'000, 4096), table("larger", 40'000'000'000, 1024)};
+    const auto plan = place(tables, 8, {{"large", {.kinds = {ShardingKind::row_wise}}}});
+    validate(plan, tables, 8);
+    CHECK(plan.of(tables[0]).size() == 8);
+    CHECK(plan.report().ends_with("bytes by rank [167936000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000]"));
+  }
+}
+
+}  // namespace rookery
