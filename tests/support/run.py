@@ -65,10 +65,11 @@ def build(targets):
 
 
 def run_program(target, arguments, tally):
-    """Runs one doctest program and adds up its test cases."""
+    """Runs one doctest program and adds up its test cases; shows what those have to say that are not silent."""
     started = time.monotonic()
-    process = subprocess.Popen([str(BUILD / target), "--duration=true", "--no-colors=true", *arguments], cwd=BUILD, text=True,  # __FILE__ is relative to it
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    command = [str(BUILD / target), "--duration=true", "--no-colors=true", *arguments]
+    process = subprocess.Popen(command, cwd=BUILD, text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, start_new_session=True)  # the folder that __FILE__ is relative to
     try:
         output, problem = process.communicate(timeout=TIME_LIMIT)[0], ""
     except subprocess.TimeoutExpired:
@@ -79,16 +80,23 @@ def run_program(target, arguments, tally):
     if process.returncode and not failed:
         problem = problem or f"it ended with status {process.returncode}"
     name = target.rpartition("/")[2]
-    durations = [(float(seconds), case) for seconds, case in re.findall(r"^(\d+\.\d+) s: (.*)$", output, re.M)]
     print(f"{name}: {passed} passed, {failed + bool(problem)} failed in {time.monotonic() - started:.0f} s", flush=True)
-    for seconds, case in sorted(durations, reverse=True):
+
+    slow, cases = [], []
+    for block in re.split(r"^={79}\n", output, flags=re.M):
+        case = re.search(r"^TEST CASE: +(.*)\n((?:  .*\n)*)", block, re.M)
+        for seconds, text in re.findall(r"^(\d+\.\d+) s: (.*)$", block, re.M):
+            slow.append((float(seconds), text))
+        said = re.sub(r"^\d+\.\d+ s: .*\n", "", block[case.end():] if case else block, flags=re.M).strip()
+        if said and not said.startswith("[doctest]"):
+            print(f"{block[:case.end()] if case else ''}{said}\n", flush=True)
+        if case and re.search(r"\bERROR: ", said):
+            cases.append(case[1])
+    for seconds, case in sorted(slow, reverse=True):
         if seconds >= SLOW:
-            print(f"  {seconds:.0f} s: {case}")
+            print(f"  {seconds:.0f} s: {case}", flush=True)
     tally.passed += passed
-    cases = dict.fromkeys(re.findall(r"^TEST CASE:  (.*)$", output, re.M))
     tally.failures += ([f"{name}: {case}" for case in cases] + [f"{name}: a test case"] * failed)[:failed]
-    if failed or problem:
-        print(re.sub(r"^\d+\.\d+ s: .*\n", "", output, flags=re.M), flush=True)
     if problem:
         tally.add(name, problem)
 
