@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/topology/with_topology.hpp>
+
+#include <rookery/topology/environment.hpp>
+#include <rookery/topology/local.hpp>
+#include <rookery/topology/threads.hpp>
+
+#include <atomic>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "support/test.hpp"
+
+namespace rookery {
+namespace {
+
+/// An environment variable for as long as the scope lasts.
+class Variable {
+ public:
+  Variable(std::string name, const char* value) : name_(std::move(name)) {
+    if (const char* before = std::getenv(name_.c_str())) before_ = before;
+    set(value);
+  }
+  ~Variable() { set(before_ ? before_->c_str() : nullptr); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  void set(const char* value) const { value ? setenv(name_.c_str(), value, 1) : unsetenv(name_.c_str()); }
+  std::string name_;
+  std::optional<std::string> before_;
+};
+
+Environment read(const char* topology, const char* ranks) {
+  const Variable first("ROOKERY_TOPOLOGY", topology), second("ROOKERY_RANKS", ranks);
+  return Environment::read();
+}
+
+}  // namespace
+
+TEST_SUITE("topology/environment") {
+  TEST_CASE("nothing set is one local rank; a number of ranks asks for threads; a name wins") {
+    CHECK(read(nullptr, nullptr).topology == "local");
+    CHECK(read(nullptr, nullptr).ranks == 1);
+    CHECK(read(nullptr, "1").topology == "local");
+    CHECK(read(nullptr, "3").topology == "threads");
+    CHECK(read(nullptr, "3").ranks == 3);
+    CHECK(read("threads", nullptr).topology == "threads");
+    CHECK(read("threads", nullptr).ranks == 1);
+    CHECK(read("gloo", "4").topology == "gloo");
+    CHECK(read("gloo", "4").ranks == 4);
+  }
+  TEST_CASE("a number of ranks that is none is refused") {
+    for (const auto* ranks : {"", "two", "0", "-1", "2x", " 2", "1.5", "99999999999"})
+      CHECK_THROWS_WITH_AS(read(nullptr, ranks), concat("ROOKERY_RANKS is '", ranks, "'; it must be a positive number").c_str(), ConfigError);
+  }
+}
+
+TEST_SUITE("topology/local") {
+  TEST_CASE("one rank on the host") {
+    const Local local;
+    CHECK(local.rank() == 0);
+    CHECK(local.world_size() == 1);
+    CHECK(local.device().is_cpu());
+    CHECK(Local::name == "local");
+  }
+}
+
+TEST_SUITE("topology/with_topology") {
+  TEST_CASE("runs on the topology named, on all its ranks, and gives rank 0's result") {
+    std::atomic<int> calls = 0;
+    const auto program = [&](auto topology) {
+      ++calls;
+      return 10 * topology.world_size() + topology.rank();
+    };
+    CHECK(with_topology<Local, Threads>({}, program) == 10);
+    CHECK(calls == 1);
+    CHECK(with_topology<Local, Threads>({.topology = "threads", .ranks = 3}, program) == 30);
+    CHECK(calls == 4);
+    CHECK(with_topology<Threads>({.topology = "threads", .ranks = 1}, program) == 10);
+  }
+  TEST_CASE("only the topology named is run") {
+    const int kind = with_topology<Local, Threads>({}, []<class Topology>(Topology) { return Topology::is_distributed ? 1 : 2; });
+    CHECK(kind == 2);
+  }
+  TEST_CASE("a topology that the program does not offer is refused, with those that it does") {
+    CHECK_THROWS_WITH_AS((with_topology<Local, Threads>({.topology = "nccl", .ranks = 2}, [](auto) { return 0; })),
+                         "this program does not offer topology 'nccl'; it has: local, threads", ConfigError);
+    CHECK_THROWS_WITH_AS((with_topology<Local>({.topology = "threads", .ranks = 2}, [](auto) { return 0; })),
+                         "this program does not offer topology 'threads'; it has: local", ConfigError);
+  }
+  TEST_CASE("several ranks on a topology of one are refused") {
+    CHECK_THROWS_WITH_AS((with_topology<Local, Threads>({.topology = "local", .ranks = 3}, [](auto) { return 0; })),
+                         "topology 'local' has one rank, not 3", ConfigError);
+    CHECK_THROWS_AS((with_topology<Local, Threads>(read("local", "3"), [](auto) { return 0; })), ConfigError);
+  }
+  TEST_CASE("what the program throws comes out, of a rank too") {
+    CHECK_THROWS_WITH_AS((with_topology<Local>({}, [](auto) -> int { fail<DataError>("no file"); })), "no file", DataError);
+    CHECK_THROWS_WITH_AS((with_topology<Threads>({.topology = "threads", .ranks = 2},
+                                                 [](auto topology) -> int {
+                                                   check<DataError>(topology.rank() == 0, "no file");
+                                                   return 0;
+                                                 })),
+                         "rank 1, step 0, before any collective: no file", DataError);
+  }
+}
+
+}  // namespace rookery
