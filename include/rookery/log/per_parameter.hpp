@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// PerParameter: which reducer for which parameter, by patterns that are part of the type.
+//
+//   using Norms = PerParameter<For<"*.bias", MaxAbs>, For<"over.*", L2Norm>, For<"*", MeanRowNorm>>;
+//
+// Answers to the-algorithm-ml's how_to_log, a dict from full names to functions.  Include cost: tensor.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include <rookery/concepts/reducer.hpp>
+#include <rookery/core/error.hpp>
+#include <rookery/core/key.hpp>
+
+namespace rookery {
+
+/// `Reducer` for the parameters whose names match: a full name, where each `*` stands for any text, dots included.
+template <detail::FixedString Pattern, class Reducer> struct For {
+  static constexpr std::string_view pattern{Pattern.text, sizeof Pattern.text - 1};
+  using reducer = Reducer;
+};
+
+/// The first rule that matches a parameter counts; a parameter that none matches is left out.
+template <class... Rules> struct PerParameter {};
+
+/// Whether `name` is what `pattern` says.
+constexpr bool matches_pattern(std::string_view pattern, std::string_view name) {
+  std::size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = n;
+    } else if (p < pattern.size() && pattern[p] == name[n]) {
+      ++p, ++n;
+    } else if (star != std::string_view::npos) {               // let the last star take one character more
+      p = star + 1;
+      n = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+namespace detail {
+
+/// The first thing that a reducer lacks.
+enum class MissingOfReducer { nothing, no_data, name, input, partial, merge, finish };
+
+template <class R> consteval MissingOfReducer missing_of_reducer() {
+  if constexpr (!concepts::HasReducerName<R>) return MissingOfReducer::name;
+  else if constexpr (!concepts::HasReducerInput<R>) return MissingOfReducer::input;
+  else if constexpr (!concepts::HasPartial<R>) return MissingOfReducer::partial;
+  else if constexpr (!concepts::HasReducerMerge<R>) return MissingOfReducer::merge;
+  else if constexpr (!concepts::HasFinish<R>) return MissingOfReducer::finish;
+  else if constexpr (!concepts::Reducer<R>) return MissingOfReducer::no_data;
+  else return MissingOfReducer::nothing;
+}
+
+/// A reducer for all parameters, or a PerParameter, as a numbered list of rules.
+template <class How> struct LogRules : LogRules<PerParameter<For<"*", How>>> {};
+
+template <class... Rules> struct LogRules<PerParameter<Rules...>> {
+  static constexpr std::size_t none = sizeof...(Rules);
+  static constexpr std::array<std::string_view, sizeof...(Rules)> patterns{Rules::pattern...};
+
+  /// What the first incomplete reducer lacks.
+  static consteval MissingOfReducer missing() {
+    auto first = MissingOfReducer::nothing;
+    ((first = first == MissingOfReducer::nothing ? missing_of_reducer<typename Rules::reducer>() : first), ...);
+    return first;
+  }
+
+  /// Number of the first rule that matches, or `none`.
+  static constexpr std::size_t match(std::string_view name) {
+    std::size_t rule = 0;
+    while (rule < none && !matches_pattern(patterns[rule], name)) ++rule;
+    return rule;
+  }
+
+  /// Calls `fn.operator()<Reducer>()` with the reducer of a rule.
+  template <class Fn> static void visit([[maybe_unused]] std::size_t rule, [[maybe_unused]] Fn&& fn) {
+    std::size_t number = 0;
+    ((number++ == rule ? fn.template operator()<typename Rules::reducer>() : void()), ...);
+  }
+};
+
+}  // namespace detail
+}  // namespace rookery
