@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// WeightLogger<Reducer>: numbers about the weights of a placed model, each parameter once, tables included.
+//
+//   WeightLogger<Norms> norms{model};                          // once: which parameter is logged, and how
+//   log(step.count(), norms(model));                           // {"model/norm/over.layers.0.weight": .., ..}
+//
+// Answers to the-algorithm-ml's weights_to_log; differs: dense parameters are not doubled, tables are there, shards give the number
+// of the whole parameter, and it works on one process too.  Include cost: tensor.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <rookery/core/error.hpp>
+#include <rookery/log/log_values.hpp>
+#include <rookery/log/logged_matrices.hpp>
+#include <rookery/log/per_parameter.hpp>
+#include <rookery/log/reductions.hpp>
+
+namespace rookery {
+
+struct WeightLoggerOptions {
+  std::int64_t rows_per_exchange = 1 << 20;      // row sums, 8 bytes each, that one all-reduce carries for tables split by columns
+};
+
+/// Chosen when a reducer is incomplete: one error that says what to write.
+template <class Reducer> class WeightLogger {
+  using Missing = detail::MissingOfReducer;
+  static constexpr auto missing = detail::LogRules<Reducer>::missing();
+  static_assert(missing != Missing::name,
+                "WeightLogger<Reducer>: write `static constexpr std::string_view name = \"..\"` on the reducer; "
+                "see docs/concepts.md#reducer");
+  static_assert(missing != Missing::input,
+                "WeightLogger<Reducer>: write `static constexpr auto input = ReducerInput::elements` (or row_squares) and "
+                "`static constexpr std::int64_t partial_size = 1` on the reducer; see docs/concepts.md#reducer");
+  static_assert(missing != Missing::partial,
+                "WeightLogger<Reducer>: write `at::Tensor partial(const at::Tensor& chunk) const` on the reducer; "
+                "see docs/concepts.md#reducer");
+  static_assert(missing != Missing::merge,
+                "WeightLogger<Reducer>: write `at::Tensor merge(const at::Tensor& partials) const` on the reducer; a number that parts "
+                "cannot be merged to, such as a median, is no reducer; see docs/concepts.md#reducer");
+  static_assert(missing != Missing::finish,
+                "WeightLogger<Reducer>: write `double finish(std::span<const double> partial, std::int64_t count) const` on the reducer; "
+                "see docs/concepts.md#reducer");
+  static_assert(missing != Missing::no_data,
+                "WeightLogger<Reducer>: a reducer has no data members, so that its name says what it computes; "
+                "see docs/concepts.md#reducer");
+
+ public:
+  template <class Model> explicit WeightLogger(Model&, WeightLoggerOptions = {}) {}
+  template <class Model> LogValues operator()(Model&) { return {}; }
+};
+
+/// Logs what `Reducer`, one for all parameters or a PerParameter, says, under `model/<reducer>/<parameter>`.
+///
+/// Names:   those of the model's members, as "over.layers.0.weight"; of a table "user.embedding_bags.user_id.weight".
+/// Errors:  IndexError for a pattern without `*` that names no parameter; Error for another model than the one it was made for.
+/// Cost:    one pass over the local weights in float64, some hundred KB a thread; one all-reduce and one transfer to the host. Tables
+///          whose columns are split over ranks take one more all-reduce for each `rows_per_exchange` of their rows after the first.
+/// Ranks:   all construct and call, in the same order; all get the same values.
+template <class Reducer>
+  requires(detail::LogRules<Reducer>::missing() == detail::MissingOfReducer::nothing)
+class WeightLogger<Reducer> {
+  using Rules = detail::LogRules<Reducer>;
+
+ public:
+  template <class Model>
+  explicit WeightLogger(Model& model, WeightLoggerOptions options = {})
+      : model_(&model), reductions_(detail::logged_matrices(model), options.rows_per_exchange) {
+    const auto& matrices = reductions_.matrices();
+    for (const auto pattern : Rules::patterns)
+      if (pattern.find('*') == pattern.npos) detail::find_matrix(matrices, pattern, "WeightLogger", false);
+    for (std::size_t m = 0; m < matrices.size(); ++m) {
+      const auto rule = Rules::match(matrices[m].name);
+      if (rule == Rules::none) continue;
+      reductions_.add(m, rule);
+      Rules::visit(rule, [&]<class R>() { keys_.push_back(concat("model/", R::name, "/", matrices[m].name)); });
+    }
+  }
+
+  /// The names that are logged, in order.
+  const std::vector<std::string>& keys() const { return keys_; }
+
+  /// The values now; empty when no parameter is logged. NaN for a parameter without elements.
+  template <class Model> LogValues operator()(Model& model) {
+    check<Error>(&model == model_, "WeightLogger: called with another model than it was made for");
+    reductions_.run(model.topology());
+    LogValues values;
+    for (std::size_t i = 0; i < keys_.size(); ++i) values.add(keys_[i], reductions_.value(i));
+    return values;
+  }
+
+ private:
+  const void* model_;
+  detail::Reductions<Rules> reductions_;
+  std::vector<std::string> keys_;
+};
+
+}  // namespace rookery
