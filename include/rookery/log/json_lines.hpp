@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// JsonLines: a file with one JSON object a line, that other programs can follow while it grows.
+//
+//   JsonLines log{topology, "metrics.jsonl"};
+//   log(step.count(), norms(model));                           // {"step":100,"model/norm/over.layers.0.weight":1.25}
+//
+// Answers to torchx's and TensorBoard's writers, with no format of our own.  Include cost: c10 device only.
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <rookery/concepts/topology.hpp>
+#include <rookery/core/error.hpp>
+#include <rookery/log/log_values.hpp>
+
+namespace rookery {
+
+namespace detail {
+
+/// Length of the well-formed UTF-8 character that `text` starts with, 0 when it starts with none (RFC 3629).
+inline std::size_t utf8_length(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
+  const auto follows = [&](std::size_t i) { return byte(i) >= 0x80 && byte(i) < 0xC0; };
+  const auto first = byte(0), second = byte(1);
+  if (first < 0x80) return text.empty() ? 0 : 1;
+  if (first >= 0xC2 && first < 0xE0) return follows(1) ? 2 : 0;
+  if (first >= 0xE0 && first < 0xF0) {
+    const bool shortest = first != 0xE0 || second >= 0xA0, no_surrogate = first != 0xED || second < 0xA0;
+    return follows(1) && follows(2) && shortest && no_surrogate ? 3 : 0;
+  }
+  if (first >= 0xF0 && first < 0xF5) {
+    const bool shortest = first != 0xF0 || second >= 0x90, in_range = first != 0xF4 || second < 0x90;
+    return follows(1) && follows(2) && follows(3) && shortest && in_range ? 4 : 0;
+  }
+  return 0;
+}
+
+}  // namespace detail
+
+/// Appends text as a JSON string, quotes included; bytes that are no UTF-8 become U+FFFD.
+inline void append_json(std::string& out, std::string_view text) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  out += '"';
+  for (std::size_t i = 0; i < text.size();) {
+    const auto length = detail::utf8_length(text.substr(i));
+    const char c = text[i];
+    const auto code = static_cast<unsigned char>(c);
+    if (length == 0) out += "\xEF\xBF\xBD";
+    else if (c == '"' || c == '\\') (out += '\\') += c;
+    else if (c == '\n') out += "\\n";
+    else if (c == '\t') out += "\\t";
+    else if (code < 0x20) ((out += "\\u00") += digits[code / 16U]) += digits[code % 16U];
+    else out.append(text, i, length);
+    i += length > 0 ? length : 1;
+  }
+  out += '"';
+}
+
+/// Appends a number in its shortest exact form; null for NaN and infinities, which JSON does not have.
+inline void append_json(std::string& out, double value) {
+  if (std::isfinite(value)) detail::append(out, value);
+  else out += "null";
+}
+
+/// Whether a file's lines are kept or thrown away when it is opened.
+enum class OpenMode { append, truncate };
+
+struct JsonLinesOptions {
+  OpenMode mode = OpenMode::append;
+};
+
+/// Writes a line for each call on rank 0, flushed; does nothing on other ranks. A last line that an earlier run left unfinished is
+/// ended first, so that it spoils no other.
+///
+/// Errors:  ConfigError when the file cannot be opened; Error when it cannot be written; ConfigError for a name given twice.
+class JsonLines {
+ public:
+  template <concepts::Topology Topology>
+  JsonLines(const Topology& topology, std::string path, JsonLinesOptions options = {}) : path_(std::move(path)) {
+    if (topology.rank() != 0) return;
+    file_.reset(std::fopen(path_.c_str(), options.mode == OpenMode::append ? "a+b" : "wb"));
+    check<ConfigError>(file_ != nullptr, "JsonLines: cannot open '", path_, "': ", std::strerror(errno));
+    if (options.mode == OpenMode::append && std::fseek(file_.get(), -1, SEEK_END) == 0) {
+      const int last = std::fgetc(file_.get());
+      std::fseek(file_.get(), 0, SEEK_END);                    // between reading and writing, as C wants
+      if (last != '\n') write("\n");
+    }
+  }
+
+  /// {"step":..} and the values, in order.
+  void operator()(std::int64_t step, const LogValues& values) {
+    if (!file_) return;
+    std::string line = concat("{\"step\":", step);
+    std::set<std::string_view> names{"step"};
+    for (const auto& [name, value] : values) {
+      check<ConfigError>(names.insert(name).second, "JsonLines: '", name, "' is given twice at step ", step);
+      line += ',';
+      append_json(line, name);
+      line += ':';
+      append_json(line, value);
+    }
+    write(line += "}\n");
+  }
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  void write(std::string_view text) {
+    const bool written = std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() && std::fflush(file_.get()) == 0;
+    check<Error>(written, "JsonLines: cannot write '", path_, "': ", std::strerror(errno));
+  }
+
+  std::string path_;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+}  // namespace rookery
