@@ -63,7 +63,8 @@ TEST_SUITE("comm/all_to_all_v") {
       const auto none = all_to_all_v(topology, at::zeros({0}), Counts(ranks), Counts(ranks)).wait();
       Counts from_first(ranks), to_all(ranks, topology.rank() == 0 ? 2 : 0);
       from_first[0] = 2;
-      const auto some = all_to_all_v(topology, at::arange(topology.rank() == 0 ? 2 * static_cast<std::int64_t>(ranks) : 0), to_all, from_first).wait();
+      const auto some =
+          all_to_all_v(topology, at::arange(topology.rank() == 0 ? 2 * static_cast<std::int64_t>(ranks) : 0), to_all, from_first).wait();
       return none.numel() == 0 && at::equal(some, at::arange(2).add(2 * topology.rank()));
     });
   }
@@ -73,7 +74,8 @@ TEST_SUITE("comm/all_to_all_v") {
                                         const Counts one{1, 1}, wrong{1, 2};
                                         all_to_all_v(topology, at::zeros({2}), one, topology.rank() == 0 ? wrong : one).wait();
                                       }),
-                         "rank 0, step 0, after all_to_all_v number 0: all_to_all_v: rank 1 sends 1 rows to rank 0, which expects 2", CommunicationError);
+                         "rank 0, step 0, after all_to_all_v number 0: all_to_all_v: rank 1 sends 1 rows to rank 0, which expects 2",
+                         CommunicationError);
   }
   TEST_CASE("on one process it is the tensor itself") {
     Local local;
@@ -91,8 +93,8 @@ TEST_SUITE("comm/all_reduce") {
       const auto largest = all_reduce(topology, mine, ReduceOp::max).wait();
       const auto least = all_reduce(topology, mine, ReduceOp::min).wait();
       const double total = ranks * (ranks - 1) / 2;
-      return at::equal(sum, of({total, -total, ranks})) && at::equal(largest, of({ranks - 1, 0, 1})) && at::equal(least, of({0, 1 - ranks, 1})) &&
-             at::equal(mine, of({rank, -rank, 1}));
+      return at::equal(sum, of({total, -total, ranks})) && at::equal(largest, of({ranks - 1, 0, 1})) &&
+             at::equal(least, of({0, 1 - ranks, 1})) && at::equal(mine, of({rank, -rank, 1}));
     });
   }
   TEST_CASE("the sum is bit-equal on all ranks and from run to run: it is taken in rank order") {
@@ -100,7 +102,8 @@ TEST_SUITE("comm/all_reduce") {
     for (int run = 0; run < 3; ++run)
       Threads::run(4, [&](Threads topology) {
         cases::Draw draw(static_cast<std::uint64_t>(topology.rank()));
-        results[static_cast<std::size_t>(4 * run + topology.rank())] = all_reduce(topology, draw.tensor({1000}, at::kFloat).mul(1e3)).wait();
+        results[static_cast<std::size_t>(4 * run + topology.rank())] =
+            all_reduce(topology, draw.tensor({1000}, at::kFloat).mul(1e3)).wait();
       });
     for (const auto& result : results) CHECK(at::equal(result, results[0]));
     auto in_order = cases::Draw(0).tensor({1000}, at::kFloat).mul(1e3);
@@ -109,7 +112,8 @@ TEST_SUITE("comm/all_reduce") {
   }
   TEST_CASE("shapes, dtypes or operations that differ between ranks end all of them") {
     const auto run = [](auto tensor_of, ReduceOp op = ReduceOp::sum) {
-      Threads::run(2, [&](Threads topology) { all_reduce(topology, tensor_of(topology.rank()), topology.rank() == 0 ? op : ReduceOp::sum).wait(); });
+      Threads::run(
+          2, [&](Threads topology) { all_reduce(topology, tensor_of(topology.rank()), topology.rank() == 0 ? op : ReduceOp::sum).wait(); });
     };
     CHECK_THROWS_AS(run([](int rank) { return at::zeros({2 + rank}); }), CommunicationError);
     CHECK_THROWS_AS(run([](int rank) { return at::zeros({2}, rank == 0 ? at::kFloat : at::kDouble); }), CommunicationError);
@@ -157,7 +161,8 @@ TEST_SUITE("comm/all_gather_v") {
       const auto mine = at::full({topology.rank(), 2}, topology.rank() + .5);
       const auto all = all_gather_v(topology, mine).wait();
       bool good = static_cast<int>(all.size()) == topology.world_size();
-      for (int rank = 0; rank < topology.world_size(); ++rank) good = good && at::equal(all[static_cast<std::size_t>(rank)], at::full({rank, 2}, rank + .5));
+      for (int rank = 0; rank < topology.world_size(); ++rank)
+        good = good && at::equal(all[static_cast<std::size_t>(rank)], at::full({rank, 2}, rank + .5));
       all.back().zero_();
       barrier(topology);
       return good && at::equal(mine, at::full({topology.rank(), 2}, topology.rank() + .5));
@@ -188,7 +193,8 @@ TEST_SUITE("comm/broadcast") {
     });
   }
   TEST_CASE("ranks that disagree about the root end") {
-    CHECK_THROWS_AS(Threads::run(2, [](Threads topology) { broadcast(topology, at::zeros({1}), topology.rank()).wait(); }), CommunicationError);
+    CHECK_THROWS_AS(Threads::run(2, [](Threads topology) { broadcast(topology, at::zeros({1}), topology.rank()).wait(); }),
+                    CommunicationError);
   }
   TEST_CASE("on one process it is the tensor itself") {
     Local local;
@@ -241,10 +247,17 @@ TEST_SUITE("comm/barrier") {
       for (int i = 0; i < 1000; ++i) {
         const auto x = own.tensor({own.integer(0, 5)});
         switch (shared.integer(0, 3)) {
-          case 0: mine.push_back(all_reduce(topology, own.tensor({3})).wait().sum().item<double>()); break;
-          case 1: mine.push_back(at::cat(all_gather_v(topology, x).wait()).sum().item<double>()); break;
-          case 2: mine.push_back(broadcast(topology, own.tensor({2}), static_cast<int>(shared.integer(0, 3))).wait().sum().item<double>()); break;
-          default: barrier(topology);
+          case 0:
+            mine.push_back(all_reduce(topology, own.tensor({3})).wait().sum().item<double>());
+            break;
+          case 1:
+            mine.push_back(at::cat(all_gather_v(topology, x).wait()).sum().item<double>());
+            break;
+          case 2:
+            mine.push_back(broadcast(topology, own.tensor({2}), static_cast<int>(shared.integer(0, 3))).wait().sum().item<double>());
+            break;
+          default:
+            barrier(topology);
         }
       }
     });

@@ -34,11 +34,12 @@ TEST_SUITE("core/error") {
   }
   TEST_CASE("check throws the kind asked for with its sentence, and only when it does not hold") {
     CHECK_NOTHROW(check<ShapeError>(true, "never"));
-    CHECK_THROWS_WITH_AS(check<ShapeError>(1 > 2, "lengths has ", 5, " entries; keys (", 2, ")"), "lengths has 5 entries; keys (2)", ShapeError);
+    CHECK_THROWS_WITH_AS(check<ShapeError>(1 > 2, "lengths has ", 5, " entries; keys (", 2, ")"), "lengths has 5 entries; keys (2)",
+                         ShapeError);
     CHECK_THROWS_WITH_AS(fail<PlanError>("no rank ", 7), "no rank 7", PlanError);
   }
-  TEST_CASE_TEMPLATE("every kind is an Error, and no other kind", Kind, ShapeError, IndexError, ConfigError, DataError, PlanError, NonFiniteError,
-                     CommunicationError) {
+  TEST_CASE_TEMPLATE("every kind is an Error, and no other kind", Kind, ShapeError, IndexError, ConfigError, DataError, PlanError,
+                     NonFiniteError, CommunicationError) {
     CHECK_THROWS_AS(fail<Kind>("x"), Error);
     CHECK_THROWS_AS(fail<Kind>("x"), std::runtime_error);
     CHECK(std::is_same_v<Kind, ShapeError> == std::is_base_of_v<ShapeError, Kind>);

@@ -32,7 +32,8 @@ struct Model {
   std::vector<std::optional<std::array<Layer, 1>>> deep{};
   double scale = 0;
   static constexpr auto members() {
-    return rookery::members("query", &Model::query, "pair", &Model::pair, "extra", &Model::extra, "deep", &Model::deep, "scale", &Model::scale);
+    return rookery::members("query", &Model::query, "pair", &Model::pair, "extra", &Model::extra, "deep", &Model::deep, "scale",
+                            &Model::scale);
   }
 };
 struct Empty {
@@ -56,8 +57,8 @@ TEST_SUITE("core/members") {
     Model model{.query = {{Layer{}, Layer{}}}, .extra = Layer{}};
     model.deep.resize(3);
     model.deep[1].emplace();
-    CHECK(leaf_names(model) == Names{"query.layers.0.weight", "query.layers.0.bias", "query.layers.1.weight", "query.layers.1.bias", "pair.0",
-                                     "pair.1", "extra.weight", "extra.bias", "deep.1.0.weight", "deep.1.0.bias", "scale"});
+    CHECK(leaf_names(model) == Names{"query.layers.0.weight", "query.layers.0.bias", "query.layers.1.weight", "query.layers.1.bias",
+                                     "pair.0", "pair.1", "extra.weight", "extra.bias", "deep.1.0.weight", "deep.1.0.bias", "scale"});
   }
   TEST_CASE("an optional without value, an empty vector and unlisted members have no leaves") {
     Model model;
@@ -79,7 +80,8 @@ TEST_SUITE("core/members") {
     CHECK(model.query.layers[0].bias == 12);
     CHECK(model.scale == 10);
     CHECK(model.query.unlisted == -1);
-    visit_leaves(std::as_const(model), "", [](std::string_view, auto& leaf) { static_assert(std::is_const_v<std::remove_reference_t<decltype(leaf)>>); });
+    visit_leaves(std::as_const(model), "",
+                 [](std::string_view, auto& leaf) { static_assert(std::is_const_v<std::remove_reference_t<decltype(leaf)>>); });
   }
   TEST_CASE("for_each_member stops at the first level") {
     Model model;

@@ -36,7 +36,9 @@ class ThreadCount {
 struct Visits {
   std::vector<int> times;
   std::set<std::pair<std::int64_t, std::int64_t>> pieces;
-  bool all_once() const { return std::all_of(times.begin(), times.end(), [](int n) { return n == 1; }); }
+  bool all_once() const {
+    return std::all_of(times.begin(), times.end(), [](int n) { return n == 1; });
+  }
 };
 Visits visit(std::int64_t size, std::int64_t grain) {
   Visits visits{std::vector<int>(static_cast<std::size_t>(size)), {}};
@@ -104,12 +106,13 @@ TEST_SUITE("core/parallel") {
   TEST_CASE("a team smaller than asked for still covers the range") {
     const auto set_dynamic = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_dynamic"));
     REQUIRE(bool(set_dynamic));
-    std::thread([&] {                     // the settings are this thread's own
+    std::thread([&] {  // the settings are this thread's own
       at::set_num_threads(4 * static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
-      set_dynamic(1);                     // the runtime may now start no more threads than there are cores
+      set_dynamic(1);  // the runtime may now start no more threads than there are cores
       const auto visits = visit(10'000, 1);
       CHECK(visits.all_once());
-    }).join();
+    })
+        .join();
   }
   TEST_CASE("threads of the caller's own may all use it at once") {
     std::vector<std::thread> callers;

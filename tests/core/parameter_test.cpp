@@ -22,8 +22,8 @@ TEST_SUITE("core/parameter") {
     CHECK((parameter.dtype() == at::kDouble));
     CHECK(!parameter.is_placed());
     CHECK(!parameter.is_assigned());
-    CHECK_THROWS_WITH_AS(parameter.tensor(), "Parameter: read before the model was placed; pass the model through ShardingPolicy::apply first",
-                         ConfigError);
+    CHECK_THROWS_WITH_AS(parameter.tensor(),
+                         "Parameter: read before the model was placed; pass the model through ShardingPolicy::apply first", ConfigError);
   }
   TEST_CASE("placing fills by seed and full name, on +-1 / sqrt(fan in)") {
     const auto placed = [](std::string_view name, std::uint64_t seed, std::int64_t fan_in = 0) {
@@ -36,7 +36,7 @@ TEST_SUITE("core/parameter") {
     CHECK(at::equal(values, placed("over.weight", 7)));
     CHECK(!at::equal(values, placed("over.weight", 8)));
     CHECK(!at::equal(values, placed("over.bias", 7)));
-    CHECK(values.abs().max().item<double>() <= .25);                                         // 1 / sqrt(16)
+    CHECK(values.abs().max().item<double>() <= .25);  // 1 / sqrt(16)
     CHECK(values.abs().max().item<double>() > .24);
     CHECK(placed("over.weight", 7, 4).abs().max().item<double>() > .48);
     std::vector<float> expected(800);
@@ -97,7 +97,8 @@ TEST_SUITE("core/parameter") {
   }
   TEST_CASE("a buffer starts at zero or as assigned, and does not train") {
     Buffer buffer({2}, at::kLong);
-    CHECK_THROWS_WITH_AS(buffer.tensor(), "Buffer: read before the model was placed; pass the model through ShardingPolicy::apply first", ConfigError);
+    CHECK_THROWS_WITH_AS(buffer.tensor(), "Buffer: read before the model was placed; pass the model through ShardingPolicy::apply first",
+                         ConfigError);
     buffer.place();
     CHECK(at::equal(buffer.tensor(), at::zeros({2}, at::kLong)));
     CHECK(!buffer.tensor().requires_grad());

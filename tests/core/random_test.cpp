@@ -13,7 +13,8 @@
 namespace rookery {
 namespace {
 
-template <class Number> std::vector<Number> drawn(const Initial& initial, std::uint64_t key, std::int64_t first, std::int64_t count, double bound = 1) {
+template <class Number>
+std::vector<Number> drawn(const Initial& initial, std::uint64_t key, std::int64_t first, std::int64_t count, double bound = 1) {
   std::vector<Number> values(static_cast<std::size_t>(count));
   fill_initial(initial, bound, key, first, values.data(), count);
   return values;
@@ -57,7 +58,7 @@ TEST_SUITE("core/random") {
   }
   TEST_CASE("the same seed and name give the same values in every run and on every machine") {
     double draws[2];
-    detail::uniform_pair(0, 0, draws);   // the known answer of Philox4x32-10 for key 0, counter 0: 6627e8d5 e169c58d bc57ac4c 9b00dbd8
+    detail::uniform_pair(0, 0, draws);  // the known answer of Philox4x32-10 for key 0, counter 0: 6627e8d5 e169c58d bc57ac4c 9b00dbd8
     CHECK(draws[0] == (static_cast<double>(0x6627e8d5e169c58dULL >> 11) + .5) * 0x1p-53);
     CHECK(draws[1] == (static_cast<double>(0xbc57ac4c9b00dbd8ULL >> 11) + .5) * 0x1p-53);
     const auto uniform = drawn<double>(Uniform{}, random_key(7, "over.layers.0.weight"), 0, 3);
@@ -91,7 +92,7 @@ TEST_SUITE("core/random") {
     CHECK(moment(values, 4) == doctest::Approx(.0625 * .0625 / 5).epsilon(.02));
     std::vector<int> bins(10);
     for (const double value : values) ++bins[static_cast<std::size_t>(std::min(9.0, (value + .25) * 20))];
-    for (const int bin : bins) CHECK(std::abs(bin - many / 10) < 700);                       // 5 standard deviations
+    for (const int bin : bins) CHECK(std::abs(bin - many / 10) < 700);  // 5 standard deviations
     const auto by_owner = drawn<double>(Uniform{}, 3, 0, 10, .25);
     CHECK(std::equal(by_owner.begin(), by_owner.end(), values.begin()));
   }
@@ -104,7 +105,7 @@ TEST_SUITE("core/random") {
     CHECK(std::abs(correlation(values, values, 1)) < .01);
     std::sort(values.begin(), values.end());
     CHECK(values[many / 2] == doctest::Approx(0).epsilon(.01));
-    CHECK(values[static_cast<std::size_t>(many * .97725)] == doctest::Approx(1).epsilon(.03));   // two deviations
+    CHECK(values[static_cast<std::size_t>(many * .97725)] == doctest::Approx(1).epsilon(.03));  // two deviations
     CHECK(values.back() < .5 * 6);
   }
   TEST_CASE("Zeros are zeros, and so is a deviation of 0") {

@@ -46,12 +46,13 @@ at::Tensor tensor_of(const Matrix& matrix, std::int64_t columns) {
 struct ReferenceTable {
   Config config;
   Matrix weight;
-  std::vector<Matrix> state;         // of full width; a row slot in column 0
+  std::vector<Matrix> state;  // of full width; a row slot in column 0
   std::map<std::int64_t, std::vector<double>> gradient;
-  double largest_term = 0;           // of the gradients of weights, which cancel to nothing where a mean is of one row
+  double largest_term = 0;  // of the gradients of weights, which cancel to nothing where a mean is of one row
 
   /// Pools a bag into `out`, adds to the gradient of its rows, and gives the gradient of each of its weights.
-  std::vector<double> bag(const std::vector<std::int64_t>& ids, const std::vector<double>& weights, const double* out_gradient, double* out) {
+  std::vector<double> bag(const std::vector<std::int64_t>& ids, const std::vector<double>& weights, const double* out_gradient,
+                          double* out) {
     double divisor = 0;
     for (const double w : weights) divisor += w;
     if (config.pooling == PoolingType::sum) divisor = 1;
@@ -92,7 +93,8 @@ struct ReferenceTable {
             auto &m = state[0][row][d], &v = state[1][row][d];
             m = rule.beta1 * m + (1 - rule.beta1) * g[d];
             v = rule.beta2 * v + (1 - rule.beta2) * g[d] * g[d];
-            w[d] -= rule.learning_rate * (m / (1 - std::pow(rule.beta1, step))) / (std::sqrt(v / (1 - std::pow(rule.beta2, step))) + rule.eps);
+            w[d] -=
+                rule.learning_rate * (m / (1 - std::pow(rule.beta1, step))) / (std::sqrt(v / (1 - std::pow(rule.beta2, step))) + rule.eps);
           }
         }
       });
@@ -123,8 +125,13 @@ Shape draw_shape(std::uint64_t seed) {
     const auto names = t == 0 ? choices[2] : draw.one_of(choices);
     const double rate = draw.real(.01, .1);
     const std::vector<RuleChoice<EveryRule>> rules{Sgd{rate}, Adagrad{rate, 1e-3}, RowwiseAdagrad{rate, 1e-3}, Adam{rate, .9, .99, 1e-3}};
-    shape.configs.push_back({.name = concat("t", t), .num_embeddings = rows, .embedding_dim = dim, .feature_names = names,
-                             .pooling = draw.chance(.5) ? PoolingType::sum : PoolingType::mean, .data_type = dtype, .initial = Uniform{.5},
+    shape.configs.push_back({.name = concat("t", t),
+                             .num_embeddings = rows,
+                             .embedding_dim = dim,
+                             .feature_names = names,
+                             .pooling = draw.chance(.5) ? PoolingType::sum : PoolingType::mean,
+                             .data_type = dtype,
+                             .initial = Uniform{.5},
                              .optimizer = draw.one_of(rules)});
     for (const auto& name : names) {
       auto& least = rows_of_feature[name == "b"];
@@ -142,7 +149,7 @@ Shape draw_shape(std::uint64_t seed) {
                           .id_dtype = draw.chance(.5) ? at::kLong : at::kInt,
                           .weight_dtype = draw.chance(.5) ? at::kFloat : at::kDouble};
     auto ids = random_features(draw, features, rows_of_feature, batch, how);
-    if (shape.is_weighted && ids.values().numel() > 0 && draw.chance(.2))          // a bag whose weights are all zero
+    if (shape.is_weighted && ids.values().numel() > 0 && draw.chance(.2))  // a bag whose weights are all zero
       ids.weights().narrow(0, 0, std::max<std::int64_t>(1, ids.lengths().max().item<std::int64_t>())).zero_();
     if (shape.weights_need_gradient) ids.weights().set_requires_grad(true);
     shape.batches.push_back({ids, draw.tensor({batch, width}, at::kFloat).to(dtype)});
@@ -166,7 +173,8 @@ std::string compare(const Shape& shape, std::map<std::string, int>& seen) {
     const auto out_gradient = matrix_of(gradient);
     Matrix out(out_gradient.size(), std::vector<double>(static_cast<std::size_t>(gradient.size(1))));
     std::vector<double> weight_gradient(static_cast<std::size_t>(features.values().numel()));
-    const auto ids = features.values().to(at::kLong), weights = shape.is_weighted ? features.weights().detach().to(at::kDouble) : at::Tensor{};
+    const auto ids = features.values().to(at::kLong),
+               weights = shape.is_weighted ? features.weights().detach().to(at::kDouble) : at::Tensor{};
     std::size_t column = 0;
     for (auto& table : tables)
       for (const auto& name : table.config.feature_names) {
@@ -205,7 +213,8 @@ std::string compare(const Shape& shape, std::map<std::string, int>& seen) {
     for (const auto& table : tables)
       for (const auto& [id, g] : table.gradient)
         for (const double x : g) squares += x * x;
-    if (std::abs(trained.gradient_norms[step] - std::sqrt(squares)) > tolerance(dtype) * std::sqrt(squares)) wrong += concat("step ", step, " gradient norm; ");
+    if (std::abs(trained.gradient_norms[step] - std::sqrt(squares)) > tolerance(dtype) * std::sqrt(squares))
+      wrong += concat("step ", step, " gradient norm; ");
     for (std::size_t t = 0; t < tables.size(); ++t) {
       auto& table = tables[t];
       table.update(static_cast<double>(step) + 1);
@@ -250,8 +259,9 @@ TEST_SUITE("embedding/differential") {
     INFO(wrong);
     CHECK(failures == 0);
     CHECK(widths.size() == 257);
-    for (const auto* kind : {"empty bag", "duplicate", "sgd", "adagrad", "rowwise_adagrad", "adam", "no rows", "no ids", "int32", "float32", "float64", "local",
-                             "threads", "sum", "mean", "weighted sum", "weighted mean", "weights with gradient", "shared feature"}) {
+    for (const auto* kind :
+         {"empty bag", "duplicate", "sgd", "adagrad", "rowwise_adagrad", "adam", "no rows", "no ids", "int32", "float32", "float64",
+          "local", "threads", "sum", "mean", "weighted sum", "weighted mean", "weights with gradient", "shared feature"}) {
       CAPTURE(kind);
       CHECK(seen[kind] >= 20);
     }

@@ -31,7 +31,8 @@ at::Tensor rows_of(const std::vector<double>& values, std::int64_t dim = 4, at::
 }
 
 /// Tables t1, t2 and t3 of the acceptance cases, with a feature each.
-Collection three_tables(PoolingType pooling = PoolingType::sum, EmbeddingBagOptions options = {}, std::vector<std::string> features = {"f1", "f2", "f3"}) {
+Collection three_tables(PoolingType pooling = PoolingType::sum, EmbeddingBagOptions options = {},
+                        std::vector<std::string> features = {"f1", "f2", "f3"}) {
   Collection tables({{.name = "t1", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {features[0]}, .pooling = pooling},
                      {.name = "t2", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {features[1]}, .pooling = pooling},
                      {.name = "t3", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {features[2]}, .pooling = pooling}},
@@ -87,7 +88,8 @@ TEST_SUITE("embedding/embedding_bag_collection") {
   }
   TEST_CASE("A22 the order of the batch's features does not matter, and more of them do not either") {
     const auto features = features_of({"f3", "other", "f2", "f1"}, {{}, {}, {0}, {99}, {-1}, {}, {0}, {1}, {0, 1}, {0, 1}, {}, {0}});
-    CHECK(at::equal(look_up(three_tables(), features).values(), look_up(three_tables(), features_of({"f1", "f2", "f3"}, a22_bags)).values()));
+    CHECK(
+        at::equal(look_up(three_tables(), features).values(), look_up(three_tables(), features_of({"f1", "f2", "f3"}, a22_bags)).values()));
   }
   TEST_CASE("A23 a feature that tables share appears as feature@table") {
     const auto pooled = look_up(three_tables(PoolingType::sum, {}, {"shared_f1", "shared_f1", "f3"}),
@@ -104,7 +106,8 @@ TEST_SUITE("embedding/embedding_bag_collection") {
                       {.is_weighted = true});
     tables.assign("t1", rows_of({1, 2}));
     tables.assign("t2", rows_of({4, 8}));
-    const auto pooled = look_up(tables, features_of({"f1", "f2"}, {{0, 1}, {}, {0}, {0}, {1}, {0, 1}}, {{1, 2}, {}, {3}, {5}, {7}, {11, 13}}));
+    const auto pooled =
+        look_up(tables, features_of({"f1", "f2"}, {{0, 1}, {}, {0}, {0}, {1}, {0, 1}}, {{1, 2}, {}, {3}, {5}, {7}, {11, 13}}));
     CHECK(at::equal(pooled["f1"], rows_of({5, 0, 3})));
     CHECK(at::equal(pooled["f2"], rows_of({20, 56, 148})));
   }
@@ -122,7 +125,8 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK(at::equal(pooled["f3"], rows_of({0, 0, 16})));
   }
   TEST_CASE("a table without feature names has one feature of its own name; widths may differ") {
-    Collection tables({{.name = "a", .num_embeddings = 3, .embedding_dim = 1}, {.name = "b", .num_embeddings = 3, .embedding_dim = 5, .feature_names = {"x", "y"}}});
+    Collection tables({{.name = "a", .num_embeddings = 3, .embedding_dim = 1},
+                       {.name = "b", .num_embeddings = 3, .embedding_dim = 5, .feature_names = {"x", "y"}}});
     CHECK(tables.width() == 11);
     CHECK(tables.columns()->keys == std::vector<std::string>{"a", "x", "y"});
     CHECK(tables.columns()->length_per_key == std::vector<std::int64_t>{1, 5, 5});
@@ -132,10 +136,11 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK(look_up(tables, features_of({"a", "x", "y"}, {{0, 1}, {2}, {2, 2}, {1}, {}, {0}})).values().sizes() == at::IntArrayRef({2, 11}));
   }
   TEST_CASE("a declaration is described without memory, with rule and state") {
-    const Collection tables({{.name = "s", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Sgd{}},
-                             {.name = "r", .num_embeddings = 10, .embedding_dim = 6, .pooling = PoolingType::mean, .optimizer = RowwiseAdagrad{}},
-                             {.name = "a", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Adam{}},
-                             {.name = "f", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Adam{}, .frozen = true}});
+    const Collection tables(
+        {{.name = "s", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Sgd{}},
+         {.name = "r", .num_embeddings = 10, .embedding_dim = 6, .pooling = PoolingType::mean, .optimizer = RowwiseAdagrad{}},
+         {.name = "a", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Adam{}},
+         {.name = "f", .num_embeddings = 10, .embedding_dim = 6, .optimizer = Adam{}, .frozen = true}});
     const auto described = tables.describe("user");
     REQUIRE(described.size() == 4);
     CHECK(described[0].name == "user.embedding_bags.s");
@@ -157,16 +162,20 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK(config.optimizer.name() == "adagrad");
   }
   TEST_CASE("tables that cannot be are refused when they are declared") {
-    CHECK_THROWS_WITH_AS(Collection({{.num_embeddings = 2, .embedding_dim = 2}}), "EmbeddingBagCollection: table number 0 has no name", ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.num_embeddings = 2, .embedding_dim = 2}}), "EmbeddingBagCollection: table number 0 has no name",
+                         ConfigError);
     CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 0, .embedding_dim = 2}}),
                          "EmbeddingBagCollection: table 't' is [0, 2]; rows and columns must be positive", ConfigError);
     CHECK_THROWS_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = -1}}), ConfigError);
     CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kHalf}}),
                          "EmbeddingBagCollection: table 't' has dtype Half; use float32 or float64", ConfigError);
-    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2}, {.name = "u", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kDouble}}),
-                         "EmbeddingBagCollection: table 'u' has another dtype than table 't'; tables of one collection share theirs", ConfigError);
-    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2}, {.name = "t", .num_embeddings = 2, .embedding_dim = 2}}),
-                         "EmbeddingBagCollection: table name 't' is given twice", ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2},
+                                     {.name = "u", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kDouble}}),
+                         "EmbeddingBagCollection: table 'u' has another dtype than table 't'; tables of one collection share theirs",
+                         ConfigError);
+    CHECK_THROWS_WITH_AS(
+        Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2}, {.name = "t", .num_embeddings = 2, .embedding_dim = 2}}),
+        "EmbeddingBagCollection: table name 't' is given twice", ConfigError);
     CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .feature_names = {"f", "g", "f"}}}),
                          "EmbeddingBagCollection: table 't' is given feature 'f' twice", ConfigError);
   }
@@ -178,7 +187,18 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK_THROWS_AS(tables.assign("t1", at::ones({8})), ShapeError);
     auto placed = ShardingPolicy<Local>{}.apply(std::move(tables));
     CHECK(at::equal(placed.model().shards()[2].storage.weight(), rows_of({16, 32})));
-    CHECK_THROWS_WITH_AS(placed.model().assign("t1", rows_of({1, 2})), "EmbeddingBagCollection: assign to table 't1' after placement", ConfigError);
+    CHECK_THROWS_WITH_AS(placed.model().assign("t1", rows_of({1, 2})), "EmbeddingBagCollection: assign to table 't1' after placement",
+                         ConfigError);
+    CHECK_THROWS_WITH_AS(ShardingPolicy<Local>{}.apply(Collection(placed.model())), "EmbeddingBagCollection: table 't1' is placed already",
+                         ConfigError);
+  }
+  TEST_CASE("assigned values are the collection's own: later changes of the tensor do not show") {
+    auto values = at::ones({2, 4});
+    auto tables = three_tables();
+    tables.assign("t1", values);
+    values.zero_();
+    auto placed = ShardingPolicy<Local>{}.apply(std::move(tables));
+    CHECK(at::equal(placed.model().shards()[0].storage.weight(), rows_of({1, 1})));
   }
   TEST_CASE("initial values follow the law of each table and are the same whatever the plan") {
     const Collection tables({{.name = "u", .num_embeddings = 25, .embedding_dim = 3, .optimizer = RowwiseAdagrad{}},
@@ -196,7 +216,8 @@ TEST_SUITE("embedding/embedding_bag_collection") {
   }
   TEST_CASE("B1 an id outside its table names feature, table, position, id and row count; never another row") {
     const auto one = [](std::int64_t id) { return features_of({"f1", "f2", "f3"}, {{0, 1}, {}, {0}, {0}, {1}, {0, id}, {}, {}, {0}}); };
-    const std::vector<std::int64_t> bad{-1, 2, 3, smallest, smallest + 1, largest, std::int64_t{1} << 32, (std::int64_t{1} << 32) + 1, -(std::int64_t{1} << 32)};
+    const std::vector<std::int64_t> bad{
+        -1, 2, 3, smallest, smallest + 1, largest, std::int64_t{1} << 32, (std::int64_t{1} << 32) + 1, -(std::int64_t{1} << 32)};
     for (const auto id : bad)
       CHECK(message(three_tables(), one(id)) ==
             concat("feature 'f2' of table 'embedding_bags.t2': id ", id, " at position 1 of row 2; the table has 2 rows"));
@@ -206,7 +227,8 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK(message(three_tables(), features_of({"f1", "f2", "f3"}, {{}, {}, {0, 0, 0, -7}, {}, {1}, {0}, {}, {}, {0}})) ==
           "feature 'f1' of table 'embedding_bags.t1': id -7 at position 3 of row 2; the table has 2 rows");
     const auto narrow = KeyedJaggedTensor::from_lengths({"f1", "f2", "f3"}, at::full({1}, -2, at::kInt), at::tensor({0, 1, 0}, at::kLong));
-    CHECK(message(three_tables(), narrow) == "feature 'f2' of table 'embedding_bags.t2': id -2 at position 0 of row 0; the table has 2 rows");
+    CHECK(message(three_tables(), narrow) ==
+          "feature 'f2' of table 'embedding_bags.t2': id -2 at position 0 of row 0; the table has 2 rows");
   }
   TEST_CASE("B1 10,000 batches with one bad id somewhere are refused with that id, table and place") {
     const std::vector<std::int64_t> rows{1, 5, 1000};
@@ -231,7 +253,8 @@ TEST_SUITE("embedding/embedding_bag_collection") {
       } catch (const IndexError& error) {
         ++refused;
         const std::string text = error.what();
-        right += text.starts_with(concat("feature '", features.keys()[f], "' of table 'embedding_bags.", features.keys()[f], "': id ", bad, " at position ")) &&
+        right += text.starts_with(concat("feature '", features.keys()[f], "' of table 'embedding_bags.", features.keys()[f], "': id ", bad,
+                                         " at position ")) &&
                  text.ends_with(concat("; the table has ", rows[f], " rows"));
       }
     }
@@ -260,12 +283,13 @@ TEST_SUITE("embedding/embedding_bag_collection") {
       const auto trained = train_tables(tables, batches, ranks);
       CHECK(at::equal(trained.tables[2][0].weight, rows_of({1, 2})));
       CHECK(at::equal(trained.tables[3][1].weight, rows_of({4, 8})));
-      CHECK(trained.tables[3][2].weight.sub(rows_of({16, 31.98})).abs().max().item<double>() < 1e-5);   // 1 + .5 + .5, rate .01
+      CHECK(trained.tables[3][2].weight.sub(rows_of({16, 31.98})).abs().max().item<double>() < 1e-5);  // 1 + .5 + .5, rate .01
       CHECK(trained.gradient_norms[1] == 0);
     }
   }
   TEST_CASE("a frozen table is looked up and never updated, and keeps no state") {
-    Collection tables({{.name = "t", .num_embeddings = 4, .embedding_dim = 3, .optimizer = Adam{}, .frozen = true}, {.name = "u", .num_embeddings = 4, .embedding_dim = 3}});
+    Collection tables({{.name = "t", .num_embeddings = 4, .embedding_dim = 3, .optimizer = Adam{}, .frozen = true},
+                       {.name = "u", .num_embeddings = 4, .embedding_dim = 3}});
     const std::vector<PooledBatch> batches(3, PooledBatch{features_of({"t", "u"}, {{0, 1}, {2}, {3}, {3}}), at::ones({2, 6})});
     for (const int ranks : {0, 2}) {
       const auto trained = train_tables(tables, batches, ranks);

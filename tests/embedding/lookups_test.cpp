@@ -26,7 +26,17 @@ struct Model {
   Tower query;
   int notes = 0;
   Collection unlisted;
-  static constexpr auto members() { return rookery::members("user", &Model::user, "item", &Model::item, "query", &Model::query, "notes", &Model::notes); }
+  static constexpr auto members() {
+    return rookery::members("user", &Model::user, "item", &Model::item, "query", &Model::query, "notes", &Model::notes);
+  }
+};
+struct Fleet {
+  std::vector<Tower> towers;
+  static constexpr auto members() { return rookery::members("towers", &Fleet::towers); }
+};
+struct Maybe {
+  std::optional<Collection> tables;
+  static constexpr auto members() { return rookery::members("tables", &Maybe::tables); }
 };
 struct Dense {
   int weight = 0;
@@ -39,7 +49,7 @@ using Negatives = Key<&Model::item, "negatives">;
 using Query = Key<&Model::query, &Tower::tables>;
 
 template <class M, class... K> constexpr detail::KeyFaults faults = detail::CheckKeys<M, Lookups<K...>>::faults();
-constexpr bool right(detail::KeyFaults found) { return !found.repeated && !found.foreign && !found.forgotten; }
+constexpr bool right(detail::KeyFaults found) { return !found.repeated && !found.foreign && !found.forgotten && !found.unreachable; }
 
 static_assert(EmbeddingTables<Collection> && !EmbeddingTables<Tower> && !EmbeddingTables<int>);
 static_assert(right(faults<Model, User, Item, Query>), "in the order of members");
@@ -51,20 +61,21 @@ static_assert(faults<Model, User, Negatives, Negatives, Query>.repeated && !faul
 static_assert(faults<Model, User, Query>.forgotten && !faults<Model, User, Query>.foreign);
 static_assert(faults<Model, User, Item>.forgotten, "a nested collection counts");
 static_assert(faults<Model>.forgotten);
-static_assert(faults<Model, User, Item, Query, Key<&Model::unlisted>>.foreign && !faults<Model, User, Item, Query, Key<&Model::unlisted>>.forgotten);
+static_assert(faults<Model, User, Item, Query, Key<&Model::unlisted>>.foreign &&
+              !faults<Model, User, Item, Query, Key<&Model::unlisted>>.forgotten);
 static_assert(faults<Model, User, Item, Query, Key<&Model::notes>>.foreign, "a member that is no collection");
 static_assert(faults<Model, User, Item, Query, Key<&Model::query>>.foreign, "a path that stops too early");
 static_assert(faults<Dense, Key<&Dense::weight>>.foreign);
+static_assert(faults<Fleet>.unreachable && faults<Maybe>.unreachable, "no key leads into a vector or an optional");
 
-KeyedTensor one_column(double value) {
-  return {std::make_shared<KeyedColumns>(KeyedColumns{{"f"}, {1}}), at::ones({1, 1}).mul(value)};
-}
+KeyedTensor one_column(double value) { return {std::make_shared<KeyedColumns>(KeyedColumns{{"f"}, {1}}), at::ones({1, 1}).mul(value)}; }
 
 }  // namespace
 
 TEST_SUITE("embedding/lookups") {
   TEST_CASE("lookups keep their features in the order they are given") {
-    const auto all = lookups(lookup<&Model::item>(features_of({"i"}, {{1}, {2}})), lookup<&Model::item, "negatives">(features_of({"n"}, {{3}, {4, 5}})));
+    const auto all =
+        lookups(lookup<&Model::item>(features_of({"i"}, {{1}, {2}})), lookup<&Model::item, "negatives">(features_of({"n"}, {{3}, {4, 5}})));
     static_assert(std::is_same_v<std::remove_const_t<decltype(all)>, Lookups<Item, Negatives>>);
     REQUIRE(all.features.size() == 2);
     CHECK(all.features[0].keys() == std::vector<std::string>{"i"});

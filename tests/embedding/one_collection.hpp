@@ -33,7 +33,7 @@ using Config = Collection::Config;
 
 struct PooledBatch {
   KeyedJaggedTensor features;
-  at::Tensor gradient;                                       // [B, width], of the loss by the pooled values
+  at::Tensor gradient;  // [B, width], of the loss by the pooled values
   std::int64_t size() const { return features.stride(); }
   static constexpr auto members() { return rookery::members("features", &PooledBatch::features, "gradient", &PooledBatch::gradient); }
 };
@@ -47,13 +47,15 @@ struct OneCollection {
 
 struct SumOfOutputs {
   static constexpr bool divides = false;
-  at::Tensor operator()(const KeyedTensor& pooled, const PooledBatch& batch) const { return pooled.values().mul(batch.gradient).sum(); }   // []
+  at::Tensor operator()(const KeyedTensor& pooled, const PooledBatch& batch) const {
+    return pooled.values().mul(batch.gradient).sum();
+  }  // []
 };
 
 /// A table with its state, whole.
 struct WholeTable {
-  at::Tensor weight;                                         // [E, D]
-  std::vector<at::Tensor> state;                             // per slot, [E] or [E, D]
+  at::Tensor weight;              // [E, D]
+  std::vector<at::Tensor> state;  // per slot, [E] or [E, D]
 };
 
 /// Copies this rank's shards to their places in `tables`.
@@ -81,17 +83,18 @@ inline std::vector<WholeTable> empty_tables(const Collection& tables) {
     if (config.frozen) continue;
     config.optimizer.visit([&](const auto& rule) {
       for (const auto& slot : rule.state)
-        whole.back().state.push_back(slot.shape == StateShape::row ? at::zeros({config.num_embeddings}, config.data_type)
-                                                                   : at::zeros({config.num_embeddings, config.embedding_dim}, config.data_type));
+        whole.back().state.push_back(slot.shape == StateShape::row
+                                         ? at::zeros({config.num_embeddings}, config.data_type)
+                                         : at::zeros({config.num_embeddings, config.embedding_dim}, config.data_type));
     });
   }
   return whole;
 }
 
 struct TrainedTables {
-  std::vector<at::Tensor> pooled;                            // per step, [B, width]
-  std::vector<double> gradient_norms;                        // per step
-  std::vector<std::vector<WholeTable>> tables;               // before the first step and after each
+  std::vector<at::Tensor> pooled;               // per step, [B, width]
+  std::vector<double> gradient_norms;           // per step
+  std::vector<std::vector<WholeTable>> tables;  // before the first step and after each
 };
 
 /// One step a batch on `ranks` threads, rank r taking rows B r / W up to B (r + 1) / W; on Local with `ranks` 0.
@@ -108,8 +111,10 @@ inline TrainedTables train_tables(const Collection& declared, const std::vector<
   result.gradient_norms.resize(batches.size());
   const auto body = [&]<class Topology>(Topology& topology) {
     Constraints constraints;
-    for (std::size_t t = 1; t < declared.configs().size(); t += 2) constraints[declared.configs()[t].name] = {.kinds = {ShardingKind::row_wise}};
-    auto model = maybe_shard_model(ModelAndLoss<OneCollection, SumOfOutputs, PooledBatch>{{declared}, {}}, topology, {.constraints = constraints, .seed = 5});
+    for (std::size_t t = 1; t < declared.configs().size(); t += 2)
+      constraints[declared.configs()[t].name] = {.kinds = {ShardingKind::row_wise}};
+    auto model = maybe_shard_model(ModelAndLoss<OneCollection, SumOfOutputs, PooledBatch>{{declared}, {}}, topology,
+                                   {.constraints = constraints, .seed = 5});
     Optimizer step(model, Sgd{});
     read_shards(model, result.tables[0]);
     for (std::size_t i = 0; i < batches.size(); ++i) {

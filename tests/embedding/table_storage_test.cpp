@@ -16,9 +16,12 @@
 namespace rookery {
 namespace {
 
-constexpr StateSlot row_slot{"row_sum", StateShape::row}, other_row_slot{"counter", StateShape::row}, element_slot{"exp_avg", StateShape::element};
+constexpr StateSlot row_slot{"row_sum", StateShape::row}, other_row_slot{"counter", StateShape::row},
+    element_slot{"exp_avg", StateShape::element};
 
-TableStorage storage(std::int64_t rows, std::int64_t dim, at::ScalarType dtype, const std::vector<StateSlot>& slots) { return {rows, dim, dtype, slots}; }
+TableStorage storage(std::int64_t rows, std::int64_t dim, at::ScalarType dtype, const std::vector<StateSlot>& slots) {
+  return {rows, dim, dtype, slots};
+}
 
 std::int64_t lines(std::int64_t bytes) { return (bytes + 63) / 64; }
 
@@ -119,7 +122,7 @@ TEST_SUITE("embedding/table_storage") {
     const auto table = storage(std::int64_t{1} << 24, 16, at::kFloat, {});
     CHECK(table.bytes() == std::int64_t{1} << 30);
     table.weight()[1 << 23].fill_(1);
-    CHECK(resident_pages() - before < 16'384);   // 64 MiB of 1 GiB
+    CHECK(resident_pages() - before < 16'384);  // 64 MiB of 1 GiB
   }
   TEST_CASE("memory that is not to be had is an error with its bytes") {
     CHECK_THROWS_WITH_AS(storage(std::int64_t{1} << 45, 4, at::kFloat, {}), "TableStorage: cannot allocate 562949953421312 bytes", Error);

@@ -69,7 +69,7 @@ TEST_SUITE("modules/linear") {
     CHECK_THROWS_AS(layer(at::zeros({})), ShapeError);
     CHECK_THROWS_WITH_AS(Linear(0, 4), "Linear: 0 to 4 features; both must be positive", ConfigError);
     CHECK_THROWS_WITH_AS(Linear(3, -1), "Linear: 3 to -1 features; both must be positive", ConfigError);
-    CHECK_THROWS_AS(Linear(3, 4)(at::zeros({2, 3})), ConfigError);   // not placed
+    CHECK_THROWS_AS(Linear(3, 4)(at::zeros({2, 3})), ConfigError);  // not placed
   }
 }
 
@@ -78,10 +78,13 @@ TEST_SUITE("modules/mlp") {
     cases::Draw draw(2);
     for (const auto final_activation : {FinalActivation::none, FinalActivation::relu}) {
       Mlp mlp(3, {5, 4, 2}, final_activation, at::kDouble);
-      CHECK(names(mlp) == std::vector<std::string>{"layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias", "layers.2.weight", "layers.2.bias"});
+      CHECK(names(mlp) == std::vector<std::string>{"layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias",
+                                                   "layers.2.weight", "layers.2.bias"});
       place(mlp);
       const auto x = draw.tensor({20, 3});
-      const auto layer = [&](std::size_t i, const at::Tensor& input) { return at::linear(input, mlp.layers[i].weight.tensor(), mlp.layers[i].bias.tensor()); };
+      const auto layer = [&](std::size_t i, const at::Tensor& input) {
+        return at::linear(input, mlp.layers[i].weight.tensor(), mlp.layers[i].bias.tensor());
+      };
       auto expected = layer(2, at::relu(layer(1, at::relu(layer(0, x)))));
       CHECK(expected.min().item<double>() < 0);
       if (final_activation == FinalActivation::relu) expected = at::relu(expected);

@@ -16,7 +16,11 @@ namespace {
 using Rows = std::vector<std::int64_t>;
 
 TableDescription table(const std::string& name, std::int64_t rows, std::int64_t dim = 4, const std::string& collection = "") {
-  return {.name = concat(collection, collection.empty() ? "" : ".", "embedding_bags.", name), .table = name, .num_embeddings = rows, .embedding_dim = dim, .rule = "sgd"};
+  return {.name = concat(collection, collection.empty() ? "" : ".", "embedding_bags.", name),
+          .table = name,
+          .num_embeddings = rows,
+          .embedding_dim = dim,
+          .rule = "sgd"};
 }
 
 /// Rows on each rank of a row_wise split.
@@ -79,9 +83,10 @@ TEST_SUITE("planner/plan") {
     refuse(with_shards({{{0, 10, 0, 3}, 0}, {{2, 3, 2, 4}, 1}}), concat("Plan: table '", full, "' has shards 0 and 1 that overlap"));
     refuse(with_shards({{{0, 5, 0, 4}, 0}, {{6, 10, 0, 4}, 1}}), concat("Plan: table '", full, "' has 40 weights and its shards cover 36"));
     refuse(with_shards({}), concat("Plan: table '", full, "' has 40 weights and its shards cover 0"));
-    for (const ShardBox& box : std::vector<ShardBox>{{0, 11, 0, 4}, {-1, 10, 0, 4}, {0, 10, 0, 5}, {0, 10, -1, 4}, {4, 4, 0, 4}, {7, 3, 0, 4}, {0, 10, 4, 4}})
-      refuse(with_shards({{box, 0}}), concat("Plan: table '", full, "' of [10, 4] has a shard of rows ", box.row_begin, " to ", box.row_end, " and columns ",
-                                             box.column_begin, " to ", box.column_end));
+    for (const ShardBox& box :
+         std::vector<ShardBox>{{0, 11, 0, 4}, {-1, 10, 0, 4}, {0, 10, 0, 5}, {0, 10, -1, 4}, {4, 4, 0, 4}, {7, 3, 0, 4}, {0, 10, 4, 4}})
+      refuse(with_shards({{box, 0}}), concat("Plan: table '", full, "' of [10, 4] has a shard of rows ", box.row_begin, " to ", box.row_end,
+                                             " and columns ", box.column_begin, " to ", box.column_end));
     refuse(with_shards(table_wise_shards(10, 4, 2)), concat("Plan: table '", full, "' has a shard on rank 2 of 2"));
     refuse(with_shards(table_wise_shards(10, 4, -1)), concat("Plan: table '", full, "' has a shard on rank -1 of 2"));
   }
@@ -98,7 +103,8 @@ TEST_SUITE("planner/plan") {
     refuse(plan, "Plan: table 'user.embedding_bags.user_id' has no shards");
     const std::vector<TableDescription> same_name{table("id", 4, 1, "user"), table("id", 4, 1, "item")};
     refuse({.tables = {{"id", table_wise_shards(4, 1, 0)}}}, "Plan: 'id' names 2 tables; give the full name", same_name);
-    validate({.tables = {{"user.embedding_bags.id", table_wise_shards(4, 1, 0)}, {"item.embedding_bags.id", table_wise_shards(4, 1, 1)}}}, same_name, 2);
+    validate({.tables = {{"user.embedding_bags.id", table_wise_shards(4, 1, 0)}, {"item.embedding_bags.id", table_wise_shards(4, 1, 1)}}},
+             same_name, 2);
   }
   TEST_CASE("a random grid is right, and wrong as soon as one shard is moved, left out or given twice") {
     for (std::uint64_t seed = 0; seed < 300; ++seed) {
@@ -148,10 +154,10 @@ TEST_SUITE("planner/place") {
   TEST_CASE("tables go whole by falling bytes to the rank that holds least; ties to the first") {
     const std::vector<TableDescription> tables{table("a", 10), table("b", 40), table("c", 30), table("d", 20), table("e", 10)};
     const auto plan = place(tables, 2);
-    CHECK(ranks_of(plan, tables[1]) == std::vector<int>{0});   // 40
-    CHECK(ranks_of(plan, tables[2]) == std::vector<int>{1});   // 30
-    CHECK(ranks_of(plan, tables[3]) == std::vector<int>{1});   // 20 -> 40 : 50
-    CHECK(ranks_of(plan, tables[0]) == std::vector<int>{0});   // 10 -> 50 : 50, then the tie
+    CHECK(ranks_of(plan, tables[1]) == std::vector<int>{0});  // 40
+    CHECK(ranks_of(plan, tables[2]) == std::vector<int>{1});  // 30
+    CHECK(ranks_of(plan, tables[3]) == std::vector<int>{1});  // 20 -> 40 : 50
+    CHECK(ranks_of(plan, tables[0]) == std::vector<int>{0});  // 10 -> 50 : 50, then the tie
     CHECK(ranks_of(plan, tables[4]) == std::vector<int>{0});
     validate(plan, tables, 2);
   }
@@ -174,7 +180,8 @@ TEST_SUITE("planner/place") {
     const std::vector<TableDescription> tables{table("id", 4, 1, "user"), table("id", 4, 1, "item")};
     CHECK_THROWS_WITH_AS(place(tables, 2, {{"ids", {}}}), "constraints: 'ids' names 0 tables of the model; it must name one", PlanError);
     CHECK_THROWS_WITH_AS(place(tables, 2, {{"id", {}}}), "constraints: 'id' names 2 tables of the model; it must name one", PlanError);
-    CHECK_THROWS_WITH_AS(place(tables, 2, {{"user.embedding_bags.id", {.ranks = {2}}}}), "constraints: 'user.embedding_bags.id' asks for rank 2 of 2", PlanError);
+    CHECK_THROWS_WITH_AS(place(tables, 2, {{"user.embedding_bags.id", {.ranks = {2}}}}),
+                         "constraints: 'user.embedding_bags.id' asks for rank 2 of 2", PlanError);
     CHECK_THROWS_AS(place(tables, 2, {{"user.embedding_bags.id", {.ranks = {-1}}}}), PlanError);
   }
   TEST_CASE("no tables are an empty plan, and more ranks than rows leave some ranks empty") {
@@ -210,7 +217,9 @@ TEST_SUITE("planner/place") {
     const auto plan = place(tables, 8, {{"large", {.kinds = {ShardingKind::row_wise}}}});
     validate(plan, tables, 8);
     CHECK(plan.of(tables[0]).size() == 8);
-    CHECK(plan.report().ends_with("bytes by rank [167936000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000]"));
+    CHECK(
+        plan.report().ends_with("bytes by rank [167936000000000, 4096000000000, 4096000000000, 4096000000000, 4096000000000, "
+                                "4096000000000, 4096000000000, 4096000000000]"));
   }
 }
 

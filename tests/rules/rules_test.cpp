@@ -38,8 +38,9 @@ const std::vector<int> topologies{0, 1, 2};
 
 /// A27: two tables of equal columns, the loss the sum of outputs. Gives the tables after each step.
 std::vector<std::vector<WholeTable>> two_steps_of_sums(const Choice& rule, int ranks, at::ScalarType dtype) {
-  Collection tables({{.name = "t0", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {"feature_0"}, .data_type = dtype, .optimizer = rule},
-                     {.name = "t1", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {"feature_1"}, .data_type = dtype, .optimizer = rule}});
+  Collection tables(
+      {{.name = "t0", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {"feature_0"}, .data_type = dtype, .optimizer = rule},
+       {.name = "t1", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {"feature_1"}, .data_type = dtype, .optimizer = rule}});
   tables.assign("t0", rows_of({1, 2}));
   tables.assign("t1", rows_of({4, 8}));
   const PooledBatch batch{features_of({"feature_0", "feature_1"}, {{}, {0}, {0, 1}, {1}, {0, 1}, {}}), at::ones({3, 8}, dtype)};
@@ -48,8 +49,8 @@ std::vector<std::vector<WholeTable>> two_steps_of_sums(const Choice& rule, int r
 
 /// A30 to A32: the second row of three is hit twice, with gradients that add up to [.4, -.2, .1, .8]. Row 0 is hit once, row 2 not at all.
 struct HitTwice {
-  at::Tensor first, second;                                  // [4], the row after each step
-  std::vector<at::Tensor> state;                             // of the row, after the second
+  at::Tensor first, second;       // [4], the row after each step
+  std::vector<at::Tensor> state;  // of the row, after the second
   bool third_row_untouched = false;
 };
 HitTwice hit_twice(const Choice& rule, int ranks, at::ScalarType dtype) {
@@ -130,7 +131,7 @@ TEST_SUITE("rules/rules") {
       for (const int ranks : topologies)
         for (const auto dtype : {at::kDouble, at::kFloat}) {
           const auto tables = two_steps_of_sums(rule, ranks, dtype);
-          const double within = dtype == at::kDouble ? 1e-8 : 1e-5;                          // eps is not in the expected numbers
+          const double within = dtype == at::kDouble ? 1e-8 : 1e-5;  // eps is not in the expected numbers
           CHECK(difference(tables[1][0].weight, rows_of({.9, 1.9})) <= within);
           CHECK(difference(tables[2][0].weight, rows_of({1 - second, 2 - second})) <= within);
           CHECK(difference(tables[1][1].weight, rows_of({3.9, 7.9})) <= within);
@@ -139,12 +140,14 @@ TEST_SUITE("rules/rules") {
   }
   TEST_CASE("A30 SGD, a row hit twice") { check_both_steps(Sgd{.learning_rate = .5}, {.8, 2.1, 2.95, 3.6}, {.6, 2.2, 2.9, 3.2}); }
   TEST_CASE("A30 Adagrad, a row hit twice") {
-    check_both_steps(Adagrad{.learning_rate = .5, .eps = 1e-4}, {.5001250, 2.4997501, 2.5004995, 3.5000625}, {.1466341, 2.8531786, 2.1471959, 3.1465403});
+    check_both_steps(Adagrad{.learning_rate = .5, .eps = 1e-4}, {.5001250, 2.4997501, 2.5004995, 3.5000625},
+                     {.1466341, 2.8531786, 2.1471959, 3.1465403});
   }
   TEST_CASE("A31 rowwise Adagrad, a row hit twice") {
     const RowwiseAdagrad rule{.learning_rate = .5, .eps = 1e-4};
     check_both_steps(rule, {.5662332, 2.2168834, 2.8915583, 3.1324664}, {.2594942, 2.3702529, 2.8148736, 2.5189885});
-    for (const int ranks : topologies) CHECK(hit_twice(rule, ranks, at::kDouble).state[0].item<double>() == doctest::Approx(.425).epsilon(1e-9));
+    for (const int ranks : topologies)
+      CHECK(hit_twice(rule, ranks, at::kDouble).state[0].item<double>() == doctest::Approx(.425).epsilon(1e-9));
   }
   TEST_CASE("A32 Adam, a row hit twice") {
     // The published numbers carry a weight decay of .01, which takes rate * .01 * weight off at each step; the step itself is Adam's.
@@ -164,13 +167,19 @@ TEST_SUITE("rules/rules") {
       }
   }
   TEST_CASE("A37 rows without ids stay as they are to the last bit, state included") {
-    const std::vector<Choice> rules{Sgd{.learning_rate = .1}, Adagrad{.learning_rate = .1}, RowwiseAdagrad{.learning_rate = .1}, Adam{.learning_rate = .1}};
+    const std::vector<Choice> rules{Sgd{.learning_rate = .1}, Adagrad{.learning_rate = .1}, RowwiseAdagrad{.learning_rate = .1},
+                                    Adam{.learning_rate = .1}};
     for (const auto dtype : {at::kFloat, at::kDouble})
       for (const int ranks : {0, 2, 3}) {
         std::vector<Config> configs;
         for (std::size_t r = 0; r < rules.size(); ++r)
           for (const auto* kind : {"whole", "split"})
-            configs.push_back({.name = concat(kind, r), .num_embeddings = 30, .embedding_dim = 5, .feature_names = {"ids"}, .data_type = dtype, .optimizer = rules[r]});
+            configs.push_back({.name = concat(kind, r),
+                               .num_embeddings = 30,
+                               .embedding_dim = 5,
+                               .feature_names = {"ids"},
+                               .data_type = dtype,
+                               .optimizer = rules[r]});
         const Collection tables(configs);
         std::vector<PooledBatch> batches;
         Draw draw(3);
@@ -191,7 +200,8 @@ TEST_SUITE("rules/rules") {
               const bool hit = touched[static_cast<std::size_t>(row)];
               (hit ? touched_rows : untouched_rows)++;
               wrong += same == hit;
-              for (std::size_t slot = 0; slot < before.state.size(); ++slot) wrong += at::equal(before.state[slot][row], after.state[slot][row]) == hit;
+              for (std::size_t slot = 0; slot < before.state.size(); ++slot)
+                wrong += at::equal(before.state[slot][row], after.state[slot][row]) == hit;
             }
         }
         CHECK(wrong == 0);
@@ -200,7 +210,8 @@ TEST_SUITE("rules/rules") {
       }
   }
   TEST_CASE("a row whose gradients cancel is still a row with ids: Adam's moments move it on, SGD leaves it") {
-    Collection tables({{.name = "t", .num_embeddings = 1, .embedding_dim = 2, .data_type = at::kDouble, .optimizer = Adam{.learning_rate = .1}}});
+    Collection tables(
+        {{.name = "t", .num_embeddings = 1, .embedding_dim = 2, .data_type = at::kDouble, .optimizer = Adam{.learning_rate = .1}}});
     tables.assign("t", at::ones({1, 2}, at::kDouble));
     const auto gradient = at::tensor({1., 1., -1., -1.}, at::kDouble).view({2, 2});
     const PooledBatch push{features_of({"t"}, {{0}}), at::ones({1, 2}, at::kDouble)}, cancel{features_of({"t"}, {{0}, {0}}), gradient};
@@ -217,7 +228,8 @@ TEST_SUITE("rules/rules") {
     std::array<double, 2> sums{};
     double* const left_state[] = {&left};
     double* const right_state[] = {&right};
-    const Row<double> left_half{weight.data(), gradient.data(), left_state, 2, 4}, right_half{weight.data() + 2, gradient.data() + 2, right_state, 2, 4};
+    const Row<double> left_half{weight.data(), gradient.data(), left_state, 2, 4},
+        right_half{weight.data() + 2, gradient.data() + 2, right_state, 2, 4};
     rule.sum_row(left_half, {}, &sums[0]);
     rule.sum_row(right_half, {}, &sums[1]);
     CHECK(sums[0] == doctest::Approx(.2));

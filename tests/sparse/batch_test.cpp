@@ -27,14 +27,17 @@ struct Batch {
   std::vector<Side> sides;
   int note = 3;
   static constexpr auto members() {
-    return rookery::members("dense", &Batch::dense, "labels", &Batch::labels, "ids", &Batch::ids, "sides", &Batch::sides, "note", &Batch::note);
+    return rookery::members("dense", &Batch::dense, "labels", &Batch::labels, "ids", &Batch::ids, "sides", &Batch::sides, "note",
+                            &Batch::note);
   }
 };
 
 Batch make() {
-  return {at::arange(12, at::kDouble).view({4, 3}), at::arange(4),
+  return {at::arange(12, at::kDouble).view({4, 3}),
+          at::arange(4),
           KeyedJaggedTensor::from_lengths({"a"}, at::arange(6), at::tensor({2, 0, 3, 1}, at::kLong), at::arange(6, at::kFloat)),
-          {{at::arange(10, 14), {}}}, 5};
+          {{at::arange(10, 14), {}}},
+          5};
 }
 
 }  // namespace

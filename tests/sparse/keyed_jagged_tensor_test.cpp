@@ -97,8 +97,8 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK_THROWS_WITH_AS(batch["index_2"], "KeyedJaggedTensor: no key 'index_2'; keys are [index_0, index_1]", IndexError);
   }
   TEST_CASE("lengths and offsets describe the same batch, int32 or int64") {
-    const auto by_lengths =
-        KeyedJaggedTensor::from_lengths({"index_0", "index_1"}, integers(one_to(8)), integers({2, 0, 1, 1, 1, 3}).to(at::kInt), numbers(k1_weights));
+    const auto by_lengths = KeyedJaggedTensor::from_lengths({"index_0", "index_1"}, integers(one_to(8)),
+                                                            integers({2, 0, 1, 1, 1, 3}).to(at::kInt), numbers(k1_weights));
     check_same(by_lengths, k1());
     check_same(KeyedJaggedTensor::from_offsets({"index_0", "index_1"}, integers(one_to(8)), integers({0, 2, 2, 3, 4, 5, 8}).to(at::kInt),
                                                numbers(k1_weights)),
@@ -111,7 +111,8 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     const auto parts = batch.split(Integers{1, 1});
     REQUIRE(parts.size() == 2);
     check_same(parts[0], KeyedJaggedTensor::from_lengths({"index_0"}, integers({1, 2, 3}), integers({2, 0, 1}), numbers({1, .5, 1.5})));
-    check_same(parts[1], KeyedJaggedTensor::from_lengths({"index_1"}, integers({4, 5, 6, 7, 8}), integers({1, 1, 3}), numbers({1, .5, 1, 1, 1.5})));
+    check_same(parts[1],
+               KeyedJaggedTensor::from_lengths({"index_1"}, integers({4, 5, 6, 7, 8}), integers({1, 1, 3}), numbers({1, .5, 1, 1, 1.5})));
     const auto none_and_all = batch.split(Integers{0, 2});
     REQUIRE(none_and_all.size() == 2);
     CHECK(none_and_all[0].keys().empty());
@@ -123,8 +124,8 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK_THROWS_AS(batch.split(Integers{3, -1}), ShapeError);
   }
   TEST_CASE("A5 permute") {
-    const auto batch = KeyedJaggedTensor::from_lengths({"index_0", "index_1", "index_2"}, integers(one_to(8)), integers({0, 2, 0, 1, 1, 1, 0, 3, 0}),
-                                                       numbers(k1_weights));
+    const auto batch = KeyedJaggedTensor::from_lengths({"index_0", "index_1", "index_2"}, integers(one_to(8)),
+                                                       integers({0, 2, 0, 1, 1, 1, 0, 3, 0}), numbers(k1_weights));
     const auto permuted = batch.permute(Integers{1, 0, 2});
     CHECK(permuted.keys() == Keys{"index_1", "index_0", "index_2"});
     CHECK(integers_of(permuted.values()) == Integers{3, 4, 5, 1, 2, 6, 7, 8});
@@ -134,8 +135,8 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     check_same(permuted.permute(Integers{1, 0, 2}), batch);
   }
   TEST_CASE("A6 permute with repeats") {
-    const auto batch = KeyedJaggedTensor::from_lengths({"index_0", "index_1", "index_2"}, integers(one_to(8)), integers({0, 2, 0, 1, 1, 1, 0, 3, 0}),
-                                                       numbers(k1_weights));
+    const auto batch = KeyedJaggedTensor::from_lengths({"index_0", "index_1", "index_2"}, integers(one_to(8)),
+                                                       integers({0, 2, 0, 1, 1, 1, 0, 3, 0}), numbers(k1_weights));
     const auto permuted = batch.permute(Integers{1, 0, 2, 1, 1});
     CHECK(permuted.offset_per_key() == Integers{0, 3, 5, 8, 11, 14});
     CHECK(integers_of(permuted.values()) == Integers{3, 4, 5, 1, 2, 6, 7, 8, 3, 4, 5, 3, 4, 5});
@@ -147,13 +148,15 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
   TEST_CASE("A8 concat") {
     const Integers lengths{0, 2, 0, 1, 1, 1, 0, 3, 0, 0, 1, 0};
     const auto whole = KeyedJaggedTensor::from_lengths({"index_0", "index_1", "index_2"}, integers(one_to(9)), integers(lengths));
-    const std::vector parts{KeyedJaggedTensor::from_lengths({"index_0"}, integers({1, 2, 3}), integers({0, 2, 0, 1})),
-                            KeyedJaggedTensor::from_lengths({"index_1", "index_2"}, integers({4, 5, 6, 7, 8, 9}), integers({1, 1, 0, 3, 0, 0, 1, 0}))};
+    const std::vector parts{
+        KeyedJaggedTensor::from_lengths({"index_0"}, integers({1, 2, 3}), integers({0, 2, 0, 1})),
+        KeyedJaggedTensor::from_lengths({"index_1", "index_2"}, integers({4, 5, 6, 7, 8, 9}), integers({1, 1, 0, 3, 0, 0, 1, 0}))};
     const auto joined = KeyedJaggedTensor::concat(parts);
     check_same(joined, whole);
     CHECK(joined.length_per_key() == Integers{3, 5, 1});
     CHECK(KeyedJaggedTensor::concat({}).keys().empty());
-    CHECK_THROWS_WITH_AS(KeyedJaggedTensor::concat(std::vector{parts[0], k1()}), "KeyedJaggedTensor: concat of batches of 4 and 3 rows", ShapeError);
+    CHECK_THROWS_WITH_AS(KeyedJaggedTensor::concat(std::vector{parts[0], k1()}), "KeyedJaggedTensor: concat of batches of 4 and 3 rows",
+                         ShapeError);
     CHECK_THROWS_AS(KeyedJaggedTensor::concat(std::vector{parts[0], parts[0]}), ShapeError);
     const auto weighted = KeyedJaggedTensor::from_lengths({"w"}, integers({1}), integers({1, 0, 0, 0}), numbers({1}));
     CHECK_THROWS_WITH_AS(KeyedJaggedTensor::concat(std::vector{parts[0], weighted}),
@@ -208,9 +211,11 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
       CHECK_THROWS_AS(from_offsets(offsets), ShapeError);
     CHECK_THROWS_AS(from_offsets({0, 2, 3, 3, 5}, 6), ShapeError);
     for (const auto& lengths : std::vector<Integers>{{}, {3, 3, 2, 1}}) CHECK_THROWS_AS(from_lengths(lengths), ShapeError);
-    for (const auto& keys : std::vector<Keys>{{"f1", "f1"}, {}, {"f1", "f2", "f3"}}) CHECK_THROWS_AS(from_lengths({1, 2, 0, 2}, 5, keys), ShapeError);
+    for (const auto& keys : std::vector<Keys>{{"f1", "f1"}, {}, {"f1", "f2", "f3"}})
+      CHECK_THROWS_AS(from_lengths({1, 2, 0, 2}, 5, keys), ShapeError);
     for (const std::int64_t count : {4, 6})
-      CHECK_THROWS_AS(KeyedJaggedTensor::from_lengths({"f1", "f2"}, integers(one_to(5)), integers({1, 2, 0, 2}), at::zeros({count})), ShapeError);
+      CHECK_THROWS_AS(KeyedJaggedTensor::from_lengths({"f1", "f2"}, integers(one_to(5)), integers({1, 2, 0, 2}), at::zeros({count})),
+                      ShapeError);
   }
   TEST_CASE("B2 every broken offset is refused with its numbers, before any lookup") {
     CHECK_THROWS_WITH_AS(from_offsets({1, 1, 3, 3, 5}), "KeyedJaggedTensor: offsets starts at 1; it must start at 0", ShapeError);
@@ -220,8 +225,8 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK_THROWS_WITH_AS(from_offsets({0, 3, 1, 3, 5}), "KeyedJaggedTensor: offsets decreases from 3 to 1 at entry 2", ShapeError);
     CHECK_THROWS_WITH_AS(from_offsets({0, -2, 1, 3, 5}), "KeyedJaggedTensor: offsets decreases from 0 to -2 at entry 1", ShapeError);
     CHECK_THROWS_WITH_AS(from_offsets({0, 1, 3, 7, 5}), "KeyedJaggedTensor: offsets decreases from 7 to 5 at entry 4", ShapeError);
-    CHECK_THROWS_WITH_AS(from_offsets({0, 1, largest, 3, 5}), concat("KeyedJaggedTensor: offsets decreases from ", largest, " to 3 at entry 3").c_str(),
-                         ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, 1, largest, 3, 5}),
+                         concat("KeyedJaggedTensor: offsets decreases from ", largest, " to 3 at entry 3").c_str(), ShapeError);
     CHECK_THROWS_AS(from_offsets({0, 1, -largest - 1, 3, 5}), ShapeError);
     CHECK_THROWS_WITH_AS(from_offsets({0, 1, 3, 5}), "KeyedJaggedTensor: lengths has 3 entries; keys (2) * batch (1) = 2", ShapeError);
     CHECK_THROWS_WITH_AS(from_offsets({}), "KeyedJaggedTensor: offsets is empty; it must have keys * batch + 1 entries", ShapeError);
@@ -269,10 +274,13 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK_THROWS_WITH_AS(make(numbers({1, 2}), lengths), "KeyedJaggedTensor: values has dtype Double; ids are int64 or int32", ShapeError);
     CHECK_THROWS_AS(make(integers({1, 2}).view({2, 1}), lengths), ShapeError);
     CHECK_THROWS_AS(make(at::Tensor(), lengths), ShapeError);
-    CHECK_THROWS_WITH_AS(make(integers({1, 2}), numbers({1, 1})), "KeyedJaggedTensor: lengths has dtype Double; it must be int64 or int32", ShapeError);
-    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths.view({1, 2})), "KeyedJaggedTensor: lengths must be a tensor of one dimension", ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), numbers({1, 1})), "KeyedJaggedTensor: lengths has dtype Double; it must be int64 or int32",
+                         ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths.view({1, 2})), "KeyedJaggedTensor: lengths must be a tensor of one dimension",
+                         ShapeError);
     CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, numbers({1})), "KeyedJaggedTensor: 1 weights for 2 values", ShapeError);
-    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, integers({1, 1})), "KeyedJaggedTensor: weights has dtype Long; it must be floating", ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, integers({1, 1})),
+                         "KeyedJaggedTensor: weights has dtype Long; it must be floating", ShapeError);
     CHECK_THROWS_AS(make(integers({1, 2}), lengths, numbers({1, 2}).view({2, 1})), ShapeError);
   }
   TEST_CASE("B3 empty batches of every kind") {

@@ -29,7 +29,7 @@ class Draw {
     return choices[static_cast<std::size_t>(integer(0, static_cast<std::int64_t>(choices.size()) - 1))];
   }
   at::Tensor tensor(std::vector<std::int64_t> shape, at::ScalarType dtype = at::kDouble) {
-    auto values = at::empty(shape, at::kDouble);                                             // shape
+    auto values = at::empty(shape, at::kDouble);  // shape
     auto* out = values.mutable_data_ptr<double>();
     for (std::int64_t i = 0; i < values.numel(); ++i) out[i] = real(-1, 1);
     return values.to(dtype);
@@ -47,8 +47,8 @@ struct FeatureDraw {
 };
 
 /// Feature `keys[f]` with ids below `rows[f]`. One feature in eight has no ids at all, one weight in eight is 0.
-inline KeyedJaggedTensor random_features(Draw& draw, std::vector<std::string> keys, const std::vector<std::int64_t>& rows, std::int64_t batch,
-                                         const FeatureDraw& how = {}) {
+inline KeyedJaggedTensor random_features(Draw& draw, std::vector<std::string> keys, const std::vector<std::int64_t>& rows,
+                                         std::int64_t batch, const FeatureDraw& how = {}) {
   std::vector<std::int64_t> lengths, ids;
   std::vector<double> weights;
   for (const auto count : rows) {

@@ -20,7 +20,7 @@ inline double difference(const at::Tensor& a, const at::Tensor& b) {
   const double gap = left.sub(right).abs().max().item<double>();
   const double scale = std::max(left.abs().max().item<double>(), right.abs().max().item<double>());
   if (gap == 0) return 0;
-  return gap / scale < infinite ? gap / scale : infinite;      // NaN is not below
+  return gap / scale < infinite ? gap / scale : infinite;  // NaN is not below
 }
 
 /// What `difference` may be after `steps` steps, per tensor, state included. For Adam and Adagrad with eps >= 1e-8.

@@ -78,8 +78,8 @@ TEST_SUITE("topology/threads") {
     CHECK(at::get_num_threads() == 4);
     at::set_num_threads(before);
   }
-  TEST_CASE_TEMPLATE("a rank that throws ends all; the kind stays, and rank, step and last collective are in the one line", Kind, ShapeError, IndexError,
-                     ConfigError, DataError, PlanError, NonFiniteError, CommunicationError, Error) {
+  TEST_CASE_TEMPLATE("a rank that throws ends all; the kind stays, and rank, step and last collective are in the one line", Kind,
+                     ShapeError, IndexError, ConfigError, DataError, PlanError, NonFiniteError, CommunicationError, Error) {
     const auto text = failure<Kind>(3, [](Threads topology) {
       topology.at_step(4);
       barrier(topology);
@@ -91,9 +91,9 @@ TEST_SUITE("topology/threads") {
   }
   TEST_CASE("exceptions of others become an Error with their words") {
     CHECK(failure<Error>(2, [](Threads topology) {
-      if (topology.rank() == 0) throw std::out_of_range("far out");
-      barrier(topology);
-    }) == "rank 0, step 0, before any collective: far out");
+            if (topology.rank() == 0) throw std::out_of_range("far out");
+            barrier(topology);
+          }) == "rank 0, step 0, before any collective: far out");
     const auto torch = failure<Error>(2, [](Threads topology) {
       if (topology.rank() == 0) at::zeros({2}).view({3});
       barrier(topology);
@@ -131,8 +131,10 @@ TEST_SUITE("topology/threads") {
   TEST_CASE("ranks that call different verbs are told which") {
     const auto text = failure<CommunicationError>(2, [](Threads topology) {
       barrier(topology);
-      if (topology.rank() == 1) all_gather_v(topology, at::ones({1})).wait();
-      else all_reduce(topology, at::ones({1})).wait();
+      if (topology.rank() == 1)
+        all_gather_v(topology, at::ones({1})).wait();
+      else
+        all_reduce(topology, at::ones({1})).wait();
     });
     CHECK((text.ends_with("collective number 1 is all_reduce on rank 0 but all_gather_v on rank 1") ||
            text.ends_with("collective number 1 is all_gather_v on rank 1 but all_reduce on rank 0")));
@@ -140,21 +142,22 @@ TEST_SUITE("topology/threads") {
   TEST_CASE("a wait ends at its deadline and names who did not come") {
     const auto started = std::chrono::steady_clock::now();
     std::atomic<bool> released = false;
-    const auto text = failure<CommunicationError>(
-        3,
-        [&](Threads topology) {
-          if (topology.rank() == 2) {
-            while (!released && std::chrono::steady_clock::now() - started < std::chrono::seconds(10)) std::this_thread::sleep_for(milliseconds(1));
-            return;
-          }
-          try {
-            barrier(topology);
-          } catch (...) {
-            released = true;
-            throw;
-          }
-        },
-        {.timeout = milliseconds(100)});
+    const auto text =
+        failure<CommunicationError>(3,
+                                    [&](Threads topology) {
+                                      if (topology.rank() == 2) {
+                                        while (!released && std::chrono::steady_clock::now() - started < std::chrono::seconds(10))
+                                          std::this_thread::sleep_for(milliseconds(1));
+                                        return;
+                                      }
+                                      try {
+                                        barrier(topology);
+                                      } catch (...) {
+                                        released = true;
+                                        throw;
+                                      }
+                                    },
+                                    {.timeout = milliseconds(100)});
     CHECK((text == "rank 0, step 0, after barrier number 0: barrier number 0 on rank 0 waited 100 ms for rank 2" ||
            text == "rank 1, step 0, after barrier number 0: barrier number 0 on rank 1 waited 100 ms for rank 2"));
     CHECK(std::chrono::steady_clock::now() - started < std::chrono::seconds(5));
@@ -186,7 +189,8 @@ TEST_SUITE("topology/threads") {
     CHECK(threads_alive() <= before);
   }
   TEST_CASE("B1 C5 a bad id on rank 1 of a training loop ends all ranks with one line") {
-    const Collection declared({{.name = "t", .num_embeddings = 10, .embedding_dim = 3}, {.name = "u", .num_embeddings = 10, .embedding_dim = 2}});
+    const Collection declared(
+        {{.name = "t", .num_embeddings = 10, .embedding_dim = 3}, {.name = "u", .num_embeddings = 10, .embedding_dim = 2}});
     for (const int ranks : {2, 3, 4}) {
       std::atomic<int> steps = 0;
       const auto text = failure<IndexError>(ranks, [&](Threads topology) {

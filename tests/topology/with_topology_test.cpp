@@ -54,7 +54,8 @@ TEST_SUITE("topology/environment") {
   }
   TEST_CASE("a number of ranks that is none is refused") {
     for (const auto* ranks : {"", "two", "0", "-1", "2x", " 2", "1.5", "99999999999"})
-      CHECK_THROWS_WITH_AS(read(nullptr, ranks), concat("ROOKERY_RANKS is '", ranks, "'; it must be a positive number").c_str(), ConfigError);
+      CHECK_THROWS_WITH_AS(read(nullptr, ranks), concat("ROOKERY_RANKS is '", ranks, "'; it must be a positive number").c_str(),
+                           ConfigError);
   }
 }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/kernels/cpu/instantiate.hpp>
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
 #include <rookery/kernels/cpu/row_update.hpp>
 #include <rookery/kernels/cpu/transpose.hpp>
@@ -50,8 +51,15 @@ TEST_SUITE("kernels/cpu/pooled_lookup") {
     const Ids ids{2, 0, 0, 1}, offsets{4, 6, 6, 8};
     const std::vector<double> sample_weights{.5, 2, -1, 3};
     std::vector<Number> out(11, -7);
-    kernels::LookupTask task{.dtype = dtype_of<Number>, .weights = table.data(), .stride = 3, .dim = 2, .ids = ids.data(), .offsets = offsets.data(),
-                             .bags = 3, .out = out.data() + 1, .out_stride = 4};
+    kernels::LookupTask task{.dtype = dtype_of<Number>,
+                             .weights = table.data(),
+                             .stride = 3,
+                             .dim = 2,
+                             .ids = ids.data(),
+                             .offsets = offsets.data(),
+                             .bags = 3,
+                             .out = out.data() + 1,
+                             .out_stride = 4};
     kernels::pooled_lookup(task);
     CHECK(out == std::vector<Number>{-7, 101, 202, -7, -7, 0, 0, -7, -7, 11, 22});
     task.sample_weights = sample_weights.data();
@@ -84,8 +92,15 @@ TEST_SUITE("kernels/cpu/pooled_lookup") {
       with_threads(threads, [&] {
         pooled.emplace_back(bags * dim);
         unpooled.emplace_back(ids.size() * dim);
-        kernels::LookupTask task{.dtype = at::kFloat, .weights = table.data(), .stride = dim, .dim = dim, .ids = ids.data(), .offsets = offsets.data(),
-                                 .bags = bags, .out = pooled.back().data(), .out_stride = dim};
+        kernels::LookupTask task{.dtype = at::kFloat,
+                                 .weights = table.data(),
+                                 .stride = dim,
+                                 .dim = dim,
+                                 .ids = ids.data(),
+                                 .offsets = offsets.data(),
+                                 .bags = bags,
+                                 .out = pooled.back().data(),
+                                 .out_stride = dim};
         kernels::pooled_lookup(task);
         task.out = unpooled.back().data();
         kernels::row_lookup(task);
@@ -100,7 +115,8 @@ TEST_SUITE("kernels/cpu/transpose") {
   TEST_CASE("rows ascend, and each one's occurrences keep the order they were collected in") {
     for (std::uint64_t seed = 0; seed < 300; ++seed) {
       Draw draw(seed);
-      const auto largest = draw.one_of<std::int64_t>({0, 1, 5, 2047, 2048, 5000, (std::int64_t{1} << 22) - 1, std::int64_t{1} << 22, std::int64_t{1} << 40, INT64_MAX});
+      const auto largest = draw.one_of<std::int64_t>(
+          {0, 1, 5, 2047, 2048, 5000, (std::int64_t{1} << 22) - 1, std::int64_t{1} << 22, std::int64_t{1} << 40, INT64_MAX});
       kernels::Occurrences occurrences;
       std::map<std::int64_t, Ids> expected;
       for (std::int64_t i = 0, n = draw.integer(0, 60); i < n; ++i) {
@@ -136,7 +152,8 @@ TEST_SUITE("kernels/cpu/transpose") {
     constexpr std::int64_t dim = 33, count = 20'000;
     const auto gradients = drawn<float>(draw, 500 * dim);
     kernels::Occurrences occurrences;
-    for (std::int64_t i = 0; i < count; ++i) occurrences.add(draw.integer(0, 2999), &gradients[static_cast<std::size_t>(draw.integer(0, 499) * dim)], draw.real(-1, 1));
+    for (std::int64_t i = 0; i < count; ++i)
+      occurrences.add(draw.integer(0, 2999), &gradients[static_cast<std::size_t>(draw.integer(0, 499) * dim)], draw.real(-1, 1));
     const auto transposed = kernels::transpose(occurrences);
     std::vector<std::vector<float>> sums;
     for (const int threads : {1, 2, 5})
@@ -155,7 +172,8 @@ TEST_SUITE("kernels/cpu/row_update") {
     const Ids rows{1, 3};
     const std::vector<double> gradients{3, 4, 0, 0};
     const std::vector<kernels::StateColumn<double>> state{{table.data() + 2, 3}};
-    const kernels::RowUpdateTask<double> task{.weights = table.data(), .stride = 3, .dim = 2, .full_dim = 2, .state = state, .rows = rows, .gradients = gradients.data()};
+    const kernels::RowUpdateTask<double> task{
+        .weights = table.data(), .stride = 3, .dim = 2, .full_dim = 2, .state = state, .rows = rows, .gradients = gradients.data()};
     const RowwiseAdagrad rule{.learning_rate = .1, .eps = 0};
     std::vector<double> sums(2, -1);
     kernels::sum_rows(rule, {}, task, sums.data());
@@ -177,7 +195,13 @@ TEST_SUITE("kernels/cpu/row_update") {
         Ids named;
         for (std::int64_t row = 0; row < rows; row += 2) named.push_back(row);
         const std::vector<kernels::StateColumn<float>> state{{first.data(), dim}, {second.data(), dim}};
-        const kernels::RowUpdateTask<float> task{.weights = weights.data(), .stride = dim, .dim = dim, .full_dim = dim, .state = state, .rows = named, .gradients = gradients.data()};
+        const kernels::RowUpdateTask<float> task{.weights = weights.data(),
+                                                 .stride = dim,
+                                                 .dim = dim,
+                                                 .full_dim = dim,
+                                                 .state = state,
+                                                 .rows = named,
+                                                 .gradients = gradients.data()};
         for (std::int64_t step = 1; step <= 3; ++step) kernels::update_rows(Adam{}, {.step = step}, task, nullptr);
         weights.insert(weights.end(), first.begin(), first.end());
         weights.insert(weights.end(), second.begin(), second.end());
