@@ -43,11 +43,11 @@ TEST_SUITE("core/parameter") {
     fill_initial(Uniform{}, .25, random_key(7, "over.weight"), 0, expected.data(), 800);
     for (std::int64_t i = 0; i < 800; ++i) CHECK(values.view({-1})[i].item<float>() == expected[static_cast<std::size_t>(i)]);
   }
-  TEST_CASE("a placed parameter is a leaf that requires grad; placing again changes nothing") {
+  TEST_CASE("a placed parameter is a leaf that requires grad; it is placed once") {
     Parameter parameter({2}, Uniform{});
     parameter.place("a", 1);
     const auto values = parameter.tensor().detach().clone();
-    parameter.place("b", 2);
+    CHECK_THROWS_WITH_AS(parameter.place("b", 2), "Parameter: 'b' is placed already", ConfigError);
     CHECK(at::equal(parameter.tensor(), values));
     CHECK(parameter.tensor().requires_grad());
     CHECK(parameter.tensor().is_leaf());
