@@ -57,31 +57,35 @@ cases::Tables two_tables(std::int64_t rows = 1000) {
   return tables;
 }
 
-/// Counts the bytes that LibTorch's tensors hold, and their largest number.
+/// Counts the bytes that LibTorch's tensors hold, and their largest number. Tensors may outlive it.
 class CountingAllocator final : public c10::Allocator {
  public:
   explicit CountingAllocator(c10::Allocator* inner) : inner_(inner) {}
   c10::DataPtr allocate(std::size_t bytes) override {
-    auto* block = new Block{inner_->allocate(bytes), bytes, this};
-    held_ += bytes;
-    for (auto peak = peak_.load(); held_ > peak && !peak_.compare_exchange_weak(peak, held_);) {}
-    return {block->data.get(), block, [](void* at) {
-              auto* old = static_cast<Block*>(at);
-              old->owner->held_ -= old->bytes;
-              delete old;
-            }, block->data.device()};
+    auto* block = new Block{inner_->allocate(bytes), bytes, bytes_};
+    const auto held = bytes_->held += bytes;
+    for (auto peak = bytes_->peak.load(); held > peak && !bytes_->peak.compare_exchange_weak(peak, held);) {}
+    return {block->data.get(), block, &Block::free, block->data.device()};
   }
   void copy_data(void* to, const void* from, std::size_t bytes) const override { inner_->copy_data(to, from, bytes); }
-  std::size_t peak() const { return peak_; }
+  std::size_t peak() const { return bytes_->peak; }
 
  private:
+  struct Bytes {
+    std::atomic<std::size_t> held = 0, peak = 0;
+  };
   struct Block {
     c10::DataPtr data;
     std::size_t bytes;
-    CountingAllocator* owner;
+    std::shared_ptr<Bytes> counted;
+    static void free(void* self) {
+      auto* block = static_cast<Block*>(self);
+      block->counted->held -= block->bytes;
+      delete block;
+    }
   };
   c10::Allocator* inner_;
-  std::atomic<std::size_t> held_ = 0, peak_ = 0;
+  std::shared_ptr<Bytes> bytes_ = std::make_shared<Bytes>();
 };
 
 template <class Fn> std::size_t peak_bytes(Fn&& fn) {
