@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <rookery/loss/bce.hpp>
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include <rookery/modules/linear.hpp>
+#include <rookery/optim/optimizer.hpp>
+#include <rookery/rules/sgd.hpp>
+#include <rookery/sharding/global_mean.hpp>
+#include <rookery/sharding/sharding_policy.hpp>
+#include <rookery/sparse/batch.hpp>
+#include <rookery/topology/local.hpp>
+#include <rookery/topology/threads.hpp>
+
+#include "support/test.hpp"
+
+namespace rookery {
+namespace {
+
+at::Tensor column(const std::vector<double>& values) { return at::tensor(values, at::kDouble).unsqueeze(1); }
+double number(const at::Tensor& tensor) { return tensor.item<double>(); }
+/// -(y log s(x) + (1 - y) log(1 - s(x)))
+double entropy(double x, double y) { return std::log1p(std::exp(-x)) + (1 - y) * x; }
+
+struct Output {
+  at::Tensor logits;
+};
+struct Batch {
+  at::Tensor x, labels, weights;                             // [B, 2], [B, 1], [B, 1]
+  std::int64_t size() const { return x.size(0); }
+  static constexpr auto members() { return rookery::members("x", &Batch::x, "labels", &Batch::labels, "weights", &Batch::weights); }
+};
+struct Unweighted {
+  at::Tensor labels;
+};
+struct Layer {
+  Linear linear{2, 1, at::kDouble};
+  static constexpr auto members() { return rookery::members("linear", &Layer::linear); }
+  Output forward(const Batch& batch) { return {linear(batch.x)}; }                           // [B, 1]
+};
+
+Batch reference_batch() { return {at::tensor({1., 2., 3., 4.}, at::kDouble).view({2, 2}), column({1, 0}), column({1, 2})}; }
+ModelAndLoss<Layer, Bce, Batch> reference_model(DivideBy divide_by = DivideBy::rows) {
+  Layer layer;
+  layer.linear.weight.assign(at::tensor({.5, -.25}, at::kDouble).view({1, 2}));
+  layer.linear.bias.assign(at::tensor({.1}, at::kDouble));
+  return {std::move(layer), {divide_by}};
+}
+
+}  // namespace
+
+TEST_SUITE("loss/bce") {
+  TEST_CASE("4.2 ModelAndLoss: logits, loss, gradients") {
+    const auto check_on = [](auto& topology, const Batch& batch) {
+      auto model = maybe_shard_model(reference_model(), topology);
+      Optimizer step(model, Sgd{.learning_rate = 1});
+      const auto [loss, output] = model(batch);
+      CHECK(std::abs(global_mean(model, loss, batch) - 1.3596864) < 1e-5);
+      loss.backward();
+      const auto& linear = model.model().linear;
+      if constexpr (!std::remove_cvref_t<decltype(topology)>::is_distributed) {
+        CHECK(std::abs(number(output.logits[0][0]) - .1) < 1e-5);
+        CHECK(std::abs(number(output.logits[1][0]) - .6) < 1e-5);
+        const auto dW = linear.weight.tensor().grad().div(2), db = linear.bias.tensor().grad().div(2);   // of the sum over two rows
+        CHECK(std::abs(number(dW[0][0]) - 1.6994585) < 1e-5);
+        CHECK(std::abs(number(dW[0][1]) - 2.1076043) < 1e-5);
+        CHECK(std::abs(number(db[0]) - .4081459) < 1e-5);
+      }
+      step();
+      CHECK(std::abs(number(linear.weight.tensor()[0][0]) - (.5 - 1.6994585)) < 1e-5);
+      CHECK(std::abs(number(linear.weight.tensor()[0][1]) - (-.25 - 2.1076043)) < 1e-5);
+      CHECK(std::abs(number(linear.bias.tensor()[0]) - (.1 - .4081459)) < 1e-5);
+    };
+    Local local;
+    check_on(local, reference_batch());
+    Threads::run(2, [&](Threads topology) { check_on(topology, slice(reference_batch(), topology.rank(), topology.rank() + 1)); });
+    Threads::run(3, [&](Threads topology) { check_on(topology, slice(reference_batch(), topology.rank() == 2 ? 0 : 2, 2)); });   // all rows on the last
+  }
+
+  TEST_CASE("divided by the sum of weights on request") {
+    Local topology;
+    auto model = maybe_shard_model(reference_model(DivideBy::weights), topology);
+    Optimizer step(model, Sgd{.learning_rate = 1});
+    const auto batch = reference_batch();
+    const auto [loss, output] = model(batch);
+    CHECK(std::abs(number(loss) - 2 * 1.3596864) < 1e-5);
+    CHECK(std::abs(global_mean(model, loss, batch) - 2 * 1.3596864 / 3) < 1e-5);
+    loss.backward();
+    step();
+    CHECK(std::abs(number(model.model().linear.weight.tensor()[0][0]) - (.5 - 2 * 1.6994585 / 3)) < 1e-5);
+  }
+
+  TEST_CASE("the sum is that of the rows' entropies, weighted where there are weights") {
+    const Output output{column({-2, 0, .5, 30})};
+    const auto labels = column({0, 1, .25, 0});
+    const double plain = entropy(-2, 0) + entropy(0, 1) + entropy(.5, .25) + entropy(30, 0);
+    CHECK(std::abs(number(Bce{}(output, Unweighted{labels})) - plain) < 1e-12);
+    CHECK(number(Bce{}.normaliser(Unweighted{labels})) == 4);
+    CHECK(std::abs(number(Bce{}(output, Batch{{}, labels, {}})) - plain) < 1e-12);           // weights left undefined
+    const Batch weighted{{}, labels, column({1, 0, 2, .5})};
+    CHECK(std::abs(number(Bce{}(output, weighted)) - (entropy(-2, 0) + 2 * entropy(.5, .25) + .5 * entropy(30, 0))) < 1e-12);
+    CHECK(number(Bce{}.normaliser(weighted)) == 4);
+    CHECK(number(Bce{DivideBy::weights}.normaliser(weighted)) == 3.5);
+  }
+
+  TEST_CASE("labels and weights may be of another dtype than the logits") {
+    const Output output{at::zeros({3})};
+    CHECK(std::abs(number(Bce{}(output, Batch{{}, at::ones({3}, at::kLong), at::full({3}, 2, at::kDouble)})) - 6 * std::log(2)) < 1e-6);
+  }
+
+  TEST_CASE("no rows are a sum of zero over a divisor of zero") {
+    const Batch batch{at::zeros({0, 2}), at::zeros({0, 1}), at::zeros({0, 1})};
+    CHECK(number(Bce{}(Output{at::zeros({0, 1})}, batch)) == 0);
+    CHECK(number(Bce{}.normaliser(batch)) == 0);
+    CHECK(number(Bce{DivideBy::weights}.normaliser(batch)) == 0);
+  }
+
+  TEST_CASE("shapes that do not fit, and weights that are not there, are refused in one sentence") {
+    CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3})}, Unweighted{at::zeros({2})}), "Bce: logits have shape [3] and labels [2]", ShapeError);
+    CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3, 1})}, Unweighted{at::zeros({3})}), "Bce: logits have shape [3, 1] and labels [3]", ShapeError);
+    const Batch wrong{{}, at::zeros({3}), at::zeros({2})};
+    CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3})}, wrong), "Bce: labels have shape [3] and weights [2]", ShapeError);
+    CHECK_THROWS_AS(Bce{DivideBy::weights}.normaliser(wrong), ShapeError);
+    CHECK_THROWS_WITH_AS(Bce{DivideBy::weights}.normaliser(Unweighted{at::zeros({3})}), "Bce: divide_by = weights, but the batch has no weights", ConfigError);
+    CHECK_THROWS_AS((Bce{DivideBy::weights}.normaliser(Batch{{}, at::zeros({3}), {}})), ConfigError);
+  }
+}
+
+}  // namespace rookery
