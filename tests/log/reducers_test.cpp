@@ -18,7 +18,7 @@ template <class R> double reduce(const std::vector<at::Tensor>& parts) {
   std::int64_t count = 0;
   at::Tensor merged;
   for (const auto& part : parts) {
-    const auto partial = R{}.partial(part.to(at::kDouble));
+    const auto partial = R{}.partial(part.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true));
     CHECK(partial.sizes().vec() == std::vector<std::int64_t>{R::partial_size});
     merged = merged.defined() ? R{}.merge(at::stack({merged, partial})) : partial;
     count += part.numel();

@@ -37,7 +37,8 @@ concept HasReducerInput = requires {
   requires R::partial_size > 0;
 };
 
-/// `partial` turns a chunk, float64 of any shape and never empty, into [partial_size] float64 on the chunk's device.
+/// `partial` turns a chunk, float64 of any shape and never empty, into [partial_size] float64 on the chunk's device. The chunk is a copy
+/// that may be overwritten.
 template <class R>
 concept HasPartial = requires(const R& reducer, const at::Tensor& chunk) {
   { reducer.partial(chunk) } -> std::same_as<at::Tensor>;

@@ -3,7 +3,8 @@
 
 // The reducers that come with the library: norms, mean, spread and largest value of a parameter, and the mean norm of its rows.
 //
-// All are exact over shards and sum in float64, so a row of large values does not overflow.  Include cost: tensor.
+// All are exact over shards and sum in float64, so a row of large values does not overflow. They work in place on the chunk that they are
+// given, which spares a copy.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/stack.h>
@@ -31,7 +32,7 @@ struct AddsUp {
 struct L2Norm : detail::AddsUp {
   static constexpr std::string_view name = "norm";
   static constexpr auto input = ReducerInput::elements;
-  at::Tensor partial(const at::Tensor& x) const { return x.square().sum().unsqueeze(0); }    // [1]
+  at::Tensor partial(const at::Tensor& x) const { return x.square_().sum().unsqueeze(0); }   // [1]
   double finish(std::span<const double> partial, std::int64_t) const { return std::sqrt(partial[0]); }
 };
 
@@ -39,7 +40,7 @@ struct L2Norm : detail::AddsUp {
 struct L1Norm : detail::AddsUp {
   static constexpr std::string_view name = "l1_norm";
   static constexpr auto input = ReducerInput::elements;
-  at::Tensor partial(const at::Tensor& x) const { return x.abs().sum().unsqueeze(0); }       // [1]
+  at::Tensor partial(const at::Tensor& x) const { return x.abs_().sum().unsqueeze(0); }      // [1]
   double finish(std::span<const double> partial, std::int64_t) const { return partial[0]; }
 };
 
@@ -56,7 +57,7 @@ struct MaxAbs {
   static constexpr std::string_view name = "max_abs";
   static constexpr auto input = ReducerInput::elements;
   static constexpr std::int64_t partial_size = 1;
-  at::Tensor partial(const at::Tensor& x) const { return x.abs().amax().unsqueeze(0); }      // [1]
+  at::Tensor partial(const at::Tensor& x) const { return x.abs_().amax().unsqueeze(0); }     // [1]
   at::Tensor merge(const at::Tensor& partials) const { return partials.amax(0); }            // [m, 1] -> [1]
   double finish(std::span<const double> partial, std::int64_t) const { return partial[0]; }
 };
@@ -69,7 +70,7 @@ struct StandardDeviation {
   static constexpr std::int64_t partial_size = 3;
   at::Tensor partial(const at::Tensor& x) const {
     const auto mean = x.mean();                                                              // []
-    return at::stack({mean.new_full({}, x.numel()), mean, x.sub(mean).square().sum()});      // [3]
+    return at::stack({mean.new_full({}, x.numel()), mean, x.sub_(mean).square_().sum()});    // [3]
   }
   at::Tensor merge(const at::Tensor& partials) const {
     const auto n = partials.select(1, 0), mean = partials.select(1, 1);                      // [m]
@@ -85,7 +86,7 @@ struct StandardDeviation {
 struct MeanRowNorm : detail::AddsUp {
   static constexpr std::string_view name = "mean_row_norm";
   static constexpr auto input = ReducerInput::row_squares;
-  at::Tensor partial(const at::Tensor& squares) const { return squares.sqrt().sum().unsqueeze(0); }   // [1]
+  at::Tensor partial(const at::Tensor& squares) const { return squares.sqrt_().sum().unsqueeze(0); }   // [1]
   double finish(std::span<const double> partial, std::int64_t rows) const { return partial[0] / static_cast<double>(rows); }
 };
 

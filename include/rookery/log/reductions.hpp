@@ -10,6 +10,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
@@ -77,15 +78,22 @@ inline std::vector<LoggedPiece> band_pieces(const LoggedMatrix& matrix) {
   return pieces;
 }
 
-/// Merged partial of `count` > 0 chunks, which `chunk(i)` gives as float64 -> [partial_size].
+/// Part of a matrix as float64, in `scratch` [chunk_numbers]. One buffer for all chunks of a thread: a new one for each would make malloc
+/// give memory back and take it again.
+inline at::Tensor widen(const at::Tensor& part, const at::Tensor& scratch) {
+  return scratch.narrow(0, 0, part.numel()).view(part.sizes()).copy_(part);
+}
+
+/// Merged partial of `count` > 0 chunks, which `chunk(i, scratch)` gives as float64 -> [partial_size].
 template <class R, class Chunk> at::Tensor reduce_chunks(std::int64_t count, Chunk&& chunk) {
   at::Tensor merged;                                                                         // [partial_size]
   for (std::int64_t first = 0; first < count; first += chunk_partials) {
     const auto n = std::min(chunk_partials, count - first);
     std::vector<at::Tensor> partials(static_cast<std::size_t>(n));
     parallel(n, 4, [&](std::int64_t begin, std::int64_t end) {
+      const auto scratch = at::empty({chunk_numbers}, at::kDouble);                          // [chunk_numbers]
       for (auto i = begin; i < end; ++i) {
-        auto partial = R{}.partial(chunk(first + i));                                        // [partial_size]
+        auto partial = R{}.partial(chunk(first + i, scratch));                               // [partial_size]
         check<ShapeError>(partial.dim() == 1 && partial.numel() == R::partial_size && partial.scalar_type() == at::kDouble, "reducer '",
                           R::name, "': a partial is ", c10::toString(partial.scalar_type()), " ", partial.sizes(), "; it must be Double [",
                           R::partial_size, "]");
@@ -99,15 +107,17 @@ template <class R, class Chunk> at::Tensor reduce_chunks(std::int64_t count, Chu
 }
 
 /// Sums of squares of rows [row, row + count) over those shards of a piece that are here -> [count]; undefined when none is.
-inline at::Tensor row_squares(const LoggedMatrix& matrix, const LoggedPiece& piece, std::int64_t row, std::int64_t count) {
+inline at::Tensor row_squares(const LoggedMatrix& matrix, const LoggedPiece& piece, std::int64_t row, std::int64_t count,
+                              const at::Tensor& scratch) {
   at::Tensor squares;
   for (const auto s : piece.shards) {
     const auto& [box, rank, values] = matrix.shards[s];
     if (!values.defined()) continue;
     const auto rows = values.narrow(0, row - box.row_begin, count);                          // [count, columns]
     for (std::int64_t c = 0; c < box.columns(); c += chunk_numbers) {
-      const auto part = rows.narrow(1, c, std::min(chunk_numbers, box.columns() - c)).to(at::kDouble).square().sum(1);   // [count]
-      squares = squares.defined() ? squares.add(part) : part;
+      const auto part = rows.narrow(1, c, std::min(chunk_numbers, box.columns() - c));       // [count, columns]
+      const auto sums = widen(part, scratch).square_().sum(1);                               // [count]
+      squares = squares.defined() ? squares.add_(sums) : sums;
     }
   }
   return squares;
@@ -128,13 +138,15 @@ template <class R> at::Tensor reduce_piece(const LoggedMatrix& matrix, const Log
   const auto rows_at = [&](std::int64_t i) { return std::min(rows, piece.rows() - i * rows); };
   if constexpr (R::input == ReducerInput::row_squares) {
     return reduce_chunks<R>(chunks_of(piece.rows(), rows),
-                            [&](std::int64_t i) { return row_squares(matrix, piece, piece.row_begin + i * rows, rows_at(i)); });
+                            [&](std::int64_t i, const at::Tensor& scratch) {
+                              return row_squares(matrix, piece, piece.row_begin + i * rows, rows_at(i), scratch);
+                            });
   } else {
     const auto& values = matrix.shards[piece.shards.front()].values;                         // [rows, columns]
     const auto columns = std::min(chunk_numbers, values.size(1)), across = chunks_of(values.size(1), columns);
-    return reduce_chunks<R>(chunks_of(piece.rows(), rows) * across, [&](std::int64_t i) {
+    return reduce_chunks<R>(chunks_of(piece.rows(), rows) * across, [&](std::int64_t i, const at::Tensor& scratch) {
       const auto c = i % across * columns;
-      return values.narrow(0, i / across * rows, rows_at(i / across)).narrow(1, c, std::min(columns, values.size(1) - c)).to(at::kDouble);
+      return widen(values.narrow(0, i / across * rows, rows_at(i / across)).narrow(1, c, std::min(columns, values.size(1) - c)), scratch);
     });
   }
 }
@@ -216,9 +228,10 @@ template <class Rules> template <class Topology> void Reductions<Rules>::run(Top
       const auto& matrix = matrices_[entry.matrix];
       const auto chunk = chunk_rows(matrix, piece);
       parallel(chunks_of(count, chunk), 4, [&](std::int64_t first, std::int64_t last) {
+        const auto scratch = at::empty({chunk_numbers}, at::kDouble);                        // [chunk_numbers]
         for (auto i = first * chunk; i < std::min(count, last * chunk); i += chunk) {
           const auto n = std::min(chunk, count - i);
-          const auto own = row_squares(matrix, piece, row + i, n);                           // [n]
+          const auto own = row_squares(matrix, piece, row + i, n, scratch);                  // [n]
           if (own.defined()) squares.narrow(0, offset + i, n).copy_(own);
         }
       });
@@ -229,7 +242,7 @@ template <class Rules> template <class Topology> void Reductions<Rules>::run(Top
     for_split_rows(begin, end, [&](const Entry& entry, const LoggedPiece& piece, auto row, auto count, auto offset) {
       Rules::visit(entry.rule, [&]<class R>() {
         const auto totals = squares.narrow(0, offset, count);                                    // [count]
-        auto merged = reduce_chunks<R>(chunks_of(count, chunk_numbers), [&](std::int64_t i) {
+        auto merged = reduce_chunks<R>(chunks_of(count, chunk_numbers), [&](std::int64_t i, const at::Tensor&) {
           return totals.narrow(0, i * chunk_numbers, std::min(chunk_numbers, count - i * chunk_numbers));
         });
         auto slot = partials.narrow(0, piece.offset, R::partial_size);                       // [partial_size]
