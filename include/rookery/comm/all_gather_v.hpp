@@ -20,12 +20,13 @@ namespace rookery {
 /// Errors:  CommunicationError as in all_to_all_v.
 /// Ranks:   all, in the same order.
 template <concepts::Topology Topology> auto all_gather_v(Topology& topology, at::Tensor tensor) {
-  if constexpr (Topology::is_distributed) {
-    static_assert(concepts::Communicator<Topology>, "rookery::all_gather_v: a distributed topology needs all verbs; see docs/concepts.md#communicator");
-    return topology.all_gather_v(std::move(tensor));
-  } else {
+  if constexpr (!Topology::is_distributed) {
     (void)topology;
     return Ready<std::vector<at::Tensor>>{{std::move(tensor)}};
+  } else if constexpr (concepts::Communicator<Topology>) {
+    return topology.all_gather_v(std::move(tensor));
+  } else {
+    static_assert(detail::has_all_verbs<Topology>, "rookery::all_gather_v: a distributed topology needs all verbs; see docs/concepts.md#communicator");
   }
 }
 

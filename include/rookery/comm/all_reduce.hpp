@@ -20,12 +20,13 @@ namespace rookery {
 /// Errors:  CommunicationError as in all_to_all_v.
 /// Ranks:   all, in the same order.
 template <concepts::Topology Topology> auto all_reduce(Topology& topology, at::Tensor tensor, ReduceOp op = ReduceOp::sum) {
-  if constexpr (Topology::is_distributed) {
-    static_assert(concepts::Communicator<Topology>, "rookery::all_reduce: a distributed topology needs all verbs; see docs/concepts.md#communicator");
-    return topology.all_reduce(std::move(tensor), op);
-  } else {
+  if constexpr (!Topology::is_distributed) {
     (void)topology, (void)op;
     return Ready<at::Tensor>{std::move(tensor)};
+  } else if constexpr (concepts::Communicator<Topology>) {
+    return topology.all_reduce(std::move(tensor), op);
+  } else {
+    static_assert(detail::has_all_verbs<Topology>, "rookery::all_reduce: a distributed topology needs all verbs; see docs/concepts.md#communicator");
   }
 }
 

@@ -19,12 +19,13 @@ namespace rookery {
 /// Errors:  CommunicationError as in all_to_all_v.
 /// Ranks:   all, in the same order.
 template <concepts::Topology Topology> auto broadcast(Topology& topology, at::Tensor tensor, int root = 0) {
-  if constexpr (Topology::is_distributed) {
-    static_assert(concepts::Communicator<Topology>, "rookery::broadcast: a distributed topology needs all verbs; see docs/concepts.md#communicator");
-    return topology.broadcast(std::move(tensor), root);
-  } else {
+  if constexpr (!Topology::is_distributed) {
     (void)topology, (void)root;
     return Ready<at::Tensor>{std::move(tensor)};
+  } else if constexpr (concepts::Communicator<Topology>) {
+    return topology.broadcast(std::move(tensor), root);
+  } else {
+    static_assert(detail::has_all_verbs<Topology>, "rookery::broadcast: a distributed topology needs all verbs; see docs/concepts.md#communicator");
   }
 }
 

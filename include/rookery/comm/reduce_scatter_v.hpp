@@ -20,12 +20,13 @@ namespace rookery {
 /// Errors:  CommunicationError as in all_to_all_v.
 /// Ranks:   all, in the same order.
 template <concepts::Topology Topology> auto reduce_scatter_v(Topology& topology, at::Tensor tensor, const Counts& counts) {
-  if constexpr (Topology::is_distributed) {
-    static_assert(concepts::Communicator<Topology>, "rookery::reduce_scatter_v: a distributed topology needs all verbs; see docs/concepts.md#communicator");
-    return topology.reduce_scatter_v(std::move(tensor), counts);
-  } else {
+  if constexpr (!Topology::is_distributed) {
     (void)topology, (void)counts;
     return Ready<at::Tensor>{std::move(tensor)};
+  } else if constexpr (concepts::Communicator<Topology>) {
+    return topology.reduce_scatter_v(std::move(tensor), counts);
+  } else {
+    static_assert(detail::has_all_verbs<Topology>, "rookery::reduce_scatter_v: a distributed topology needs all verbs; see docs/concepts.md#communicator");
   }
 }
 

@@ -30,6 +30,10 @@ template <class T> struct Ready {
   T wait() { return std::move(value); }
 };
 
+namespace detail {
+template <class Topology> inline constexpr bool has_all_verbs = false;    // where a verb finds that it has not
+}
+
 namespace concepts {
 
 /// The verbs of a distributed topology. Each returns a handle whose wait() gives the result; a handle is waited for once.

@@ -19,7 +19,8 @@ namespace rookery {
 /// The rules that the tables of a collection may pick from; the first is the default.
 template <class... Rule> struct Rules {
   static_assert(sizeof...(Rule) > 0, "rookery::Rules: name at least one rule, as in Rules<RowwiseAdagrad>; see docs/concepts.md#rule");
-  static_assert((concepts::Rule<Rule> && ...),
+  static constexpr bool complete = (concepts::Rule<Rule> && ...);
+  static_assert(complete,
                 "rookery::Rules: a rule needs `name`, `state`, `row_sums` and `update(const Row<Number>&, const StepContext&, const double*)`; "
                 "see docs/concepts.md#rule");
 };
