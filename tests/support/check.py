@@ -4,7 +4,8 @@
     check.py header  <name> <output> <depfile> <compiler...>       the header compiles alone, included twice; the output holds its cost
     check.py traps   <include folder> <output> <depfile> <compiler...>   all headers survive a reader's macros
     check.py fails   <case> <output> <depfile> <compiler...>       a mistake is one error, in words (see tests/compile_fail)
-    check.py program <source> <output> <depfile> <seconds> <megabytes> <compiler...> -- <link flags...>   builds within a budget
+    check.py program <source> <output> <depfile> <seconds> <megabytes> <ranks> <flags and compiler...> -- <link flags...>
+                                                                   builds within a budget, and runs
     check.py readme  <README.md> <output>   its first C++ block becomes a source file
     check.py consumer <subproject|pkg-config|plain> <output> <repository> <build folder> <compiler...> -- <link flags...>
 """
@@ -36,7 +37,7 @@ def run(command, text=None, **options):
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
-        return process.returncode, output.read(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024
+        return process.returncode, output.read(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 // 1000000
 
 
 def parse(compiler, source, output, depfile, flags=()):
@@ -105,18 +106,27 @@ def split_link(arguments):
     return list(arguments[:at]), list(arguments[at + 1:])
 
 
-def program(source, output, depfile, seconds_limit, megabytes_limit, *arguments):
+def program(source, output, depfile, seconds_limit, megabytes_limit, ranks, *arguments):
     compiler, link = split_link(arguments)
-    unit = output + ".o"
-    code, text, seconds, megabytes = run([*compiler, "-O2", "-c", source, "-o", unit, "-MMD", "-MF", depfile, "-MT", output])
-    if code:
-        fail(f"{source} does not compile", text)
-    print(f"{source}: {seconds:.1f} s user + sys, {megabytes} MB at -O2")
-    if seconds > float(seconds_limit) or megabytes > float(megabytes_limit):
+    flags = [compiler.pop(0) for _ in range(len(compiler)) if compiler[0].startswith("-")]
+    unit, executable = output + ".o", output + ".exe"
+    for _ in range(2):  # a busy machine makes the same work cost more: over the budget counts when it is so twice
+        code, text, seconds, megabytes = run([*compiler, "-O2", *flags, "-c", source, "-o", unit, "-MMD", "-MF", depfile, "-MT", output])
+        if code:
+            fail(f"{source} does not compile", text)
+        print(f"{source} {' '.join(flags)}: {seconds:.1f} s user + sys, {megabytes} MB at -O2")
+        if within := seconds <= float(seconds_limit) and megabytes <= float(megabytes_limit):
+            break
+    if not within:
         fail(f"{source} costs {seconds:.1f} s and {megabytes} MB; the budget is {seconds_limit} s and {megabytes_limit} MB")
-    code, text, _, _ = run([*compiler, unit, "-o", output + ".exe", *link])
+    code, text, _, _ = run([*compiler, unit, "-o", executable, *link])
     if code:
         fail(f"{source} does not link", text)
+    for count in range(1, int(ranks) + 1):
+        result = subprocess.run([executable], env=dict(os.environ, ROOKERY_RANKS=str(count)), timeout=120, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+        if result.returncode:
+            fail(f"{source} ended with status {result.returncode} on {count} ranks", result.stdout)
     pathlib.Path(output).write_text(json.dumps({"program": source, "seconds": round(seconds, 2), "megabytes": megabytes}) + "\n")
 
 

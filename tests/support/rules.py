@@ -43,7 +43,10 @@ def check_layers(headers):
     return "\n".join(wrong)
 
 
-def check_symbols(program, banned):
+def check_symbols(target, banned):
+    """`target` is a program, or the record of a check that built one beside it."""
+    program = target.with_name(target.name + ".exe")
+    program = program if program.exists() else target
     symbols = subprocess.run(["nm", "-C", str(program)], capture_output=True, text=True, check=True).stdout
     return "\n".join([f"  {line}" for line in symbols.splitlines() if re.search(banned, line)][:10])
 
