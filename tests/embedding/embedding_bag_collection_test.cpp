@@ -3,11 +3,13 @@
 
 #include <rookery/embedding/config.hpp>
 
-#include <ATen/ops/arange.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/rand.h>
 
 #include <array>
 #include <cstdint>
@@ -213,6 +215,26 @@ TEST_SUITE("embedding/embedding_bag_collection") {
       const auto there = train_tables(tables, {}, ranks).tables[0];
       for (std::size_t t = 0; t < local.size(); ++t) CHECK(at::equal(there[t].weight, local[t].weight));
     }
+  }
+  TEST_CASE("initial values do not depend on the number of threads") {
+    const Collection tables({{.name = "t", .num_embeddings = 5000, .embedding_dim = 9, .initial = Normal{1}}});
+    const int before = at::get_num_threads();
+    std::vector<at::Tensor> found;
+    for (const int threads : {1, 2, 5}) {
+      at::set_num_threads(threads);
+      found.push_back(train_tables(tables, {}).tables[0][0].weight);
+    }
+    at::set_num_threads(before);
+    for (const auto& weight : found) CHECK(at::equal(weight, found[0]));
+  }
+  TEST_CASE("torch's default generator is never drawn from") {
+    at::manual_seed(1);
+    const auto expected = at::rand({4});
+    at::manual_seed(1);
+    const PooledBatch batch{features_of({"f1", "f2", "f3"}, a22_bags), at::ones({3, 12})};
+    train_tables(Collection({{.name = "t", .num_embeddings = 50, .embedding_dim = 12, .feature_names = {"f1"}, .initial = Normal{1}}}),
+                 {batch, batch});
+    CHECK(at::equal(at::rand({4}), expected));
   }
   TEST_CASE("B1 an id outside its table names feature, table, position, id and row count; never another row") {
     const auto one = [](std::int64_t id) { return features_of({"f1", "f2", "f3"}, {{0, 1}, {}, {0}, {0}, {1}, {0, id}, {}, {}, {0}}); };
