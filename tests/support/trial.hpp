@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Trial: a random model, plan, optimizer and stream of batches, all drawn from one seed, so that one number replays a case.
+//
+// The model has every kind of lookup that there is: sums, means, weighted ones, features that tables share, one collection looked
+// up twice, per-sample weights that require grad. Its batches say for every row which lookups its loss reaches.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/embedding/lookups.hpp>
+#include <rookery/loss/bce.hpp>
+#include <rookery/modules/mlp.hpp>
+#include <rookery/rules/adagrad.hpp>
+#include <rookery/rules/adam.hpp>
+#include <rookery/rules/rowwise_adagrad.hpp>
+#include <rookery/rules/sgd.hpp>
+#include <rookery/sharding/sharded.hpp>
+#include <rookery/sparse/batch.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "support/random_batches.hpp"
+
+namespace rookery::cases {
+
+using AllRules = Rules<Sgd, RowwiseAdagrad, Adagrad, Adam>;
+using Table = EmbeddingBagConfig<AllRules>;
+
+struct TrialBatch {
+  at::Tensor dense, labels, weights;                         // [B, 3], [B], [B]
+  at::Tensor reach;                                          // [B, 3]: 1 where the row's loss reaches bags, negatives, weighted
+  KeyedJaggedTensor bags, negatives, weighted;
+  std::int64_t size() const { return dense.size(0); }
+  static constexpr auto members() {
+    return rookery::members("dense", &TrialBatch::dense, "labels", &TrialBatch::labels, "weights", &TrialBatch::weights, "reach", &TrialBatch::reach,
+                            "bags", &TrialBatch::bags, "negatives", &TrialBatch::negatives, "weighted", &TrialBatch::weighted);
+  }
+};
+
+struct TrialOutput {
+  at::Tensor logits;                                         // [B]
+};
+
+struct TrialModel {
+  EmbeddingBagCollection<AllRules> bags, weighted;
+  Mlp over;
+  Parameter position;                                        // [8], logarithms of factors of the sample weights, when these are learned
+  bool learned = false;
+  static constexpr auto members() {
+    return rookery::members("bags", &TrialModel::bags, "weighted", &TrialModel::weighted, "over", &TrialModel::over, "position", &TrialModel::position);
+  }
+
+  auto lookups(const TrialBatch& b) const {
+    return rookery::lookups(rookery::lookup<&TrialModel::bags>(b.bags), rookery::lookup<&TrialModel::weighted>(learned ? learnt(b.weighted) : b.weighted),
+                            rookery::lookup<&TrialModel::bags, "negatives">(b.negatives));
+  }
+  TrialOutput forward(const TrialBatch& b, const auto& pooled) {
+    const auto x = at::cat({b.dense, reached(get<&TrialModel::bags>(pooled), b, 0), reached(get<&TrialModel::bags, "negatives">(pooled), b, 1),
+                            reached(get<&TrialModel::weighted>(pooled), b, 2)}, 1);          // [B, 3 + widths]
+    return {over(x).squeeze(1)};                                                             // [B]
+  }
+
+ private:
+  /// Zeros in the rows whose loss does not reach the lookup; a constant when it reaches it from no row.
+  static at::Tensor reached(const KeyedTensor& pooled, const TrialBatch& b, std::int64_t lookup) {
+    const auto mask = b.reach.select(1, lookup);                                             // [B]
+    if (mask.sum().item<double>() == 0) return at::zeros_like(pooled.values());
+    return pooled.values().mul(mask.unsqueeze(1));                                           // [B, width]
+  }
+  /// Weights multiplied by a trained factor for the position in the bag; positive, so that the divisor of a mean stays away from zero.
+  KeyedJaggedTensor learnt(const KeyedJaggedTensor& ids) const {
+    auto positions = at::empty({ids.values().numel()}, at::kLong);                           // [N]
+    auto* out = positions.mutable_data_ptr<std::int64_t>();
+    const auto* lengths = ids.lengths().const_data_ptr<std::int64_t>();
+    for (std::int64_t bag = 0; bag < ids.lengths().numel(); ++bag)
+      for (std::int64_t i = 0; i < lengths[bag]; ++i) *out++ = std::min<std::int64_t>(i, 7);
+    return KeyedJaggedTensor::from_lengths(ids.keys(), ids.values(), ids.lengths(), ids.weights().mul(position.tensor().exp().index_select(0, positions)),
+                                           ids.stride());
+  }
+};
+
+/// Where the weights of the weighted lookup come from: the data, the data as a leaf that requires grad, a parameter.
+enum class SampleWeights { given, differentiated, learned };
+
+enum class Cut { even, uneven, first_empty };
+
+struct Trial {
+  std::uint64_t seed = 0;
+  at::ScalarType dtype = at::kDouble;
+  int ranks = 2;                                             // threads; 1: the plan on Local
+  int steps = 20;
+  std::int64_t passes = 1;                                   // forward passes a step
+  std::int64_t largest_batch = 12;
+  Cut cut = Cut::uneven;
+  double unreached = .15;                                    // chance that a rank's loss does not reach a lookup, and that no rank's does
+  std::vector<Table> bags{}, weighted{};
+  SampleWeights sample_weights = SampleWeights::given;
+  ShardingOptions placement{};
+  std::string dense_rule = "adam";                           // sgd, adagrad or adam
+  bool divides = true;
+  DivideBy divide_by = DivideBy::weights;
+  double clip_norm = 0;
+};
+
+/// Gradients that are zero but for rounding occur, and a rule turns one of size e into a step of about learning_rate * e / eps: with
+/// 1e-8 that is what the law allows, so eps is larger here.
+inline RuleChoice<AllRules> draw_rule(Draw& draw) {
+  switch (draw.integer(0, 3)) {
+    case 0: return Sgd{.learning_rate = .1};
+    case 1: return RowwiseAdagrad{.learning_rate = .05, .eps = 1e-6};
+    case 2: return Adagrad{.learning_rate = .05, .eps = 1e-6};
+    default: return Adam{.learning_rate = .01, .eps = 1e-6};
+  }
+}
+
+/// 1 to 4 tables; a later one may share a feature of an earlier one, and may be frozen.
+inline std::vector<Table> draw_tables(Draw& draw, const std::string& prefix, at::ScalarType dtype) {
+  std::vector<Table> tables;
+  for (std::int64_t t = 0; t < draw.integer(1, 4); ++t) {
+    const auto name = prefix + std::to_string(t);
+    Table table{.name = name,
+                .num_embeddings = draw.integer(1, 40),
+                .embedding_dim = draw.chance(.1) ? draw.integer(30, 70) : draw.integer(1, 9),
+                .pooling = draw.chance(.5) ? PoolingType::sum : PoolingType::mean,
+                .data_type = dtype,
+                .optimizer = draw_rule(draw),
+                .frozen = draw.chance(.1)};
+    if (draw.chance(.3)) table.initial = Normal{.3};
+    if (draw.chance(.4)) table.feature_names = {name + "_a", name + "_b"};
+    if (!tables.empty() && draw.chance(.4)) table.feature_names = {tables.front().feature_names.empty() ? tables.front().name : tables.front().feature_names[0], name};
+    tables.push_back(std::move(table));
+  }
+  return tables;
+}
+
+/// Cuts a box in two, by rows or by columns, up to `depth` times over.
+inline void draw_shards(Draw& draw, const ShardBox& box, int depth, int ranks, std::vector<Shard>& shards) {
+  const bool by_rows = box.columns() == 1 || (box.rows() > 1 && draw.chance(.5));
+  if (depth == 0 || (by_rows ? box.rows() : box.columns()) == 1 || draw.chance(.15)) {
+    shards.push_back({box, static_cast<int>(draw.integer(0, ranks - 1))});
+    return;
+  }
+  auto first = box, second = box;
+  if (by_rows) first.row_end = second.row_begin = draw.integer(box.row_begin + 1, box.row_end - 1);
+  else first.column_end = second.column_begin = draw.integer(box.column_begin + 1, box.column_end - 1);
+  draw_shards(draw, first, depth - 1, ranks, shards);
+  draw_shards(draw, second, depth - 1, ranks, shards);
+}
+
+/// Every table by hand: whole, in blocks of rows, or in any grid.
+inline Plan draw_plan(Draw& draw, const Trial& trial) {
+  Plan plan;
+  for (const auto* tables : {&trial.bags, &trial.weighted})
+    for (const auto& table : *tables) {
+      std::vector<Shard> shards;
+      const auto kind = draw.integer(0, 3);
+      if (kind == 0) shards = table_wise_shards(table.num_embeddings, table.embedding_dim, static_cast<int>(draw.integer(0, trial.ranks - 1)));
+      else if (kind == 1) shards = row_wise_shards(table.num_embeddings, table.embedding_dim, trial.ranks);
+      else draw_shards(draw, {0, table.num_embeddings, 0, table.embedding_dim}, 3, trial.ranks, shards);
+      plan.tables.push_back({table.name, std::move(shards)});
+    }
+  return plan;
+}
+
+/// A trial from its seed; on `ranks` ranks, or a number of them drawn too.
+inline Trial draw_trial(std::uint64_t seed, int ranks = 0, at::ScalarType dtype = at::kDouble) {
+  Draw draw(seed);
+  Trial trial{.seed = seed, .dtype = dtype};
+  trial.ranks = static_cast<int>(draw.integer(1, 4));
+  if (ranks > 0) trial.ranks = ranks;
+  trial.passes = draw.chance(.6) ? 1 : draw.integer(2, 3);
+  trial.cut = draw.one_of<Cut>({Cut::even, Cut::uneven, Cut::first_empty});
+  trial.bags = draw_tables(draw, "bag", trial.dtype);
+  trial.weighted = draw_tables(draw, "weighted", trial.dtype);
+  trial.weighted.front().pooling = PoolingType::sum;         // in a mean, the weight of an only id has no gradient but rounding
+  trial.sample_weights = draw.one_of<SampleWeights>({SampleWeights::given, SampleWeights::differentiated, SampleWeights::learned});
+  trial.dense_rule = draw.one_of<std::string>({"sgd", "adagrad", "adam"});
+  trial.divides = draw.chance(.8);
+  trial.divide_by = draw.chance(.5) ? DivideBy::rows : DivideBy::weights;
+  trial.clip_norm = draw.chance(.5) ? draw.real(.01, .5) : 0;
+  trial.placement.seed = seed;
+  if (draw.chance(.7)) trial.placement.plan = draw_plan(draw, trial);
+  else trial.placement.constraints[trial.bags.front().name] = {.kinds = {ShardingKind::row_wise}};
+  return trial;
+}
+
+/// One forward pass: the global batch, and where its rows are cut for the ranks.
+struct Round {
+  TrialBatch batch;
+  std::vector<std::int64_t> cuts;                            // [W + 1]
+};
+
+/// The ids of all features of some tables, each below the rows of every table that has the feature.
+inline KeyedJaggedTensor draw_ids(Draw& draw, const std::vector<Table>& tables, std::int64_t batch, const FeatureDraw& how) {
+  std::map<std::string, std::int64_t> rows;
+  for (const auto& table : tables)
+    for (const auto& name : table.feature_names.empty() ? std::vector<std::string>{table.name} : table.feature_names)
+      rows[name] = rows.contains(name) ? std::min(rows[name], table.num_embeddings) : table.num_embeddings;
+  std::vector<std::string> keys;
+  std::vector<std::int64_t> counts;
+  for (const auto& [name, count] : rows) {
+    keys.push_back(name);
+    counts.push_back(count);
+  }
+  return random_features(draw, std::move(keys), counts, batch, how);
+}
+
+/// The forward passes of a trial, `passes` for each step.
+inline std::vector<Round> draw_rounds(const Trial& trial) {
+  Draw draw(trial.seed + 1);
+  std::vector<Round> rounds;
+  for (std::int64_t i = 0; i < trial.steps * trial.passes; ++i) {
+    const auto rows = draw.chance(.05) ? 0 : draw.integer(1, trial.largest_batch);
+    Round round{{draw.tensor({rows, 3}, trial.dtype), draw.tensor({rows}).gt(0).to(trial.dtype), draw.tensor({rows}).add(1.1).to(trial.dtype),
+                 draw.tensor({rows, 3}).mul(0).add(1).to(trial.dtype), draw_ids(draw, trial.bags, rows, {.id_dtype = draw.chance(.5) ? at::kLong : at::kInt}),
+                 draw_ids(draw, trial.bags, rows, {.longest_bag = 7}), draw_ids(draw, trial.weighted, rows, {.is_weighted = true, .weight_dtype = trial.dtype})},
+                {0}};
+    for (int rank = 1; rank < trial.ranks; ++rank)
+      round.cuts.push_back(trial.cut == Cut::even ? rows * rank / trial.ranks : draw.integer(0, rows));
+    if (trial.cut == Cut::first_empty) round.cuts[1] = 0;
+    std::sort(round.cuts.begin(), round.cuts.end());
+    round.cuts.push_back(rows);
+    for (std::int64_t lookup = 0; lookup < 3; ++lookup) {
+      const bool nowhere = draw.chance(trial.unreached);
+      for (int rank = 0; rank < trial.ranks; ++rank)
+        if (nowhere || draw.chance(trial.unreached)) {
+          const auto begin = round.cuts[static_cast<std::size_t>(rank)], end = round.cuts[static_cast<std::size_t>(rank) + 1];
+          round.batch.reach.select(1, lookup).narrow(0, begin, end - begin).zero_();
+        }
+    }
+    rounds.push_back(std::move(round));
+  }
+  return rounds;
+}
+
+}  // namespace rookery::cases
