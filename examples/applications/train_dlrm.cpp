@@ -127,7 +127,9 @@ Model declare(const Options& options, const rk::TableReader& reader) {
   const rk::Initial initial = options.initial == "normal"    ? rk::Initial{rk::Normal{options.stddev}}
                               : options.initial == "uniform" ? rk::Initial{rk::Uniform{}}
                                                              : rk::Initial{rk::Zeros{}};
-  const auto has = [](const std::vector<std::string>& names, const std::string& name) { return std::ranges::find(names, name) != names.end(); };
+  const auto has = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::ranges::find(names, name) != names.end();
+  };
   std::vector<rk::EmbeddingBagConfig<Rules>> tables;
   for (const auto& feature : reader.features())
     if (!has(options.without, feature.name))
@@ -139,7 +141,8 @@ Model declare(const Options& options, const rk::TableReader& reader) {
                         .frozen = has(options.frozen, "all") || has(options.frozen, feature.name)});
   for (const auto* names : {&options.without, &options.frozen, &options.row_wise})
     for (const auto& name : *names)
-      rk::check<rk::ConfigError>((names == &options.frozen && name == "all") || std::ranges::any_of(reader.features(), [&](const auto& f) { return f.name == name; }),
+      rk::check<rk::ConfigError>((names == &options.frozen && name == "all") ||
+                                     std::ranges::any_of(reader.features(), [&](const auto& f) { return f.name == name; }),
                                  "'", name, "' is not an id column of the schema");
   return {std::move(tables), static_cast<std::int64_t>(reader.dense_names().size()), options.bottom, options.over};
 }
@@ -154,12 +157,14 @@ template <class Placed> void introduce(Placed& model, const rk::TableReader& rea
   fmt::print("model: DLRM, bottom {}, over {}, {} dense parameters, {}\n", rk::concat(options.bottom), rk::concat(options.over), dense,
              options.dense_optimizer);
   fmt::print("{}\n", model.plan().report());
-  fmt::print("memory: tables and their state {}, dense parameters and their state {} a rank\n", rk::human_bytes(bytes), rk::human_bytes(dense * 4 * 3));
+  fmt::print("memory: tables and their state {}, dense parameters and their state {} a rank\n", rk::human_bytes(bytes),
+             rk::human_bytes(dense * 4 * 3));
   std::fflush(stdout);
 }
 
 /// Trains for the epochs asked for; false when Ctrl-C ended it.
-template <class Placed, class Step> bool train(Placed& model, Step& step, const rk::TableReader& reader, const Options& options, double& samples_per_s) {
+template <class Placed, class Step>
+bool train(Placed& model, Step& step, const rk::TableReader& reader, const Options& options, double& samples_per_s) {
   auto& topology = model.topology();
   const auto rows = reader.rows(rk::Part::train);
   std::optional<rk::JsonLines> log;
@@ -173,7 +178,10 @@ template <class Placed, class Step> bool train(Placed& model, Step& step, const 
   const auto report = [&](bool last) {
     const auto whole = merged(recent, topology);
     const double loss = whole.template get<rk::LogLoss>().value(), auc = whole.template get<rk::Auc>().value();
-    rk::LogValues values{{"loss", loss}, {"auc", auc}, {"samples_per_s", static_cast<double>(seen) / clock.seconds()}, {"gradient_norm", step.gradient_norm()}};
+    rk::LogValues values{{"loss", loss},
+                         {"auc", auc},
+                         {"samples_per_s", static_cast<double>(seen) / clock.seconds()},
+                         {"gradient_norm", step.gradient_norm()}};
     values.add(norms(model));
     if (log) (*log)(step.count(), values);
     if (last) progress.finish({{"loss", loss}, {"auc", auc}});
@@ -204,15 +212,18 @@ template <class Placed, class Step> bool train(Placed& model, Step& step, const 
   return finished;
 }
 
-template <class Topology, class DenseRule> int run(Topology& topology, DenseRule dense, const std::shared_ptr<const rk::Table>& table, const Options& options) {
-  const rk::TableReader reader{table, {.batch_size = options.batch_size, .rank = topology.rank(), .world_size = topology.world_size(), .seed = options.seed}};
+template <class Topology, class DenseRule>
+int run(Topology& topology, DenseRule dense, const std::shared_ptr<const rk::Table>& table, const Options& options) {
+  const rk::TableReader reader{
+      table, {.batch_size = options.batch_size, .rank = topology.rank(), .world_size = topology.world_size(), .seed = options.seed}};
   rk::Constraints constraints;
   for (const auto& name : options.row_wise) constraints[name].kinds = {rk::ShardingKind::row_wise};
   rk::ShardingPolicy<Topology> sharding{topology, {.constraints = constraints, .seed = options.seed}};
   auto model = sharding.apply(rk::ModelAndLoss<Model, rk::Bce, rk::TableBatch>{declare(options, reader), {}});
   const bool reports = topology.rank() == 0;
   if (reports) introduce(model, reader, options);
-  rk::Optimizer step{model, dense, {.clip_norm = options.clip_norm, .non_finite = options.skip_non_finite ? rk::NonFinite::skip : rk::NonFinite::error}};
+  rk::Optimizer step{
+      model, dense, {.clip_norm = options.clip_norm, .non_finite = options.skip_non_finite ? rk::NonFinite::skip : rk::NonFinite::error}};
   double samples_per_s = 0;
   const bool finished = train(model, step, reader, options, samples_per_s);
   if (reports && step.skipped() > 0) fmt::print("{} steps were skipped because a gradient was not finite\n", step.skipped());
@@ -249,7 +260,8 @@ int main(int argc, char** argv) {
     const auto table = rk::read_table(examples::load_schema(options.schema, options.data));
     return rk::with_topology<rk::Local, rk::Threads>(options.environment, [&](auto topology) {
       if (options.dense_optimizer == "sgd") return run(topology, rk::Sgd{.learning_rate = options.dense_learning_rate}, table, options);
-      if (options.dense_optimizer == "adagrad") return run(topology, rk::Adagrad{.learning_rate = options.dense_learning_rate}, table, options);
+      if (options.dense_optimizer == "adagrad")
+        return run(topology, rk::Adagrad{.learning_rate = options.dense_learning_rate}, table, options);
       return run(topology, rk::Adam{.learning_rate = options.dense_learning_rate}, table, options);
     });
   } catch (const rk::Error& error) {

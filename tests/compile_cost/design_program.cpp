@@ -84,18 +84,23 @@ Clicks make(const Options& options, std::int64_t step, int rank, int ranks) {
   }
   const auto tensor = [](auto& values, at::ScalarType dtype) {
     auto out = at::empty({static_cast<std::int64_t>(values.size())}, dtype);
-    std::copy(values.begin(), values.end(), out.template mutable_data_ptr<typename std::remove_reference_t<decltype(values)>::value_type>());
+    std::copy(values.begin(), values.end(),
+              out.template mutable_data_ptr<typename std::remove_reference_t<decltype(values)>::value_type>());
     return out;
   };
   const auto lengths = tensor(users, at::kLong).fill_(1);      // [B] one id a row
   const auto y = tensor(labels, at::kFloat);                   // [B]
-  return {tensor(dense, at::kFloat).view({rows, 13}), y, y.mul(.5).add(.5), rk::KeyedJaggedTensor::from_lengths({"user_id"}, tensor(users, at::kLong), lengths),
+  return {tensor(dense, at::kFloat).view({rows, 13}), y, y.mul(.5).add(.5),
+          rk::KeyedJaggedTensor::from_lengths({"user_id"}, tensor(users, at::kLong), lengths),
           rk::KeyedJaggedTensor::from_lengths({"item_id"}, tensor(items, at::kLong), lengths)};
 }
 
 template <class Topology> int train(Topology topology, const Options& options) {
   Ranker ranker{
-      .user = {{.name = "user_id", .num_embeddings = options.users, .embedding_dim = 64, .optimizer = rk::RowwiseAdagrad{.learning_rate = .05}}},
+      .user = {{.name = "user_id",
+                .num_embeddings = options.users,
+                .embedding_dim = 64,
+                .optimizer = rk::RowwiseAdagrad{.learning_rate = .05}}},
       .item = {{.name = "item_id", .num_embeddings = options.items, .embedding_dim = 64, .optimizer = rk::Adam{.learning_rate = 1e-3}}},
       .over = {13 + 128, {256, 1}}};
   rk::ShardingPolicy<Topology> sharding{topology, {.constraints = {{"item_id", {.kinds = {rk::ShardingKind::row_wise}}}}, .seed = 7}};
@@ -122,6 +127,7 @@ int main() {
 #ifdef LOCAL_ONLY
   return rk::with_topology<rk::Local>(rk::Environment::read(), [&](auto topology) { return train(std::move(topology), Options{}); });
 #else
-  return rk::with_topology<rk::Local, rk::Threads>(rk::Environment::read(), [&](auto topology) { return train(std::move(topology), Options{}); });
+  return rk::with_topology<rk::Local, rk::Threads>(rk::Environment::read(),
+                                                   [&](auto topology) { return train(std::move(topology), Options{}); });
 #endif
 }

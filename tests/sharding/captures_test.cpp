@@ -43,7 +43,9 @@ struct Model {
   rk::EmbeddingBagCollection<Rules> item;
   rk::Linear over;
   static constexpr auto members() { return rk::members("item", &Model::item, "over", &Model::over); }
-  auto lookups(const Batch& b) const { return rk::lookups(rk::lookup<&Model::item>(b.items), rk::lookup<&Model::item, "negatives">(b.negatives)); }
+  auto lookups(const Batch& b) const {
+    return rk::lookups(rk::lookup<&Model::item>(b.items), rk::lookup<&Model::item, "negatives">(b.negatives));
+  }
   Output forward(const Batch&, const auto& pooled) {
     return {over(get<&Model::item>(pooled).values()), get<&Model::item, "negatives">(pooled).values()};
   }
@@ -61,7 +63,8 @@ rk::KeyedJaggedTensor ids(const std::vector<std::int64_t>& values) {
 }
 /// Ten rows of two columns, and a layer that multiplies by ones.
 Model declared(rk::RuleChoice<Rules> rule = rk::Sgd{.learning_rate = 1}) {
-  Model model{{{.name = "item", .num_embeddings = 10, .embedding_dim = 2, .data_type = at::kDouble, .optimizer = rule}}, {2, 1, at::kDouble}};
+  Model model{{{.name = "item", .num_embeddings = 10, .embedding_dim = 2, .data_type = at::kDouble, .optimizer = rule}},
+              {2, 1, at::kDouble}};
   rk::assign(model, "item.embedding_bags.item.weight", at::arange(20, at::kDouble).view({10, 2}));
   rk::assign(model, "over.weight", at::ones({1, 2}));
   rk::assign(model, "over.bias", at::zeros({1}));
@@ -76,7 +79,8 @@ rk::Plan two_by_two() {
 TEST_SUITE("sharding/captures") {
   TEST_CASE("several shards of a table on one process look up and update as one") {
     for (const bool rowwise : {false, true}) {
-      const rk::RuleChoice<Rules> rule = rowwise ? rk::RuleChoice<Rules>{rk::RowwiseAdagrad{.learning_rate = 1}} : rk::RuleChoice<Rules>{rk::Sgd{.learning_rate = 1}};
+      const rk::RuleChoice<Rules> rule =
+          rowwise ? rk::RuleChoice<Rules>{rk::RowwiseAdagrad{.learning_rate = 1}} : rk::RuleChoice<Rules>{rk::Sgd{.learning_rate = 1}};
       std::vector<at::Tensor> tables;
       for (const bool split : {false, true}) {
         rk::ShardingPolicy<rk::Local> sharding{rk::ShardingOptions{.plan = split ? two_by_two() : rk::Plan{}}};

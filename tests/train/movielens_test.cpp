@@ -48,7 +48,8 @@ std::shared_ptr<const rk::Table> movielens() {
 }
 
 /// Tables of the named features, or of all.
-Configs tables(const rk::TableReader& reader, std::int64_t dim, double learning_rate, rk::Initial initial, std::vector<std::string> names = {}) {
+Configs tables(const rk::TableReader& reader, std::int64_t dim, double learning_rate, rk::Initial initial,
+               std::vector<std::string> names = {}) {
   Configs configs;
   for (const auto& feature : reader.features())
     if (names.empty() || std::ranges::find(names, feature.name) != names.end())

@@ -26,7 +26,8 @@ template <concepts::Topology Topology> auto all_gather_v(Topology& topology, at:
   } else if constexpr (concepts::Communicator<Topology>) {
     return topology.all_gather_v(std::move(tensor));
   } else {
-    static_assert(detail::has_all_verbs<Topology>, "rookery::all_gather_v: a distributed topology needs all verbs; see docs/concepts.md#communicator");
+    static_assert(detail::has_all_verbs<Topology>,
+                  "rookery::all_gather_v: a distributed topology needs all verbs; see docs/concepts.md#communicator");
   }
 }
 

@@ -26,7 +26,8 @@ template <concepts::Topology Topology> auto all_reduce(Topology& topology, at::T
   } else if constexpr (concepts::Communicator<Topology>) {
     return topology.all_reduce(std::move(tensor), op);
   } else {
-    static_assert(detail::has_all_verbs<Topology>, "rookery::all_reduce: a distributed topology needs all verbs; see docs/concepts.md#communicator");
+    static_assert(detail::has_all_verbs<Topology>,
+                  "rookery::all_reduce: a distributed topology needs all verbs; see docs/concepts.md#communicator");
   }
 }
 

@@ -25,7 +25,8 @@ template <concepts::Topology Topology> auto broadcast(Topology& topology, at::Te
   } else if constexpr (concepts::Communicator<Topology>) {
     return topology.broadcast(std::move(tensor), root);
   } else {
-    static_assert(detail::has_all_verbs<Topology>, "rookery::broadcast: a distributed topology needs all verbs; see docs/concepts.md#communicator");
+    static_assert(detail::has_all_verbs<Topology>,
+                  "rookery::broadcast: a distributed topology needs all verbs; see docs/concepts.md#communicator");
   }
 }
 

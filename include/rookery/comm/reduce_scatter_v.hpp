@@ -26,7 +26,8 @@ template <concepts::Topology Topology> auto reduce_scatter_v(Topology& topology,
   } else if constexpr (concepts::Communicator<Topology>) {
     return topology.reduce_scatter_v(std::move(tensor), counts);
   } else {
-    static_assert(detail::has_all_verbs<Topology>, "rookery::reduce_scatter_v: a distributed topology needs all verbs; see docs/concepts.md#communicator");
+    static_assert(detail::has_all_verbs<Topology>,
+                  "rookery::reduce_scatter_v: a distributed topology needs all verbs; see docs/concepts.md#communicator");
   }
 }
 

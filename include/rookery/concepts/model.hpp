@@ -31,8 +31,10 @@ concept HasLookups = requires(const M& model, const B& batch) { model.lookups(ba
 
 /// Phase two, with what came back.
 template <class M, class B>
-concept HasForwardOfPooled =
-    requires(M& model, const B& batch, const typename detail::PooledOf<decltype(model.lookups(batch))>::type& pooled) { model.forward(batch, pooled); };
+concept HasForwardOfPooled = requires(M& model, const B& batch,
+                                      const typename detail::PooledOf<decltype(model.lookups(batch))>::type& pooled) {
+  model.forward(batch, pooled);
+};
 
 /// Phase two of a model without tables.
 template <class M, class B>

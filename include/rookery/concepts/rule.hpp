@@ -46,7 +46,9 @@ concept RuleOn = requires(const R& rule, const Row<Number>& row, const StepConte
   rule.update(row, context, sums);
 };
 template <class R, class Number>
-concept SumsRowOn = requires(const R& rule, const Row<Number>& row, const StepContext& context, double* sums) { rule.sum_row(row, context, sums); };
+concept SumsRowOn = requires(const R& rule, const Row<Number>& row, const StepContext& context, double* sums) {
+  rule.sum_row(row, context, sums);
+};
 
 }  // namespace detail
 
@@ -61,7 +63,8 @@ concept Rule = std::semiregular<R> && requires {
   { R::state[0] } -> std::convertible_to<StateSlot>;
   { R::state.size() } -> std::convertible_to<std::size_t>;
   { R::row_sums } -> std::convertible_to<int>;
-} && detail::RuleOn<R, float> && detail::RuleOn<R, double> && (R::row_sums == 0 || (detail::SumsRowOn<R, float> && detail::SumsRowOn<R, double>));
+} && detail::RuleOn<R, float> && detail::RuleOn<R, double> &&
+    (R::row_sums == 0 || (detail::SumsRowOn<R, float> && detail::SumsRowOn<R, double>));
 
 }  // namespace concepts
 }  // namespace rookery

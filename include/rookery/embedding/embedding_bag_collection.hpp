@@ -117,8 +117,8 @@ template <class Set> class EmbeddingBagCollection {
   void assign(std::string_view table, const at::Tensor& values) {
     const auto& config = configs_[index_of(table)];
     check<ShapeError>(values.dim() == 2 && values.size(0) == config.num_embeddings && values.size(1) == config.embedding_dim,
-                      "EmbeddingBagCollection: assigned values of shape ", values.sizes(), " to table '", table, "' of [", config.num_embeddings,
-                      ", ", config.embedding_dim, "]");
+                      "EmbeddingBagCollection: assigned values of shape ", values.sizes(), " to table '", table, "' of [",
+                      config.num_embeddings, ", ", config.embedding_dim, "]");
     check<ConfigError>(!placed_, "EmbeddingBagCollection: assign to table '", table, "' after placement");
     assigned_[index_of(table)] = values.detach().clone();                                            // [E, D]
   }
@@ -184,8 +184,8 @@ template <class Set> void EmbeddingBagCollection<Set>::validate() const {
     check<ConfigError>(config.data_type == data_type(), "EmbeddingBagCollection: table '", config.name, "' has another dtype than table '",
                        configs_.front().name, "'; tables of one collection share theirs");
     for (const auto& feature : config.feature_names)
-      check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1, "EmbeddingBagCollection: table '",
-                         config.name, "' is given feature '", feature, "' twice");
+      check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1,
+                         "EmbeddingBagCollection: table '", config.name, "' is given feature '", feature, "' twice");
     for (std::size_t j = 0; j < i; ++j)
       check<ConfigError>(configs_[j].name != config.name, "EmbeddingBagCollection: table name '", config.name, "' is given twice");
   }
@@ -203,7 +203,8 @@ template <class Set> void EmbeddingBagCollection<Set>::lay_out() {
     }
   }
   for (const auto& one : features_) {
-    const auto uses = std::count_if(features_.begin(), features_.end(), [&](const CollectionFeature& f) { return f.feature == one.feature; });
+    const auto uses =
+        std::count_if(features_.begin(), features_.end(), [&](const CollectionFeature& f) { return f.feature == one.feature; });
     columns->keys.push_back(uses > 1 ? concat(one.feature, "@", configs_[one.table].name) : one.feature);
   }
   columns_ = std::move(columns);
@@ -213,8 +214,9 @@ template <class Set>
 void EmbeddingBagCollection<Set>::place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key) {
   const auto& config = configs_.at(table);
   check<ConfigError>(!placed_, "EmbeddingBagCollection: table '", config.name, "' is placed already");
-  const auto slots = config.frozen ? std::vector<StateSlot>{}
-                                   : config.optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
+  const auto slots =
+      config.frozen ? std::vector<StateSlot>{}
+                    : config.optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
   LocalShard local{table, shard, box, TableStorage(box.rows(), box.columns(), config.data_type, slots)};
   if (assigned_.at(table).defined()) {
     auto values = assigned_[table].narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns());

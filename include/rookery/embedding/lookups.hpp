@@ -49,7 +49,9 @@ template <class... K> Lookups<K...> lookups(Lookup<K>... lookup) { return {{std:
 /// The pooled embeddings of one lookup.
 template <detail::KeyPart... Parts, class... K> const KeyedTensor& get(const Pooled<K...>& pooled) {
   constexpr bool present = (std::is_same_v<Key<Parts...>, K> || ...);
-  static_assert(present, "rookery::get: this key is not among the model's lookups; write `lookup<...>` with the same key; see docs/concepts.md#lookups");
+  static_assert(
+      present,
+      "rookery::get: this key is not among the model's lookups; write `lookup<...>` with the same key; see docs/concepts.md#lookups");
   std::size_t index = 0;
   const bool found = ((std::is_same_v<Key<Parts...>, K> ? true : (++index, false)) || ...);
   return pooled.tensors[found ? index : 0];
@@ -62,14 +64,16 @@ template <class T, bool inside = false> constexpr bool has_unreachable_tables() 
   if constexpr (EmbeddingTables<T>) return inside;
   else if constexpr (is_sequence<T>::value || is_optional<T>::value) return has_unreachable_tables<typename T::value_type, true>();
   else if constexpr (HasMembers<T>)
-    return std::apply([]<class... Class, class... Value>(const Member<Value Class::*>&...) { return (has_unreachable_tables<Value, inside>() || ...); },
-                      T::members().list);
+    return std::apply(
+        []<class... Class, class... Value>(const Member<Value Class::*>&...) { return (has_unreachable_tables<Value, inside>() || ...); },
+        T::members().list);
   else return false;
 }
 
 template <class T, class Fn, class... Prefix> constexpr void for_each_tables_path(Fn& fn, Prefix... prefix) {
   if constexpr (HasMembers<T>) {
-    std::apply([&]<class... M>(const Member<M>&... member) { (for_each_tables_member<M>(fn, member.pointer, prefix...), ...); }, T::members().list);
+    std::apply([&]<class... M>(const Member<M>&... member) { (for_each_tables_member<M>(fn, member.pointer, prefix...), ...); },
+               T::members().list);
   }
 }
 template <class Pointer, class Fn, class Value, class Class, class... Prefix>

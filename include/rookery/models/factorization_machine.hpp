@@ -46,11 +46,13 @@ template <class Set> struct FactorizationMachine {
                          " columns and another has ", dim);
   }
   static constexpr auto members() {
-    return rookery::members("linear", &FactorizationMachine::linear, "factors", &FactorizationMachine::factors, "bias", &FactorizationMachine::bias);
+    return rookery::members("linear", &FactorizationMachine::linear, "factors", &FactorizationMachine::factors, "bias",
+                            &FactorizationMachine::bias);
   }
 
   auto lookups(const auto& batch) const {
-    return rookery::lookups(rookery::lookup<&FactorizationMachine::linear>(batch.ids), rookery::lookup<&FactorizationMachine::factors>(batch.ids));
+    return rookery::lookups(rookery::lookup<&FactorizationMachine::linear>(batch.ids),
+                            rookery::lookup<&FactorizationMachine::factors>(batch.ids));
   }
 
   Logits forward(const auto& batch, const auto& pooled) {

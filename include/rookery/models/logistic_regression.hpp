@@ -27,7 +27,8 @@ template <class Set> struct LogisticRegression {
   explicit LogisticRegression(std::vector<EmbeddingBagConfig<Set>> configs, at::ScalarType dtype = at::kFloat)
       : tables(std::move(configs)), bias({1}, Zeros{}, 0, dtype) {
     for (const auto& table : tables.configs())
-      check<ConfigError>(table.embedding_dim == 1, "LogisticRegression: table '", table.name, "' has ", table.embedding_dim, " columns; it must have 1");
+      check<ConfigError>(table.embedding_dim == 1, "LogisticRegression: table '", table.name, "' has ", table.embedding_dim,
+                         " columns; it must have 1");
   }
   static constexpr auto members() { return rookery::members("tables", &LogisticRegression::tables, "bias", &LogisticRegression::bias); }
 

@@ -35,7 +35,8 @@ inline double sum_of_squares(const at::Tensor& tensor) {
     parallel(blocks, 8, [&](std::int64_t begin, std::int64_t end) {
       for (auto b = begin; b < end; ++b) {
         double sum = 0;
-        for (auto i = b * block; i < std::min(tensor.numel(), (b + 1) * block); ++i) sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+        for (auto i = b * block; i < std::min(tensor.numel(), (b + 1) * block); ++i)
+          sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
         sums[static_cast<std::size_t>(b)] = sum;
       }
     });
@@ -56,9 +57,12 @@ struct DenseParameter {
 
 /// The dense parameters of a model under one rule. The rule has per-weight state only.
 template <class Rule> class DenseOptimizer {
-  static_assert(concepts::Rule<Rule>, "rookery::Optimizer: the dense optimizer must be a rule, such as Sgd, Adagrad or Adam; see docs/concepts.md#rule");
-  static_assert(Rule::row_sums == 0 && std::all_of(Rule::state.begin(), Rule::state.end(), [](const StateSlot& s) { return s.shape == StateShape::element; }),
-                "rookery::Optimizer: a dense parameter has no rows; use Sgd, Adagrad or Adam, or a rule without row_sums and row state; see docs/concepts.md#rule");
+  static_assert(concepts::Rule<Rule>,
+                "rookery::Optimizer: the dense optimizer must be a rule, such as Sgd, Adagrad or Adam; see docs/concepts.md#rule");
+  static_assert(Rule::row_sums == 0 &&
+                    std::all_of(Rule::state.begin(), Rule::state.end(), [](const StateSlot& s) { return s.shape == StateShape::element; }),
+                "rookery::Optimizer: a dense parameter has no rows; use Sgd, Adagrad or Adam, or a rule without row_sums and row state; "
+                "see docs/concepts.md#rule");
 
  public:
   explicit DenseOptimizer(Rule rule) : rule_(rule) {}
@@ -126,7 +130,8 @@ template <class Rule> template <class Topology> void DenseOptimizer<Rule>::reduc
     for (std::int64_t p = 0; p < flags; ++p) {
       auto& one = parameters_[static_cast<std::size_t>(p)];
       const bool reached = flat[total + p].template item<double>() > 0;
-      one.gradient = reached ? flat.narrow(0, at, one.parameter->numel()).to(one.parameter->dtype()).view(one.parameter->shape()) : at::Tensor{};
+      one.gradient =
+          reached ? flat.narrow(0, at, one.parameter->numel()).to(one.parameter->dtype()).view(one.parameter->shape()) : at::Tensor{};
       at += one.parameter->numel();
     }
   }
@@ -143,7 +148,8 @@ template <class Rule> void DenseOptimizer<Rule>::update(double rate) {
       const auto* gradients = one.gradient.template const_data_ptr<Number>();
       parallel(tensor.numel(), 4096, [&](std::int64_t begin, std::int64_t end) {
         std::array<Number*, Rule::state.size() + 1> state{};
-        for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) state[slot] = one.state[slot].template mutable_data_ptr<Number>() + begin;
+        for (std::size_t slot = 0; slot < Rule::state.size(); ++slot)
+          state[slot] = one.state[slot].template mutable_data_ptr<Number>() + begin;
         rule_.update(Row<Number>{weights + begin, gradients + begin, state.data(), end - begin, tensor.numel()}, context, nullptr);
       });
     });

@@ -66,7 +66,8 @@ template <class Model, class DenseRule> class Optimizer {
   /// Multiplies every learning rate, of tables and dense parameters, from the next step on: 1 at first. A schedule calls it.
   /// Errors: ConfigError for a factor that is negative or not finite.
   void set_learning_rate_factor(double factor) {
-    check<ConfigError>(std::isfinite(factor) && factor >= 0, "Optimizer: learning rate factor ", factor, "; it must be finite and not negative");
+    check<ConfigError>(std::isfinite(factor) && factor >= 0, "Optimizer: learning rate factor ", factor,
+                       "; it must be finite and not negative");
     rate_ = factor;
   }
   /// Norm of the whole gradient at the last step, before clipping.
@@ -103,7 +104,8 @@ template <class Model, class DenseRule> class Optimizer {
   /// Calls `fn(collection, local shard)` for the shard that the gradients are of.
   template <class Fn> void with_collection(const detail::ShardGradients& shard, Fn&& fn) {
     model_->for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
-      if (shard.table >= first && shard.table < first + collection.configs().size()) fn(collection, *model_->tables()[shard.table].shards[shard.shard].local);
+      if (shard.table >= first && shard.table < first + collection.configs().size())
+        fn(collection, *model_->tables()[shard.table].shards[shard.shard].local);
     });
   }
 
@@ -135,7 +137,8 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   const auto sums = whole_row_sums(shards, context);
   dense_.update(context.rate);
   for (std::size_t i = 0; i < shards.size(); ++i)
-    with_collection(shards[i], [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
+    with_collection(shards[i],
+                    [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
   ++count_;
   tell_step();
   return true;
@@ -148,7 +151,8 @@ template <class Model, class DenseRule> auto Optimizer<Model, DenseRule>::norm(c
   auto* values = sums.template mutable_data_ptr<double>();
   for (const auto& shard : shards) values[shard.table] += sum_of_squares(shard.gradients.sums);
   for (const auto& capture : model_->runtime().captures())
-    if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined()) values[count] += capture.normaliser.template item<double>();
+    if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
+      values[count] += capture.normaliser.template item<double>();
   sums = all_reduce(model_->topology(), std::move(sums)).wait();                             // [T squares, normaliser]
   values = sums.template mutable_data_ptr<double>();
   Norm norm{.squares = 0, .normaliser = values[count], .not_finite = {}};
@@ -168,7 +172,8 @@ template <class Model, class DenseRule>
 std::vector<std::vector<double>> Optimizer<Model, DenseRule>::whole_row_sums(const Shards& shards, const StepContext& context) {
   std::vector<std::vector<double>> sums(shards.size());
   for (std::size_t i = 0; i < shards.size(); ++i)
-    with_collection(shards[i], [&](auto& collection, const LocalShard& local) { sums[i] = collection.row_sums(local, shards[i].gradients, context); });
+    with_collection(shards[i],
+                    [&](auto& collection, const LocalShard& local) { sums[i] = collection.row_sums(local, shards[i].gradients, context); });
   detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
   return sums;
 }

@@ -74,7 +74,8 @@ struct Plan {
 /// Errors: PlanError with the table and the numbers.
 inline void validate(const Plan& plan, std::span<const TableDescription> tables, int world_size) {
   for (const auto& one : plan.tables) {
-    const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return one.table == t.name || one.table == t.table; });
+    const auto named =
+        std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return one.table == t.name || one.table == t.table; });
     check<PlanError>(named > 0, "Plan: table '", one.table, "' is not in the model");
     check<PlanError>(named == 1, "Plan: '", one.table, "' names ", named, " tables; give the full name");
   }
@@ -112,8 +113,8 @@ inline std::string Plan::report() const {
   std::vector<std::int64_t> bytes(static_cast<std::size_t>(world_size));
   for (const auto& table : descriptions) {
     const auto& shards = of(table);
-    text += concat("  ", table.name, std::string(width - table.name.size(), ' '), "  [", table.num_embeddings, ", ", table.embedding_dim, "] ",
-                   c10::toString(table.data_type), " ", table.rule, "  ", table.bytes(), " bytes  on ");
+    text += concat("  ", table.name, std::string(width - table.name.size(), ' '), "  [", table.num_embeddings, ", ", table.embedding_dim,
+                   "] ", c10::toString(table.data_type), " ", table.rule, "  ", table.bytes(), " bytes  on ");
     std::string_view separator = "";
     for (const auto& [box, rank] : shards) {
       text += concat(separator, "rank ", rank);

@@ -20,9 +20,10 @@ namespace rookery {
 template <class... Rule> struct Rules {
   static_assert(sizeof...(Rule) > 0, "rookery::Rules: name at least one rule, as in Rules<RowwiseAdagrad>; see docs/concepts.md#rule");
   static constexpr bool complete = (concepts::Rule<Rule> && ...);
-  static_assert(complete,
-                "rookery::Rules: a rule needs `name`, `state`, `row_sums` and `update(const Row<Number>&, const StepContext&, const double*)`; "
-                "see docs/concepts.md#rule");
+  static_assert(
+      complete,
+      "rookery::Rules: a rule needs `name`, `state`, `row_sums` and `update(const Row<Number>&, const StepContext&, const double*)`; "
+      "see docs/concepts.md#rule");
 };
 
 /// One rule out of a set, with its hyper-parameters.
@@ -45,7 +46,9 @@ template <class... Rule> class RuleChoice<Rules<Rule...>> {
  private:
   template <class R> static std::variant<Rule...> admit(R&& rule) {
     constexpr bool in_set = (std::same_as<std::remove_cvref_t<R>, Rule> || ...);
-    static_assert(in_set, "rookery::RuleChoice: this rule is not in the collection's set; add it to Rules<...> of the collection; see docs/concepts.md#rule");
+    static_assert(
+        in_set,
+        "rookery::RuleChoice: this rule is not in the collection's set; add it to Rules<...> of the collection; see docs/concepts.md#rule");
     if constexpr (in_set) return std::forward<R>(rule);
     else return {};
   }

@@ -92,7 +92,8 @@ template <class Placed> at::Tensor gather_state(Placed& model, std::string_view 
     config.optimizer.visit([&](const auto& rule) { slots.assign(rule.state.begin(), rule.state.end()); });
   });
   const auto found = std::find_if(slots.begin(), slots.end(), [&](const StateSlot& one) { return one.name == slot; });
-  check<IndexError>(found != slots.end(), "table '", table.description.name, "' under '", table.description.rule, "' has no state '", slot, "'");
+  check<IndexError>(found != slots.end(), "table '", table.description.name, "' under '", table.description.rule, "' has no state '", slot,
+                    "'");
   std::vector<std::int64_t> shape{table.description.num_embeddings};
   if (found->shape == StateShape::element) shape.push_back(table.description.embedding_dim);
   return detail::gather_shards(model.topology(), table, std::move(shape),

@@ -100,7 +100,8 @@ std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Rout
         auto gradient = gradient_of(captures[c], routing, route.slot);
         std::int64_t column = (by_rows ? 0 : slot.column) + box.column_begin;
         if (gradient.defined() && (by_rows ? !routing.has_all_rows(route) : !captures[c].divisors[route.slot].empty())) {
-          auto packed = at::empty({vectors_of(captures[c].routed[received[c].blocks.size()][0], by_rows), box.columns()}, gradient.options());
+          auto packed =
+              at::empty({vectors_of(captures[c].routed[received[c].blocks.size()][0], by_rows), box.columns()}, gradient.options());
           for_floating(gradient.scalar_type(), [&](auto zero) {
             pack_gradients(captures[c], routing, r, gradient, packed.template mutable_data_ptr<decltype(zero)>());
           });
@@ -108,7 +109,8 @@ std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Rout
           column = 0;
         }
         GradientBlock block;
-        if (gradient.defined()) block = {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size};
+        if (gradient.defined())
+          block = {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size};
         received[c].blocks.push_back({block});
         received[c].alive.push_back(std::move(gradient));
       }
@@ -119,7 +121,9 @@ std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Rout
     const auto bytes_of = [&](const Route& route, std::int64_t vectors) {
       return padded(vectors * routing.shard_of(route).box.columns() * routing.element_size(route));
     };
-    const auto by_rows = [&](const Capture& capture, std::size_t r) { return capture.by_rows[routing.slots[routing.routes[r].slot].lookup] != 0; };
+    const auto by_rows = [&](const Capture& capture, std::size_t r) {
+      return capture.by_rows[routing.slots[routing.routes[r].slot].lookup] != 0;
+    };
     const auto vectors_sent = [&](const Capture& capture, std::size_t r) {
       return by_rows(capture, r) ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.own[routing.routes[r].slot].bags;
     };
@@ -194,7 +198,8 @@ inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::si
             const auto& block = received[c].blocks[i][peer];
             for (std::int64_t b = 0; b < bags.bags; ++b)
               for (auto id = bags.offsets[b] - bags.offsets[0]; id < bags.offsets[b + 1] - bags.offsets[0]; ++id)
-                occurrences.add(bags.ids[id], block.first + (by_rows ? id : b) * block.stride, by_rows || !bags.weights ? 1.0 : bags.weights[id]);
+                occurrences.add(bags.ids[id], block.first + (by_rows ? id : b) * block.stride,
+                                by_rows || !bags.weights ? 1.0 : bags.weights[id]);
           }
         }
       auto transposed = kernels::transpose(occurrences);
@@ -209,7 +214,8 @@ inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::si
 }
 
 /// Distinct rows of a shard that lie in table rows [begin, end): their positions.
-inline std::pair<std::size_t, std::size_t> rows_between(const RowGradients& gradients, const ShardBox& box, std::int64_t begin, std::int64_t end) {
+inline std::pair<std::size_t, std::size_t> rows_between(const RowGradients& gradients, const ShardBox& box, std::int64_t begin,
+                                                        std::int64_t end) {
   const auto first = std::lower_bound(gradients.rows.begin(), gradients.rows.end(), begin - box.row_begin);
   const auto last = std::lower_bound(gradients.rows.begin(), gradients.rows.end(), end - box.row_begin);
   return {static_cast<std::size_t>(first - gradients.rows.begin()), static_cast<std::size_t>(last - gradients.rows.begin())};
@@ -219,7 +225,8 @@ inline std::pair<std::size_t, std::size_t> rows_between(const RowGradients& grad
 /// rows, in column order. Shards of one row range see the same ids, so both sides know which rows are meant.
 /// One exchange when any table that needs it has its columns split; else none.
 template <class Topology>
-void complete_row_sums(Topology& topology, const Routing& routing, std::span<const ShardGradients> shards, std::vector<std::vector<double>>& partial) {
+void complete_row_sums(Topology& topology, const Routing& routing, std::span<const ShardGradients> shards,
+                       std::vector<std::vector<double>>& partial) {
   const auto overlaps = [](const ShardBox& a, const ShardBox& b) { return a.row_begin < b.row_end && b.row_begin < a.row_end; };
   const auto split = [&](const PlacedTable& table) {
     return table.description.row_sums > 0 && std::any_of(table.shards.begin(), table.shards.end(), [&](const PlacedShard& shard) {
@@ -253,7 +260,9 @@ void complete_row_sums(Topology& topology, const Routing& routing, std::span<con
         add(receiver, sender, incoming);
       }
   }
-  const auto width = [&](const Piece& piece) { return static_cast<std::size_t>(routing.tables[shards[piece.mine].table].description.row_sums); };
+  const auto width = [&](const Piece& piece) {
+    return static_cast<std::size_t>(routing.tables[shards[piece.mine].table].description.row_sums);
+  };
   std::vector<double> words;
   Counts sizes_out(ranks), sizes_in(ranks);
   for (std::size_t peer = 0; peer < ranks; ++peer) {
@@ -283,7 +292,8 @@ void complete_row_sums(Topology& topology, const Routing& routing, std::span<con
   for (std::size_t i = 0; i < shards.size(); ++i)
     if (split(routing.tables[shards[i].table])) std::fill(partial[i].begin(), partial[i].end(), 0.0);
   for (const auto& [piece, sums] : arrived)
-    for (std::size_t k = 0; k < (piece.end - piece.begin) * width(piece); ++k) partial[piece.mine][piece.begin * width(piece) + k] += sums[k];
+    for (std::size_t k = 0; k < (piece.end - piece.begin) * width(piece); ++k)
+      partial[piece.mine][piece.begin * width(piece) + k] += sums[k];
 }
 
 }  // namespace rookery::detail

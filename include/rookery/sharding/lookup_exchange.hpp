@@ -56,8 +56,9 @@ struct Capture {
 inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTensor> inputs, bool keeping) {
   Capture capture;
   for (std::size_t l = 0; l < inputs.size(); ++l) {
-    check<ShapeError>(inputs[l].is_weighted() == routing.lookups[l].is_weighted, "a lookup of '", routing.lookups[l].collection, "' is given ids ",
-                      inputs[l].is_weighted() ? "with" : "without", " weights, but the collection has is_weighted = ", routing.lookups[l].is_weighted);
+    check<ShapeError>(inputs[l].is_weighted() == routing.lookups[l].is_weighted, "a lookup of '", routing.lookups[l].collection,
+                      "' is given ids ", inputs[l].is_weighted() ? "with" : "without",
+                      " weights, but the collection has is_weighted = ", routing.lookups[l].is_weighted);
     capture.rows.push_back(inputs[l].stride());
     capture.by_rows.push_back(inputs[l].is_weighted() && inputs[l].weights().requires_grad());
     capture.alive.push_back(inputs[l].offsets());
@@ -180,9 +181,11 @@ template <class Topology> void route_ids(Topology& topology, const Routing& rout
                                 " disagree about training: one captures gradients and the other does not");
       for (std::size_t l = 0; l < lookups; ++l)
         check<CommunicationError>(count[1 + l] == capture.by_rows[l], "ranks ", self, " and ", from, " disagree about a lookup of '",
-                                  routing.lookups[l].collection, "': the per-sample weights of one require grad and those of the other do not");
+                                  routing.lookups[l].collection,
+                                  "': the per-sample weights of one require grad and those of the other do not");
       for (std::size_t i = 0; i < mine.size(); ++i)
-        words_in[from] += bucket_words(count[1 + lookups + lookup_of(mine[i])], count[head + i], routing.layout_of(routing.routes[mine[i]]).is_weighted);
+        words_in[from] +=
+            bucket_words(count[1 + lookups + lookup_of(mine[i])], count[head + i], routing.layout_of(routing.routes[mine[i]]).is_weighted);
     }
     auto received = all_to_all_v(topology, words_tensor(words), word_sizes, words_in).wait();                // [sum(words_in)]
     capture.routed.assign(mine.size(), {});
@@ -227,7 +230,8 @@ struct SlotOutput {
 inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Capture& capture) {
   std::vector<at::Tensor> by_lookup;
   for (std::size_t l = 0; l < routing.lookups.size(); ++l)
-    by_lookup.push_back(capture.by_rows[l] ? at::Tensor{} : at::zeros({capture.rows[l], routing.lookups[l].width}, routing.lookups[l].dtype));
+    by_lookup.push_back(capture.by_rows[l] ? at::Tensor{}
+                                           : at::zeros({capture.rows[l], routing.lookups[l].width}, routing.lookups[l].dtype));
   std::vector<SlotOutput> outputs;
   for (std::size_t s = 0; s < routing.slots.size(); ++s) {
     const auto& slot = routing.slots[s];
@@ -240,7 +244,8 @@ inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Captu
 
 /// Adds a block of vectors that came back for a route to its place in the output.
 template <class Number>
-void add_block(const Number* block, const ShardBox& box, const std::vector<std::int64_t>& positions, bool by_rows, std::int64_t vectors, const SlotOutput& output) {
+void add_block(const Number* block, const ShardBox& box, const std::vector<std::int64_t>& positions, bool by_rows, std::int64_t vectors,
+               const SlotOutput& output) {
   auto* out = output.tensor.mutable_data_ptr<Number>() + output.column + box.column_begin;
   for (std::int64_t v = 0; v < vectors; ++v) {
     Number* to = out + (by_rows ? positions[static_cast<std::size_t>(v)] : v) * output.tensor.stride(0);
@@ -261,7 +266,8 @@ template <class Topology> std::vector<SlotOutput> exchange_values(Topology& topo
       const auto& output = outputs[route.slot];
       const auto& box = routing.shard_of(route).box;
       if (routing.has_all_rows(route)) {
-        auto* out = static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + (output.column + box.column_begin) * routing.element_size(route);
+        auto* out =
+            static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + (output.column + box.column_begin) * routing.element_size(route);
         look_up(routing, route, bags, by_rows(r), out, output.tensor.stride(0));
         continue;
       }
@@ -303,12 +309,13 @@ template <class Topology> std::vector<SlotOutput> exchange_values(Topology& topo
     std::vector<const std::uint8_t*> from(ranks);
     const auto* next = received.template const_data_ptr<std::uint8_t>();
     for (std::size_t peer = 0; peer < ranks; next += bytes_in[peer++]) from[peer] = next;
-    for (std::size_t r = 0; r < routing.routes.size(); ++r) {                                // route order: the sum does not depend on ranks
+    for (std::size_t r = 0; r < routing.routes.size(); ++r) {  // route order: the sum does not depend on ranks
       const auto& route = routing.routes[r];
       const auto& shard = routing.shard_of(route);
       auto*& block = from[static_cast<std::size_t>(shard.rank)];
       for_floating(routing.layout_of(route).dtype, [&](auto zero) {
-        add_block(reinterpret_cast<const decltype(zero)*>(block), shard.box, capture.positions[r], by_rows(r), vectors_back(r), outputs[route.slot]);
+        add_block(reinterpret_cast<const decltype(zero)*>(block), shard.box, capture.positions[r], by_rows(r), vectors_back(r),
+                  outputs[route.slot]);
       });
       block += block_bytes(route, vectors_back(r));
     }

@@ -55,15 +55,31 @@ concept Trainable = missing<Model, Loss, Batch>() == Missing::nothing;
 template <class Model, class Loss, class Batch> struct ModelAndLoss {
   static constexpr auto missing = detail::missing<Model, Loss, Batch>();
   using Missing = detail::Missing;
-  static_assert(missing != Missing::batch, "ModelAndLoss<Model, Loss, Batch>: write `std::int64_t size() const` on Batch; see docs/concepts.md#batch");
-  static_assert(missing != Missing::members, "ModelAndLoss<Model, Loss, Batch>: write `static constexpr auto members()` on Model; see docs/concepts.md#members");
-  static_assert(missing != Missing::unique_keys, "ModelAndLoss<Model, Loss, Batch>: two lookups have the same key; name one of them as in `lookup<&Model::item, \"negatives\">`; see docs/concepts.md#lookups");
-  static_assert(missing != Missing::listed_keys, "ModelAndLoss<Model, Loss, Batch>: a lookup's key leads to no collection that `members()` of Model lists; see docs/concepts.md#lookups");
-  static_assert(missing != Missing::all_lookups, "ModelAndLoss<Model, Loss, Batch>: a collection in `members()` of Model is never looked up; write `lookup<&Model::collection>(..)` in `lookups(const Batch&) const`; see docs/concepts.md#lookups");
-  static_assert(missing != Missing::reachable_tables, "ModelAndLoss<Model, Loss, Batch>: a collection lies in a vector, array or optional of Model, where no lookup can name it; make it a member of a struct; see docs/concepts.md#lookups");
-  static_assert(missing != Missing::forward, "ModelAndLoss<Model, Loss, Batch>: write `Output forward(const Batch&, const auto& pooled)` on Model, or `Output forward(const Batch&)` where it has no tables; see docs/concepts.md#model");
-  static_assert(missing != Missing::sum, "ModelAndLoss<Model, Loss, Batch>: write `at::Tensor operator()(const Output&, const Batch&) const` on Loss, the SUM over the batch; see docs/concepts.md#loss");
-  static_assert(missing != Missing::normaliser, "ModelAndLoss<Model, Loss, Batch>: write `at::Tensor normaliser(const Batch&) const` on Loss, the divisor of the sum; see docs/concepts.md#loss");
+  static_assert(missing != Missing::batch,
+                "ModelAndLoss<Model, Loss, Batch>: write `std::int64_t size() const` on Batch; see docs/concepts.md#batch");
+  static_assert(missing != Missing::members,
+                "ModelAndLoss<Model, Loss, Batch>: write `static constexpr auto members()` on Model; see docs/concepts.md#members");
+  static_assert(missing != Missing::unique_keys,
+                "ModelAndLoss<Model, Loss, Batch>: two lookups have the same key; name one of them as in `lookup<&Model::item, "
+                "\"negatives\">`; see docs/concepts.md#lookups");
+  static_assert(missing != Missing::listed_keys,
+                "ModelAndLoss<Model, Loss, Batch>: a lookup's key leads to no collection that `members()` of Model lists; see "
+                "docs/concepts.md#lookups");
+  static_assert(missing != Missing::all_lookups,
+                "ModelAndLoss<Model, Loss, Batch>: a collection in `members()` of Model is never looked up; write "
+                "`lookup<&Model::collection>(..)` in `lookups(const Batch&) const`; see docs/concepts.md#lookups");
+  static_assert(missing != Missing::reachable_tables,
+                "ModelAndLoss<Model, Loss, Batch>: a collection lies in a vector, array or optional of Model, where no lookup can name it; "
+                "make it a member of a struct; see docs/concepts.md#lookups");
+  static_assert(missing != Missing::forward,
+                "ModelAndLoss<Model, Loss, Batch>: write `Output forward(const Batch&, const auto& pooled)` on Model, or `Output "
+                "forward(const Batch&)` where it has no tables; see docs/concepts.md#model");
+  static_assert(missing != Missing::sum,
+                "ModelAndLoss<Model, Loss, Batch>: write `at::Tensor operator()(const Output&, const Batch&) const` on Loss, the SUM over "
+                "the batch; see docs/concepts.md#loss");
+  static_assert(missing != Missing::normaliser,
+                "ModelAndLoss<Model, Loss, Batch>: write `at::Tensor normaliser(const Batch&) const` on Loss, the divisor of the sum; see "
+                "docs/concepts.md#loss");
 
   Model model;
   Loss loss;

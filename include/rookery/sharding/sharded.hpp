@@ -155,8 +155,10 @@ template <class Model, class Topology> void Placed<Model, Topology>::expect_look
   for (std::size_t l = 0; l < collections.size(); ++l)
     for_each_collection([&](std::string_view path, auto& collection, std::size_t first) {
       if (&collection != collections[l]) return;
-      routing.lookups.push_back({std::string(path), collection.data_type(), collection.width(), collection.is_weighted(), collection.columns()});
-      for (const auto& feature : collection.features()) routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});
+      routing.lookups.push_back(
+          {std::string(path), collection.data_type(), collection.width(), collection.is_weighted(), collection.columns()});
+      for (const auto& feature : collection.features())
+        routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});
     });
   routing.lay_out(topology_->world_size());
 }
@@ -256,7 +258,8 @@ class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
  public:
   static constexpr bool divides = false;
 
-  Sharded(Collection declared, Topology& topology, const ShardingOptions& options) : Placed<Collection, Topology>(std::move(declared), topology, options) {
+  Sharded(Collection declared, Topology& topology, const ShardingOptions& options)
+      : Placed<Collection, Topology>(std::move(declared), topology, options) {
     this->expect_lookups({&this->model()});
   }
   /// Pooled embeddings [B, sum(D)].

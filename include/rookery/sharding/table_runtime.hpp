@@ -60,7 +60,8 @@ template <class Topology> class TableRuntime {
 
   /// Remembers a pass until `clear`. Errors: Error when a step has not come for `most_captures` passes.
   void keep(detail::Capture capture) {
-    check<Error>(captures_.size() < most_captures, most_captures, " forward passes were captured without a step; call train(false) or predict() where none is to come");
+    check<Error>(captures_.size() < most_captures, most_captures,
+                 " forward passes were captured without a step; call train(false) or predict() where none is to come");
     captures_.push_back(std::move(capture));
   }
   static constexpr std::size_t most_captures = 10'000;
@@ -105,7 +106,8 @@ auto TableRuntime<Topology>::look_up(Topology& topology, std::span<const KeyedJa
     }
     capture.row_leaves[s] = outputs[s].tensor.set_requires_grad(capturing);                  // [n, D]
     const auto& input = inputs[slot.lookup];
-    pooled[slot.lookup].push_back(detail::pool_rows(outputs[s].tensor, capture.own[s], input.feature(input.index_of(slot.feature)).weights(),
+    pooled[slot.lookup].push_back(detail::pool_rows(outputs[s].tensor, capture.own[s],
+                                                    input.feature(input.index_of(slot.feature)).weights(),
                                                     routing_.tables[slot.table].description.pooling));
   }
   std::vector<KeyedTensor> values;

@@ -187,9 +187,12 @@ inline std::vector<KeyedJaggedTensor> KeyedJaggedTensor::split(std::span<const s
                       " do not sum to its ", count(), " keys");
     const auto last = first + static_cast<std::size_t>(size);
     const auto begin = offset(first), length = offset(last) - begin;
-    parts.push_back({Checks::none, {keys().begin() + static_cast<std::ptrdiff_t>(first), keys().begin() + static_cast<std::ptrdiff_t>(last)},
-                     values_.narrow(0, begin, length), lengths_.narrow(0, static_cast<std::int64_t>(first) * stride_, size * stride_),
-                     is_weighted() ? weights_.narrow(0, begin, length) : at::Tensor{}, stride_});
+    parts.push_back({Checks::none,
+                     {keys().begin() + static_cast<std::ptrdiff_t>(first), keys().begin() + static_cast<std::ptrdiff_t>(last)},
+                     values_.narrow(0, begin, length),
+                     lengths_.narrow(0, static_cast<std::int64_t>(first) * stride_, size * stride_),
+                     is_weighted() ? weights_.narrow(0, begin, length) : at::Tensor{},
+                     stride_});
     first = last;
   }
   check<ShapeError>(first == count(), "KeyedJaggedTensor: split sizes ", segments, " do not sum to its ", count(), " keys");
@@ -208,12 +211,15 @@ inline KeyedJaggedTensor KeyedJaggedTensor::permute(std::span<const std::int64_t
     lengths.push_back(one.lengths());
     if (is_weighted()) weights.push_back(one.weights());
   }
-  if (indices.empty()) return {Checks::none, {}, values_.narrow(0, 0, 0), lengths_.narrow(0, 0, 0), is_weighted() ? weights_.narrow(0, 0, 0) : at::Tensor{}, stride_};
+  if (indices.empty())
+    return {Checks::none, {}, values_.narrow(0, 0, 0), lengths_.narrow(0, 0, 0), is_weighted() ? weights_.narrow(0, 0, 0) : at::Tensor{},
+            stride_};
   return {Checks::none, std::move(names), at::cat(values), at::cat(lengths), is_weighted() ? at::cat(weights) : at::Tensor{}, stride_};
 }
 
 inline KeyedJaggedTensor KeyedJaggedTensor::slice(std::int64_t begin, std::int64_t end) const {
-  check<IndexError>(0 <= begin && begin <= end && end <= stride_, "KeyedJaggedTensor: rows ", begin, " to ", end, " of a batch of ", stride_);
+  check<IndexError>(0 <= begin && begin <= end && end <= stride_, "KeyedJaggedTensor: rows ", begin, " to ", end, " of a batch of ",
+                    stride_);
   std::vector<at::Tensor> values, lengths, weights;
   const auto* at = offsets_.const_data_ptr<std::int64_t>();
   for (std::int64_t f = 0; f < static_cast<std::int64_t>(count()); ++f) {

@@ -81,17 +81,20 @@ class ThreadsHub {
         check<CommunicationError>(!ranks_[other].left || ranks_[other].posted > number, "rank ", other, " returned before ", verb,
                                   " number ", number, ", which rank ", rank, " waits in");
       if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && meeting.arrived < ranks_.size() && !aborted_)
-        fail<CommunicationError>(verb, " number ", number, " on rank ", rank, " waited ", options_.timeout.count(), " ms for rank ", absent(meeting));
+        fail<CommunicationError>(verb, " number ", number, " on rank ", rank, " waited ", options_.timeout.count(), " ms for rank ",
+                                 absent(meeting));
     }
     if (aborted_) throw Aborted(concat("rank ", rank, " stopped: ", cause_));
     const auto& own = meeting.posts[static_cast<std::size_t>(rank)];
     for (std::size_t other = 0; other < ranks_.size(); ++other) {
       const auto& post = meeting.posts[other];
-      check<CommunicationError>(post.verb == verb, "collective number ", number, " is ", verb, " on rank ", rank, " but ", post.verb, " on rank ", other);
-      check<CommunicationError>(!own.tensor.defined() || own.tensor.scalar_type() == post.tensor.scalar_type(), verb, " number ", number, " has dtype ",
-                                c10::toString(own.tensor.scalar_type()), " on rank ", rank, " but ", c10::toString(post.tensor.scalar_type()), " on rank ", other);
-      check<CommunicationError>(own.root == post.root && own.op == post.op, verb, " number ", number, " has another root or operation on rank ", other,
-                                " than on rank ", rank);
+      check<CommunicationError>(post.verb == verb, "collective number ", number, " is ", verb, " on rank ", rank, " but ", post.verb,
+                                " on rank ", other);
+      check<CommunicationError>(!own.tensor.defined() || own.tensor.scalar_type() == post.tensor.scalar_type(), verb, " number ", number,
+                                " has dtype ", c10::toString(own.tensor.scalar_type()), " on rank ", rank, " but ",
+                                c10::toString(post.tensor.scalar_type()), " on rank ", other);
+      check<CommunicationError>(own.root == post.root && own.op == post.op, verb, " number ", number,
+                                " has another root or operation on rank ", other, " than on rank ", rank);
     }
     auto posts = meeting.posts;
     if (++meeting.taken == ranks_.size()) meetings_.erase(number);
@@ -118,7 +121,8 @@ class ThreadsHub {
   std::string where(int rank) {
     const std::lock_guard lock(mutex_);
     const auto& self = ranks_[static_cast<std::size_t>(rank)];
-    return concat("rank ", rank, ", step ", self.step, ", ", self.verb.empty() ? "before any collective" : concat("after ", self.verb, " number ", self.posted - 1));
+    return concat("rank ", rank, ", step ", self.step, ", ",
+                  self.verb.empty() ? "before any collective" : concat("after ", self.verb, " number ", self.posted - 1));
   }
 
   /// Why the run was aborted; empty when it was not.

@@ -94,7 +94,8 @@ extern template void sum_row_gradients<double>(const Occurrences&, const Transpo
 }  // namespace detail
 
 /// out[u] = sum over the occurrences of distinct row u of factor * gradient, [U, dim], in the order they were collected.
-inline void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, c10::ScalarType dtype, std::int64_t dim, void* out) {
+inline void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, c10::ScalarType dtype, std::int64_t dim,
+                              void* out) {
   for_floating(dtype, [&](auto zero) { detail::sum_row_gradients(occurrences, transposed, dim, static_cast<decltype(zero)*>(out)); });
 }
 
