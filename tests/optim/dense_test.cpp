@@ -34,7 +34,8 @@ namespace {
 
 /// Parameters of any shape, dtype and number: none, one number, a matrix.
 struct Weights {
-  Parameter matrix{{3, 5}, Normal{1}, 0, at::kDouble}, number{{}, Normal{1}, 0, at::kDouble}, narrow{{4}, Normal{1}, 0, at::kFloat}, none{{0, 3}};
+  Parameter matrix{{3, 5}, Normal{1}, 0, at::kDouble}, number{{}, Normal{1}, 0, at::kDouble}, narrow{{4}, Normal{1}, 0, at::kFloat},
+      none{{0, 3}};
   static constexpr auto members() {
     return rookery::members("matrix", &Weights::matrix, "number", &Weights::number, "narrow", &Weights::narrow, "none", &Weights::none);
   }
@@ -52,8 +53,12 @@ struct Gradients {
 struct Product {
   at::Tensor operator()(const Weights::Output& output, const Gradients& batch) const {
     const auto& w = *output.weights;
-    return w.matrix.tensor().mul(batch.matrix).sum().add(w.number.tensor().mul(batch.number)).add(w.narrow.tensor().mul(batch.narrow).sum()).add(
-        w.none.tensor().sum());                                                              // []
+    return w.matrix.tensor()
+        .mul(batch.matrix)
+        .sum()
+        .add(w.number.tensor().mul(batch.number))
+        .add(w.narrow.tensor().mul(batch.narrow).sum())
+        .add(w.none.tensor().sum());  // []
   }
 };
 
@@ -128,7 +133,8 @@ TEST_SUITE("optim/dense") {
         step();
       }
       const auto& matrix = step.dense().parameters()[0];
-      of_rank[static_cast<std::size_t>(topology.rank())] = at::stack({matrix.parameter->tensor().detach(), matrix.state[0], matrix.state[1]});
+      of_rank[static_cast<std::size_t>(topology.rank())] =
+          at::stack({matrix.parameter->tensor().detach(), matrix.state[0], matrix.state[1]});
     });
     CHECK(at::equal(of_rank[0], of_rank[1]));
     CHECK(at::equal(of_rank[0], of_rank[2]));

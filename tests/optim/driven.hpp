@@ -49,7 +49,8 @@ struct Driven {
   auto lookups(const Push& push) const {
     auto ids = at::zeros({push.size()}, at::kLong);
     std::copy(push.ids.begin(), push.ids.end(), ids.mutable_data_ptr<std::int64_t>());
-    return rookery::lookups(rookery::lookup<&Driven::item>(KeyedJaggedTensor::from_lengths({"t"}, ids, at::zeros({push.size()}, at::kLong).fill_(1))));
+    return rookery::lookups(
+        rookery::lookup<&Driven::item>(KeyedJaggedTensor::from_lengths({"t"}, ids, at::zeros({push.size()}, at::kLong).fill_(1))));
   }
   Output forward(const Push&, const auto& pooled) { return {a.tensor(), b.tensor(), get<&Driven::item>(pooled).values()}; }
 };

@@ -136,8 +136,10 @@ TEST_SUITE("optim/optimizer") {
     };
     const std::vector<Bad> cases{
         {{.a = numbers({1, 1}), .b = numbers({1, nan}), .ids = {1}, .rows = numbers({1, 1}).view({1, 2})}, "the gradient of 'b'"},
-        {{.a = numbers({1, 1}), .b = numbers({1, -infinite}), .ids = {1}, .rows = numbers({1, infinite}).view({1, 2})}, "the gradient of 'b'"},
-        {{.a = numbers({1, 1}), .b = numbers({1, 1}), .ids = {1}, .rows = numbers({nan, 1}).view({1, 2})}, "the gradient of 'item.embedding_bags.t.weight'"},
+        {{.a = numbers({1, 1}), .b = numbers({1, -infinite}), .ids = {1}, .rows = numbers({1, infinite}).view({1, 2})},
+         "the gradient of 'b'"},
+        {{.a = numbers({1, 1}), .b = numbers({1, 1}), .ids = {1}, .rows = numbers({nan, 1}).view({1, 2})},
+         "the gradient of 'item.embedding_bags.t.weight'"},
         {{.ids = {0, 2}, .rows = numbers({1, 1, 1, infinite}).view({2, 2})}, "the gradient of 'item.embedding_bags.t.weight'"},
         {{.a = numbers({1, 1}), .divisor = nan}, "the loss's normaliser"}};
     const Push good{.a = numbers({1, 2}), .b = numbers({3, 4}), .ids = {0, 1, 2}, .rows = numbers({1, 2, 3, 4, 5, 6}).view({3, 2})};
@@ -293,8 +295,12 @@ TEST_SUITE("optim/optimizer") {
 
   TEST_CASE("a placed collection alone can be stepped") {
     on_every_topology([](auto& topology) {
-      EmbeddingBagCollection<DrivenRules> tables{
-          {.name = "t", .num_embeddings = 3, .embedding_dim = 2, .data_type = at::kDouble, .initial = Zeros{}, .optimizer = Sgd{.learning_rate = 1}}};
+      EmbeddingBagCollection<DrivenRules> tables{{.name = "t",
+                                                  .num_embeddings = 3,
+                                                  .embedding_dim = 2,
+                                                  .data_type = at::kDouble,
+                                                  .initial = Zeros{},
+                                                  .optimizer = Sgd{.learning_rate = 1}}};
       auto model = placed(std::move(tables), topology);
       Optimizer step(model, Sgd{});
       const auto features = KeyedJaggedTensor::from_lengths({"t"}, at::tensor({0, 2, 2}, at::kLong), at::tensor({1, 2}, at::kLong));

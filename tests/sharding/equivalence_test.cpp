@@ -31,19 +31,26 @@ cases::Trial of_everything(int ranks, std::uint64_t seed) {
   const rk::Adagrad adagrad{.learning_rate = .05, .eps = 1e-6};
   const rk::RowwiseAdagrad rowwise{.learning_rate = .05, .eps = 1e-6};
   const rk::Adam adam{.learning_rate = .01, .eps = 1e-6};
-  const auto table = [](std::string name, std::int64_t rows, std::int64_t dim, rk::PoolingType pooling, rk::RuleChoice<cases::AllRules> rule) {
-    return cases::Table{.name = std::move(name), .num_embeddings = rows, .embedding_dim = dim, .pooling = pooling, .data_type = at::kDouble, .optimizer = rule};
+  const auto table = [](std::string name, std::int64_t rows, std::int64_t dim, rk::PoolingType pooling,
+                        rk::RuleChoice<cases::AllRules> rule) {
+    return cases::Table{.name = std::move(name),
+                        .num_embeddings = rows,
+                        .embedding_dim = dim,
+                        .pooling = pooling,
+                        .data_type = at::kDouble,
+                        .optimizer = rule};
   };
   constexpr auto sum = rk::PoolingType::sum, mean = rk::PoolingType::mean;
   cases::Trial trial{.seed = seed, .ranks = ranks};
-  trial.bags = {table("sgd", 23, 4, sum, rk::Sgd{.learning_rate = .1}), table("rowwise_adagrad", 31, 7, mean, rowwise), table("adagrad", 11, 1, sum, adagrad),
-                table("adam", 17, 5, mean, adam), table("frozen", 13, 3, sum, adam)};
+  trial.bags = {table("sgd", 23, 4, sum, rk::Sgd{.learning_rate = .1}), table("rowwise_adagrad", 31, 7, mean, rowwise),
+                table("adagrad", 11, 1, sum, adagrad), table("adam", 17, 5, mean, adam), table("frozen", 13, 3, sum, adam)};
   trial.bags[1].feature_names = {"one", "two"};
   trial.bags[3].feature_names = {"one"};
   trial.bags[4].frozen = true;
-  trial.weighted = {table("weighted_adam", 29, 6, sum, adam), table("weighted_rowwise_adagrad", 19, 3, mean, rowwise), table("weighted_adagrad", 7, 9, mean, adagrad),
-                    table("weighted_sgd", 3, 2, sum, rk::Sgd{.learning_rate = .1})};
-  for (const auto* name : {"rowwise_adagrad", "adam", "weighted_adam", "weighted_adagrad"}) trial.placement.constraints[name] = {.kinds = {rk::ShardingKind::row_wise}};
+  trial.weighted = {table("weighted_adam", 29, 6, sum, adam), table("weighted_rowwise_adagrad", 19, 3, mean, rowwise),
+                    table("weighted_adagrad", 7, 9, mean, adagrad), table("weighted_sgd", 3, 2, sum, rk::Sgd{.learning_rate = .1})};
+  for (const auto* name : {"rowwise_adagrad", "adam", "weighted_adam", "weighted_adagrad"})
+    trial.placement.constraints[name] = {.kinds = {rk::ShardingKind::row_wise}};
   trial.placement.seed = seed;
   return trial;
 }
@@ -128,7 +135,10 @@ TEST_SUITE("sharding/equivalence") {
         return {{{0, rows, 0, first}, ranks - 1}, {{0, rows, first, dim}, 0}};
       };
       const auto staggered = [&](std::int64_t rows, std::int64_t first, std::int64_t dim) -> std::vector<rk::Shard> {
-        return {{{0, rows / 3, 0, first}, 0}, {{rows / 3, rows, 0, first}, 1 % ranks}, {{0, rows / 2, first, dim}, 2 % ranks}, {{rows / 2, rows, first, dim}, 3 % ranks}};
+        return {{{0, rows / 3, 0, first}, 0},
+                {{rows / 3, rows, 0, first}, 1 % ranks},
+                {{0, rows / 2, first, dim}, 2 % ranks},
+                {{rows / 2, rows, first, dim}, 3 % ranks}};
       };
       trial.placement.plan.tables = {{"sgd", columns(23, 1, 4)},
                                      {"rowwise_adagrad", staggered(31, 3, 7)},
@@ -145,7 +155,8 @@ TEST_SUITE("sharding/equivalence") {
 
   TEST_CASE("sharded equals local: random models under random plans") {
     const auto first = from_environment("ROOKERY_SEED", 1);
-    for (auto seed = first; seed < first + from_environment("ROOKERY_PLANS", 60); ++seed) CHECK(cases::check_equivalence(cases::draw_trial(seed)) == "");
+    for (auto seed = first; seed < first + from_environment("ROOKERY_PLANS", 60); ++seed)
+      CHECK(cases::check_equivalence(cases::draw_trial(seed)) == "");
   }
 
   TEST_CASE("sharded equals local in float32, at its tolerance") {
