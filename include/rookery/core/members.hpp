@@ -35,9 +35,9 @@ template <class... Pointers> struct Members {
 
 namespace detail {
 
-template <class Tuple, std::size_t... I> constexpr auto pair_up(const Tuple& arguments, std::index_sequence<I...>) {
-  return Members<std::tuple_element_t<2 * I + 1, Tuple>...>{
-      {Member<std::tuple_element_t<2 * I + 1, Tuple>>{std::get<2 * I>(arguments), std::get<2 * I + 1>(arguments)}...}};
+template <class Tuple, std::size_t... Index> constexpr auto pair_up(const Tuple& arguments, std::index_sequence<Index...>) {
+  return Members<std::tuple_element_t<2 * Index + 1, Tuple>...>{
+      {Member<std::tuple_element_t<2 * Index + 1, Tuple>>{std::get<2 * Index>(arguments), std::get<2 * Index + 1>(arguments)}...}};
 }
 
 template <class T> struct is_sequence : std::false_type {};
