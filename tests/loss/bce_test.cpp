@@ -83,7 +83,9 @@ TEST_SUITE("loss/bce") {
     Local local;
     check_on(local, reference_batch());
     Threads::run(2, [&](Threads topology) { check_on(topology, slice(reference_batch(), topology.rank(), topology.rank() + 1)); });
-    Threads::run(3, [&](Threads topology) { check_on(topology, slice(reference_batch(), topology.rank() == 2 ? 0 : 2, 2)); });   // all rows on the last
+    Threads::run(3, [&](Threads topology) {                    // all rows on the last rank
+      check_on(topology, slice(reference_batch(), topology.rank() == 2 ? 0 : 2, 2));
+    });
   }
 
   TEST_CASE("divided by the sum of weights on request") {
@@ -125,12 +127,15 @@ TEST_SUITE("loss/bce") {
   }
 
   TEST_CASE("shapes that do not fit, and weights that are not there, are refused in one sentence") {
-    CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3})}, Unweighted{at::zeros({2})}), "Bce: logits have shape [3] and labels [2]", ShapeError);
-    CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3, 1})}, Unweighted{at::zeros({3})}), "Bce: logits have shape [3, 1] and labels [3]", ShapeError);
+    CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3})}, Unweighted{at::zeros({2})}), "Bce: logits have shape [3] and labels [2]",
+                         ShapeError);
+    CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3, 1})}, Unweighted{at::zeros({3})}), "Bce: logits have shape [3, 1] and labels [3]",
+                         ShapeError);
     const Batch wrong{{}, at::zeros({3}), at::zeros({2})};
     CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3})}, wrong), "Bce: labels have shape [3] and weights [2]", ShapeError);
     CHECK_THROWS_AS(Bce{DivideBy::weights}.normaliser(wrong), ShapeError);
-    CHECK_THROWS_WITH_AS(Bce{DivideBy::weights}.normaliser(Unweighted{at::zeros({3})}), "Bce: divide_by = weights, but the batch has no weights", ConfigError);
+    CHECK_THROWS_WITH_AS(Bce{DivideBy::weights}.normaliser(Unweighted{at::zeros({3})}),
+                         "Bce: divide_by = weights, but the batch has no weights", ConfigError);
     CHECK_THROWS_AS((Bce{DivideBy::weights}.normaliser(Batch{{}, at::zeros({3}), {}})), ConfigError);
   }
 }

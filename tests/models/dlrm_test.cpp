@@ -31,8 +31,10 @@ TEST_SUITE("models/dlrm") {
     const auto dense = at::randint(0, 10, {6, 3}, generator, at::kFloat);                    // [B, D]
     const auto sparse = at::randint(0, 10, {6, 2, 3}, generator, at::kFloat);                // [B, F, D]
     const auto found = at::cat({dense, dot_interaction(at::cat({dense.unsqueeze(1), sparse}, 1))}, 1);   // [B, D + 3]
-    const auto wanted = at::tensor({4., 9., 3., 61., 57., 63., 0., 3., 9., 84., 27., 45., 7., 3., 7., 34., 50., 25., 3., 1., 6., 21., 50., 91., 6., 9., 8.,
-                                    125., 109., 74., 6., 6., 8., 18., 80., 21.}, at::kFloat).view({6, 6});
+    const auto wanted = at::tensor({4., 9., 3., 61., 57., 63., 0., 3., 9., 84.,  27.,  45., 7., 3., 7., 34., 50., 25.,
+                                    3., 1., 6., 21., 50., 91., 6., 9., 8., 125., 109., 74., 6., 6., 8., 18., 80., 21.},
+                                   at::kFloat)
+                            .view({6, 6});
     CHECK(at::equal(found, wanted));
   }
 
@@ -81,7 +83,9 @@ TEST_SUITE("models/dlrm") {
     for (const auto dtype : {at::kFloat, at::kDouble}) {
       auto a = model_table("a", 4, 4), b = model_table("b", 4, 4);
       a.data_type = b.data_type = dtype;
-      const ModelBatch batch{.dense = at::ones({4, 2}, dtype), .labels = at::tensor({1., 0., 0., 1.}), .ids = bags({"a", "b"}, {{{0}, {1}, {2}, {3}}, {{3}, {2}, {1}, {0}}})};
+      const ModelBatch batch{.dense = at::ones({4, 2}, dtype),
+                             .labels = at::tensor({1., 0., 0., 1.}),
+                             .ids = bags({"a", "b"}, {{{0}, {1}, {2}, {3}}, {{3}, {2}, {1}, {0}}})};
       const auto [first, last] = loss_before_and_after(Dlrm<ModelRules>({a, b}, 2, {8, 4}, {8, 1}, dtype), batch);
       CHECK(last < .2 * first);
     }

@@ -34,7 +34,8 @@ TEST_SUITE("models/factorization_machine") {
   }
 
   TEST_CASE("logits are bias, first order and pairs") {
-    FactorizationMachine<ModelRules> model({model_table("a", 2, 1), model_table("b", 2, 1)}, {model_table("a", 2, 2), model_table("b", 2, 2)});
+    FactorizationMachine<ModelRules> model({model_table("a", 2, 1), model_table("b", 2, 1)},
+                                           {model_table("a", 2, 2), model_table("b", 2, 2)});
     assign(model, "linear.embedding_bags.a.weight", at::tensor({1., 2.}).view({2, 1}));
     assign(model, "linear.embedding_bags.b.weight", at::tensor({10., 20.}).view({2, 1}));
     assign(model, "factors.embedding_bags.a.weight", at::tensor({1., 2., 3., 4.}).view({2, 2}));
@@ -52,16 +53,19 @@ TEST_SUITE("models/factorization_machine") {
     const ModelBatch batch{.labels = at::tensor({1., 0., 0., 1.}), .ids = ids};
     auto a = model_table("a", 2, 4), b = model_table("b", 2, 4);
     a.optimizer = b.optimizer = Adam{.learning_rate = .05};
-    const auto [first, last] = loss_before_and_after(FactorizationMachine<ModelRules>({model_table("a", 2, 1), model_table("b", 2, 1)}, {a, b}), batch);
+    const auto [first, last] =
+        loss_before_and_after(FactorizationMachine<ModelRules>({model_table("a", 2, 1), model_table("b", 2, 1)}, {a, b}), batch);
     CHECK(last < .3 * first);
   }
 
   TEST_CASE("widths that cannot be are refused in one sentence") {
     using Model = FactorizationMachine<ModelRules>;
     const auto line = model_table("a", 2, 1), factor = model_table("a", 2, 4);
-    CHECK_THROWS_WITH_AS(Model({model_table("a", 2, 3)}, {factor}), "FactorizationMachine: linear table 'a' has 3 columns; it must have 1", ConfigError);
+    CHECK_THROWS_WITH_AS(Model({model_table("a", 2, 3)}, {factor}), "FactorizationMachine: linear table 'a' has 3 columns; it must have 1",
+                         ConfigError);
     CHECK_THROWS_WITH_AS(Model({line}, {}), "FactorizationMachine: no factor tables", ConfigError);
-    CHECK_THROWS_WITH_AS(Model({line}, {factor, model_table("b", 2, 5)}), "FactorizationMachine: factor table 'b' has 5 columns and another has 4", ConfigError);
+    CHECK_THROWS_WITH_AS(Model({line}, {factor, model_table("b", 2, 5)}),
+                         "FactorizationMachine: factor table 'b' has 5 columns and another has 4", ConfigError);
   }
 }
 

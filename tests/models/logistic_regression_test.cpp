@@ -35,7 +35,8 @@ TEST_SUITE("models/logistic_regression") {
   }
 
   TEST_CASE("a table of more than one column is refused") {
-    CHECK_THROWS_WITH_AS(LogisticRegression<ModelRules>({model_table("a", 3, 2)}), "LogisticRegression: table 'a' has 2 columns; it must have 1", ConfigError);
+    CHECK_THROWS_WITH_AS(LogisticRegression<ModelRules>({model_table("a", 3, 2)}),
+                         "LogisticRegression: table 'a' has 2 columns; it must have 1", ConfigError);
   }
 }
 

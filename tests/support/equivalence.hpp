@@ -56,7 +56,8 @@ template <class Topology> at::Tensor weight_gradient(Topology& topology, const R
   if constexpr (Topology::is_distributed) return of_all_ranks(topology, gradient);
   std::vector<at::Tensor> parts;
   const auto whole = with_weights(ids, gradient);
-  for (std::size_t rank = 0; rank + 1 < round.cuts.size(); ++rank) parts.push_back(whole.slice(round.cuts[rank], round.cuts[rank + 1]).weights());
+  for (std::size_t rank = 0; rank + 1 < round.cuts.size(); ++rank)
+    parts.push_back(whole.slice(round.cuts[rank], round.cuts[rank + 1]).weights());
   return at::cat(parts);
 }
 
@@ -68,14 +69,15 @@ template <class Model> void gather_tables(Model& model, Tensors& found) {
       const auto& name = table.description.name;
       found.emplace_back(name + ".weight", gather_table(model, name));
       if (collection.configs()[t].frozen) continue;
-      const auto slots = collection.configs()[t].optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
+      const auto slots = collection.configs()[t].optimizer.visit(
+          [](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
       for (std::size_t s = 0; s < slots.size(); ++s) {
         const auto whole = gather_state(model, name, slots[s].name);
         found.emplace_back(concat(name, ".", slots[s].name), whole);
         for (const auto& shard : table.shards)
           if (shard.local && whole.dim() == 1)
-            check<Error>(at::equal(shard.local->storage.state(s), whole.narrow(0, shard.box.row_begin, shard.box.rows())), "column shards of '", name,
-                         "' disagree about ", slots[s].name);
+            check<Error>(at::equal(shard.local->storage.state(s), whole.narrow(0, shard.box.row_begin, shard.box.rows())),
+                         "column shards of '", name, "' disagree about ", slots[s].name);
       }
     }
   });
@@ -85,7 +87,10 @@ template <class Model> void gather_tables(Model& model, Tensors& found) {
 template <class Loss, class DenseRule, class Topology>
 Tensors train(Topology& topology, const ShardingOptions& placement, const Trial& trial, std::span<const Round> rounds, Loss loss_function,
               DenseRule dense_rule) {
-  TrialModel declared{.bags = trial.bags, .weighted = {trial.weighted, {.is_weighted = true}}, .over = {}, .position = Parameter({8}, Uniform{1}, 0, trial.dtype),
+  TrialModel declared{.bags = trial.bags,
+                      .weighted = {trial.weighted, {.is_weighted = true}},
+                      .over = {},
+                      .position = Parameter({8}, Uniform{1}, 0, trial.dtype),
                       .learned = trial.sample_weights == SampleWeights::learned};
   declared.over = Mlp(3 + 2 * declared.bags.width() + declared.weighted.width(), {6, 1}, FinalActivation::none, trial.dtype);
   const ShardingPolicy<Topology> sharding(topology, placement);
@@ -104,7 +109,8 @@ Tensors train(Topology& topology, const ShardingOptions& placement, const Trial&
     found.emplace_back(concat("logits of pass ", i), of_all_ranks(topology, output.logits));
     const double mean = global_mean(model, loss, batch);                                     // NaN for a global batch without rows
     if (round.batch.size() > 0) found.emplace_back(concat("loss of pass ", i), at::scalar_tensor(mean, at::kDouble));
-    if (trial.sample_weights == SampleWeights::differentiated) of_sample_weights.push_back(weight_gradient(topology, round, batch.weighted));
+    if (trial.sample_weights == SampleWeights::differentiated)
+      of_sample_weights.push_back(weight_gradient(topology, round, batch.weighted));
     if ((static_cast<std::int64_t>(i) + 1) % trial.passes != 0) continue;
     step();
     found.emplace_back(concat("gradient norm of step ", step.count()), at::scalar_tensor(step.gradient_norm(), at::kDouble));
@@ -161,12 +167,14 @@ inline std::string compare(const Trial& trial, const Tensors& local, const Tenso
   std::string wrong;
   int differ = 0;
   for (std::size_t i = 0; i < std::max(local.size(), sharded.size()); ++i) {
-    check<Error>(i < local.size() && i < sharded.size() && local[i].first == sharded[i].first, "the two runs of a trial leave different tensors behind");
+    check<Error>(i < local.size() && i < sharded.size() && local[i].first == sharded[i].first,
+                 "the two runs of a trial leave different tensors behind");
     const double gap = difference(local[i].second, sharded[i].second);
     if (gap <= allowed) continue;
     if (++differ <= 5) wrong += concat("  ", local[i].first, ": difference ", gap, ", allowed ", allowed, "\n");
   }
-  if (differ > 0) wrong += concat("  ", differ, " of ", local.size(), " tensors differ in the trial of seed ", trial.seed, " on ", trial.ranks, " ranks");
+  if (differ > 0)
+    wrong += concat("  ", differ, " of ", local.size(), " tensors differ in the trial of seed ", trial.seed, " on ", trial.ranks, " ranks");
   return wrong;
 }
 

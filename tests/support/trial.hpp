@@ -42,8 +42,9 @@ struct TrialBatch {
   KeyedJaggedTensor bags, negatives, weighted;
   std::int64_t size() const { return dense.size(0); }
   static constexpr auto members() {
-    return rookery::members("dense", &TrialBatch::dense, "labels", &TrialBatch::labels, "weights", &TrialBatch::weights, "reach", &TrialBatch::reach,
-                            "bags", &TrialBatch::bags, "negatives", &TrialBatch::negatives, "weighted", &TrialBatch::weighted);
+    return rookery::members("dense", &TrialBatch::dense, "labels", &TrialBatch::labels, "weights", &TrialBatch::weights, "reach",
+                            &TrialBatch::reach, "bags", &TrialBatch::bags, "negatives", &TrialBatch::negatives, "weighted",
+                            &TrialBatch::weighted);
   }
 };
 
@@ -57,16 +58,19 @@ struct TrialModel {
   Parameter position;                                        // [8], logarithms of factors of the sample weights, when these are learned
   bool learned = false;
   static constexpr auto members() {
-    return rookery::members("bags", &TrialModel::bags, "weighted", &TrialModel::weighted, "over", &TrialModel::over, "position", &TrialModel::position);
+    return rookery::members("bags", &TrialModel::bags, "weighted", &TrialModel::weighted, "over", &TrialModel::over, "position",
+                            &TrialModel::position);
   }
 
   auto lookups(const TrialBatch& b) const {
-    return rookery::lookups(rookery::lookup<&TrialModel::bags>(b.bags), rookery::lookup<&TrialModel::weighted>(learned ? learnt(b.weighted) : b.weighted),
+    return rookery::lookups(rookery::lookup<&TrialModel::bags>(b.bags),
+                            rookery::lookup<&TrialModel::weighted>(learned ? learnt(b.weighted) : b.weighted),
                             rookery::lookup<&TrialModel::bags, "negatives">(b.negatives));
   }
   TrialOutput forward(const TrialBatch& b, const auto& pooled) {
-    const auto x = at::cat({b.dense, reached(get<&TrialModel::bags>(pooled), b, 0), reached(get<&TrialModel::bags, "negatives">(pooled), b, 1),
-                            reached(get<&TrialModel::weighted>(pooled), b, 2)}, 1);          // [B, 3 + widths]
+    const auto x = at::cat({b.dense, reached(get<&TrialModel::bags>(pooled), b, 0),
+                            reached(get<&TrialModel::bags, "negatives">(pooled), b, 1), reached(get<&TrialModel::weighted>(pooled), b, 2)},
+                           1);                                                               // [B, 3 + widths]
     return {over(x).squeeze(1)};                                                             // [B]
   }
 
@@ -84,8 +88,8 @@ struct TrialModel {
     const auto* lengths = ids.lengths().const_data_ptr<std::int64_t>();
     for (std::int64_t bag = 0; bag < ids.lengths().numel(); ++bag)
       for (std::int64_t i = 0; i < lengths[bag]; ++i) *out++ = std::min<std::int64_t>(i, 7);
-    return KeyedJaggedTensor::from_lengths(ids.keys(), ids.values(), ids.lengths(), ids.weights().mul(position.tensor().exp().index_select(0, positions)),
-                                           ids.stride());
+    return KeyedJaggedTensor::from_lengths(ids.keys(), ids.values(), ids.lengths(),
+                                           ids.weights().mul(position.tensor().exp().index_select(0, positions)), ids.stride());
   }
 };
 
@@ -137,7 +141,8 @@ inline std::vector<Table> draw_tables(Draw& draw, const std::string& prefix, at:
                 .frozen = draw.chance(.1)};
     if (draw.chance(.3)) table.initial = Normal{.3};
     if (draw.chance(.4)) table.feature_names = {name + "_a", name + "_b"};
-    if (!tables.empty() && draw.chance(.4)) table.feature_names = {tables.front().feature_names.empty() ? tables.front().name : tables.front().feature_names[0], name};
+    if (!tables.empty() && draw.chance(.4))
+      table.feature_names = {tables.front().feature_names.empty() ? tables.front().name : tables.front().feature_names[0], name};
     tables.push_back(std::move(table));
   }
   return tables;
@@ -164,7 +169,8 @@ inline Plan draw_plan(Draw& draw, const Trial& trial) {
     for (const auto& table : *tables) {
       std::vector<Shard> shards;
       const auto kind = draw.integer(0, 3);
-      if (kind == 0) shards = table_wise_shards(table.num_embeddings, table.embedding_dim, static_cast<int>(draw.integer(0, trial.ranks - 1)));
+      if (kind == 0)
+        shards = table_wise_shards(table.num_embeddings, table.embedding_dim, static_cast<int>(draw.integer(0, trial.ranks - 1)));
       else if (kind == 1) shards = row_wise_shards(table.num_embeddings, table.embedding_dim, trial.ranks);
       else draw_shards(draw, {0, table.num_embeddings, 0, table.embedding_dim}, 3, trial.ranks, shards);
       plan.tables.push_back({table.name, std::move(shards)});
@@ -221,9 +227,11 @@ inline std::vector<Round> draw_rounds(const Trial& trial) {
   std::vector<Round> rounds;
   for (std::int64_t i = 0; i < trial.steps * trial.passes; ++i) {
     const auto rows = draw.chance(.05) ? 0 : draw.integer(1, trial.largest_batch);
-    Round round{{draw.tensor({rows, 3}, trial.dtype), draw.tensor({rows}).gt(0).to(trial.dtype), draw.tensor({rows}).add(1.1).to(trial.dtype),
-                 draw.tensor({rows, 3}).mul(0).add(1).to(trial.dtype), draw_ids(draw, trial.bags, rows, {.id_dtype = draw.chance(.5) ? at::kLong : at::kInt}),
-                 draw_ids(draw, trial.bags, rows, {.longest_bag = 7}), draw_ids(draw, trial.weighted, rows, {.is_weighted = true, .weight_dtype = trial.dtype})},
+    Round round{{draw.tensor({rows, 3}, trial.dtype), draw.tensor({rows}).gt(0).to(trial.dtype),
+                 draw.tensor({rows}).add(1.1).to(trial.dtype), draw.tensor({rows, 3}).mul(0).add(1).to(trial.dtype),
+                 draw_ids(draw, trial.bags, rows, {.id_dtype = draw.chance(.5) ? at::kLong : at::kInt}),
+                 draw_ids(draw, trial.bags, rows, {.longest_bag = 7}),
+                 draw_ids(draw, trial.weighted, rows, {.is_weighted = true, .weight_dtype = trial.dtype})},
                 {0}};
     for (int rank = 1; rank < trial.ranks; ++rank)
       round.cuts.push_back(trial.cut == Cut::even ? rows * rank / trial.ranks : draw.integer(0, rows));
