@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// What every batch can do once it lists its members: move to a device, be pinned, be kept alive for a stream, be sliced by rows.
+// What every batch can do once it lists its members: move to a device, and be sliced by rows.
 //
-// Source: torchrec's Pipelineable and Multistreamable, derived instead of written by hand.  Include cost: tensor.
+// Source: torchrec's Pipelineable, derived instead of written by hand.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 
