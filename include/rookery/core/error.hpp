@@ -40,17 +40,23 @@ class CommunicationError : public Error { using Error::Error; };
 
 namespace detail {
 
-inline void append(std::string& out, std::string_view text) { out += text; }
-inline void append(std::string& out, const char* text) { out += text; }
-inline void append(std::string& out, bool value) { out += value ? "true" : "false"; }
-inline void append(std::string& out, char value) { out += value; }
+// Text is put together out of line: sentences are many and rare, and each one inlined costs every file that checks anything.
+[[gnu::noinline]] inline void append(std::string& out, std::string_view text) { out += text; }
+inline void append(std::string& out, const char* text) { append(out, std::string_view(text)); }
+inline void append(std::string& out, bool value) { append(out, value ? "true" : "false"); }
+inline void append(std::string& out, char value) { append(out, std::string_view(&value, 1)); }
 
-template <class Number>
-  requires(std::integral<Number> || std::floating_point<Number>)
-void append(std::string& out, Number value) {
+template <class Number> [[gnu::noinline]] void append_digits(std::string& out, Number value) {
   char digits[40];
   const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
   out.append(digits, end);
+}
+template <class Number>
+  requires(std::integral<Number> || std::floating_point<Number>)
+void append(std::string& out, Number value) {
+  if constexpr (std::floating_point<Number>) append_digits(out, value);
+  else if constexpr (std::signed_integral<Number>) append_digits(out, static_cast<long long>(value));
+  else append_digits(out, static_cast<unsigned long long>(value));
 }
 
 template <std::ranges::input_range Range>
@@ -69,14 +75,16 @@ void append(std::string& out, const Range& range) {
 }  // namespace detail
 
 /// Joins its arguments as text: strings as they are, numbers in their shortest exact form, ranges as `[a, b]`.
-template <class... Parts> std::string concat(const Parts&... parts) {
+template <class... Parts> [[gnu::noinline]] std::string concat(const Parts&... parts) {
   std::string out;
   (detail::append(out, parts), ...);
   return out;
 }
 
 /// Throws `Kind` with the joined sentence.
-template <class Kind, class... Parts> [[noreturn]] void fail(const Parts&... parts) { throw Kind(concat(parts...)); }
+template <class Kind, class... Parts> [[noreturn, gnu::cold, gnu::noinline]] void fail(const Parts&... parts) {
+  throw Kind(concat(parts...));
+}
 
 /// Throws `Kind` unless `holds`; the sentence is only put together when it is needed. Level: always.
 template <class Kind, class... Parts> void check(bool holds, const Parts&... parts) {
