@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Batches built ahead on a thread.
 
+#include <rookery/data/batches.hpp>
 #include <rookery/data/prefetch.hpp>
 
 #include <atomic>

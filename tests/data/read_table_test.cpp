@@ -2,6 +2,10 @@
 // From a schema and small files to columns of numbers: labels, dense columns, ids, joins, splits.
 
 #include <rookery/data/read_table.hpp>
+#include <rookery/data/split.hpp>
+#include <rookery/data/table.hpp>
+#include <rookery/data/table_columns.hpp>
+#include <rookery/data/vocabulary.hpp>
 
 #include <cmath>
 #include <limits>

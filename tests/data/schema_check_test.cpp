@@ -2,6 +2,9 @@
 // Every mistake in a schema or a file is one sentence.
 
 #include <rookery/data/read_table.hpp>
+#include <rookery/data/schema_check.hpp>
+#include <rookery/data/suggest.hpp>
+#include <rookery/data/table_schema.hpp>
 
 #include <string>
 #include <utility>
@@ -206,7 +209,7 @@ TEST_SUITE("data/suggest") {
     CHECK(suggestion("seed", names) == "; there are [width, zero_apart]");
     CHECK(suggestion("x", names) == "; there are [width, zero_apart]");
     CHECK(suggestion("x", {}) == "");
-    CHECK(detail::edit_distance("kitten", "sitting") == 3);
-    CHECK(detail::edit_distance("", "abc") == 3);
+    CHECK(rookery::detail::edit_distance("kitten", "sitting") == 3);
+    CHECK(rookery::detail::edit_distance("", "abc") == 3);
   }
 }

@@ -18,8 +18,14 @@
 #include <rookery/rules/rowwise_adagrad.hpp>
 #include <rookery/rules/sgd.hpp>
 #include <rookery/sharding/gather.hpp>
+#include <rookery/sharding/gradient_exchange.hpp>
+#include <rookery/sharding/lookup_exchange.hpp>
+#include <rookery/sharding/model_and_loss.hpp>
 #include <rookery/sharding/placement.hpp>
+#include <rookery/sharding/routing.hpp>
+#include <rookery/sharding/sharded.hpp>
 #include <rookery/sharding/sharding_policy.hpp>
+#include <rookery/sharding/table_runtime.hpp>
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
