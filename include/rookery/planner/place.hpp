@@ -29,10 +29,11 @@ using Constraints = std::map<std::string, ParameterConstraints>;
 /// A plan for `tables` on `world_size` ranks; the same on every rank, whoever computes it.
 /// Errors: PlanError for a constraint that names no table, several tables, or a rank that does not exist.
 inline Plan place(std::span<const TableDescription> tables, int world_size, const Constraints& constraints = {}) {
-  for (const auto& [name, constraint] : constraints) {
+  for (const auto& one : constraints) {
+    const auto& name = one.first;
     const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return t.name == name || t.table == name; });
     check<PlanError>(named == 1, "constraints: '", name, "' names ", named, " tables of the model; it must name one");
-    for (const auto rank : constraint.ranks)
+    for (const auto rank : one.second.ranks)
       check<PlanError>(rank >= 0 && rank < world_size, "constraints: '", name, "' asks for rank ", rank, " of ", world_size);
   }
   const auto constraint_of = [&](const TableDescription& table) -> const ParameterConstraints* {
