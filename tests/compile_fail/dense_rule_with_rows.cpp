@@ -5,18 +5,12 @@
 
 #include "compile_fail/pieces.hpp"
 
-struct Model {
-  Tables tables;
-  static constexpr auto members() { return rk::members("tables", &Model::tables); }
-  auto lookups(const Batch& b) const { return rk::lookups(rk::lookup<&Model::tables>(b.ids)); }
-  Output forward(const Batch&, const auto& pooled) { return {get<&Model::tables>(pooled).values()}; }
-};
 #ifdef EXPECT_FAIL
 using Rule = rk::RowwiseAdagrad;
 #else
 using Rule = rk::Sgd;
 #endif
 int main() {
-  auto model = placed<Model, Sum, Batch>();
+  auto model = placed<Fitting, Sum, Batch>();
   rk::Optimizer step{model, Rule{}};
 }

@@ -30,6 +30,14 @@ struct Sum {
   at::Tensor normaliser(const Batch& batch) const { return batch.ids.values().sum(); }
 };
 
+/// Has all that a model needs.
+struct Fitting {
+  Tables tables;
+  static constexpr auto members() { return rk::members("tables", &Fitting::tables); }
+  auto lookups(const Batch& b) const { return rk::lookups(rk::lookup<&Fitting::tables>(b.ids)); }
+  Output forward(const Batch&, const auto& pooled) { return {get<&Fitting::tables>(pooled).values()}; }
+};
+
 /// Places a model of default-made parts.
 template <class Model, class Loss, class OneBatch> auto placed() {
   return rk::ShardingPolicy<rk::Local>{}.apply(rk::ModelAndLoss<Model, Loss, OneBatch>{});

@@ -7,6 +7,7 @@
 // shard or a dense parameter) is not its business. Duplicate ids are summed before it sees the row, and a row without ids is
 // never shown to it.  Answers to fbgemm_gpu/codegen/genscript/optimizers.py.  Include cost: none.
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstddef>
@@ -66,5 +67,20 @@ concept Rule = std::semiregular<R> && requires {
 } && detail::RuleOn<R, float> && detail::RuleOn<R, double> &&
     (R::row_sums == 0 || (detail::SumsRowOn<R, float> && detail::SumsRowOn<R, double>));
 
+/// A rule that treats each weight by itself, so that dense parameters can follow it.
+template <class R>
+concept ElementwiseRule = Rule<R> && R::row_sums == 0 && std::all_of(R::state.begin(), R::state.end(), [](const StateSlot& slot) {
+                            return slot.shape == StateShape::element;
+                          });
+
 }  // namespace concepts
+
+/// The least rule. It takes the place of one that Optimizer refuses, so that the one error stays the only one.
+struct ArchetypeRule {
+  static constexpr std::string_view name = "archetype";
+  static constexpr std::array<StateSlot, 0> state{};
+  static constexpr int row_sums = 0;
+  template <class Number> void update(const Row<Number>&, const StepContext&, const double*) const {}
+};
+
 }  // namespace rookery

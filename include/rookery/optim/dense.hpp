@@ -56,14 +56,7 @@ struct DenseParameter {
 };
 
 /// The dense parameters of a model under one rule. The rule has per-weight state only.
-template <class Rule> class DenseOptimizer {
-  static_assert(concepts::Rule<Rule>,
-                "rookery::Optimizer: the dense optimizer must be a rule, such as Sgd, Adagrad or Adam; see docs/concepts.md#rule");
-  static_assert(Rule::row_sums == 0 &&
-                    std::all_of(Rule::state.begin(), Rule::state.end(), [](const StateSlot& s) { return s.shape == StateShape::element; }),
-                "rookery::Optimizer: a dense parameter has no rows; use Sgd, Adagrad or Adam, or a rule without row_sums and row state; "
-                "see docs/concepts.md#rule");
-
+template <concepts::ElementwiseRule Rule> class DenseOptimizer {
  public:
   explicit DenseOptimizer(Rule rule) : rule_(rule) {}
 
@@ -102,7 +95,7 @@ template <class Rule> class DenseOptimizer {
   std::vector<DenseParameter> parameters_;
 };
 
-template <class Rule> template <class Topology> void DenseOptimizer<Rule>::reduce(Topology& topology) {
+template <concepts::ElementwiseRule Rule> template <class Topology> void DenseOptimizer<Rule>::reduce(Topology& topology) {
   if constexpr (!Topology::is_distributed) {
     (void)topology;
     for (auto& one : parameters_) {
@@ -137,7 +130,7 @@ template <class Rule> template <class Topology> void DenseOptimizer<Rule>::reduc
   }
 }
 
-template <class Rule> void DenseOptimizer<Rule>::update(double rate) {
+template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(double rate) {
   for (auto& one : parameters_) {
     if (!one.gradient.defined()) continue;
     const StepContext context{.step = ++one.steps, .rate = rate};

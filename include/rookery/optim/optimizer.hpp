@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -43,8 +44,19 @@ struct OptimizerOptions {
 /// Cost:    one all-reduce of dense gradients, one exchange of table gradients, one small all-reduce of norms.
 /// Ranks:   all, in the same order.
 template <class Model, class DenseRule> class Optimizer {
+  static constexpr bool is_rule = concepts::Rule<DenseRule>, is_elementwise = concepts::ElementwiseRule<DenseRule>;
+  static_assert(is_rule, "rookery::Optimizer: the dense optimizer must be a rule, such as Sgd, Adagrad or Adam; see docs/concepts.md#rule");
+  static_assert(!is_rule || is_elementwise,
+                "rookery::Optimizer: a dense parameter has no rows; use Sgd, Adagrad or Adam, or a rule without row_sums and row state; "
+                "see docs/concepts.md#rule");
+  using Admitted = std::conditional_t<is_elementwise, DenseRule, ArchetypeRule>;
+  static Admitted admit(const DenseRule& rule) {
+    if constexpr (is_elementwise) return rule;
+    else return {};
+  }
+
  public:
-  Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {}) : model_(&model), dense_(rule), options_(options) {
+  Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {}) : model_(&model), dense_(admit(rule)), options_(options) {
     check<ConfigError>(options.clip_norm >= 0, "Optimizer: clip_norm is ", options.clip_norm, "; it must not be negative");
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
     tell_step();
@@ -73,7 +85,7 @@ template <class Model, class DenseRule> class Optimizer {
   /// Norm of the whole gradient at the last step, before clipping.
   double gradient_norm() const { return gradient_norm_; }
 
-  const DenseOptimizer<DenseRule>& dense() const { return dense_; }
+  const DenseOptimizer<Admitted>& dense() const { return dense_; }
 
  private:
   using Shards = std::vector<detail::ShardGradients>;
@@ -110,7 +122,7 @@ template <class Model, class DenseRule> class Optimizer {
   }
 
   Model* model_;
-  DenseOptimizer<DenseRule> dense_;
+  DenseOptimizer<Admitted> dense_;
   OptimizerOptions options_;
   std::int64_t count_ = 0, skipped_ = 0;
   double gradient_norm_ = 0, rate_ = 1;

@@ -10,8 +10,10 @@
 #include <optional>
 #include <utility>
 
+#include <rookery/concepts/communicator.hpp>
 #include <rookery/sharding/model_and_loss.hpp>
 #include <rookery/sharding/sharded.hpp>
+#include <rookery/topology/local.hpp>
 
 namespace rookery {
 
@@ -20,6 +22,14 @@ namespace rookery {
 ///   ShardingPolicy<Local> here{};                        auto model = here.apply(ModelAndLoss<..>{..});
 ///   ShardingPolicy<Threads> there{topology, {.seed = 7}};
 template <class Topology> class ShardingPolicy {
+  static constexpr bool is_topology = concepts::Topology<Topology>;
+  static constexpr bool has_verbs = concepts::Communicator<Topology> || requires { requires !Topology::is_distributed; };
+  static_assert(is_topology,
+                "rookery::ShardingPolicy: a topology needs `is_distributed`, `name`, `rank()`, `world_size()` and `device()`; "
+                "see docs/concepts.md#topology");
+  static_assert(!is_topology || has_verbs,
+                "rookery::ShardingPolicy: a distributed topology needs all verbs; see docs/concepts.md#communicator");
+
  public:
   explicit ShardingPolicy(Topology& topology, ShardingOptions options = {}) : topology_(&topology), options_(std::move(options)) {}
   /// Of a topology that has nothing to say, such as Local.
@@ -35,10 +45,11 @@ template <class Topology> class ShardingPolicy {
   /// Cost:    bytes of the local shards; one broadcast of each dense parameter.
   /// Ranks:   all, in the same order.
   template <class Model, class Loss, class Batch> auto apply(ModelAndLoss<Model, Loss, Batch>&& declared) const {
-    if constexpr (detail::Trainable<Model, Loss, Batch>) {
+    if constexpr (is_topology && has_verbs && detail::Trainable<Model, Loss, Batch>) {
       return Sharded<ModelAndLoss<Model, Loss, Batch>, Topology>(std::move(declared), *topology_, options_);
     } else {                                                   // explained already; keep the rest of the program quiet
-      return Sharded<ModelAndLoss<ArchetypeModel, ArchetypeLoss, ArchetypeBatch>, Topology>({}, *topology_, options_);
+      static Local nowhere;
+      return Sharded<ModelAndLoss<ArchetypeModel, ArchetypeLoss, ArchetypeBatch>, Local>({}, nowhere, {});
     }
   }
   /// The same for a collection alone.
