@@ -35,7 +35,11 @@ template <class... Rule> class RuleChoice<Rules<Rule...>> {
   /// From a rule of the set; any other is one error that says what to write.
   template <class R>
     requires(!std::same_as<std::remove_cvref_t<R>, RuleChoice>)
-  RuleChoice(R&& rule) noexcept : rule_(admit(std::forward<R>(rule))) {}
+  RuleChoice(R&& rule) noexcept : rule_(admit(std::forward<R>(rule))) {
+    static_assert(
+        in_set<R>,
+        "rookery::RuleChoice: this rule is not in the collection's set; add it to Rules<...> of the collection; see docs/concepts.md#rule");
+  }
 
   std::string_view name() const {
     return visit([](const auto& rule) { return std::remove_cvref_t<decltype(rule)>::name; });
@@ -44,12 +48,9 @@ template <class... Rule> class RuleChoice<Rules<Rule...>> {
   template <class Fn> decltype(auto) visit(Fn&& fn) const { return std::visit(std::forward<Fn>(fn), rule_); }
 
  private:
+  template <class R> static constexpr bool in_set = (std::same_as<std::remove_cvref_t<R>, Rule> || ...);
   template <class R> static std::variant<Rule...> admit(R&& rule) {
-    constexpr bool in_set = (std::same_as<std::remove_cvref_t<R>, Rule> || ...);
-    static_assert(
-        in_set,
-        "rookery::RuleChoice: this rule is not in the collection's set; add it to Rules<...> of the collection; see docs/concepts.md#rule");
-    if constexpr (in_set) return std::forward<R>(rule);
+    if constexpr (in_set<R>) return std::forward<R>(rule);
     else return {};
   }
 

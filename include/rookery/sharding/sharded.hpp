@@ -233,19 +233,18 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     }
   }
 
+  /// Both phases. Few functions lie between the caller and `forward`: each is a line of the error when its body is wrong.
   Output run(const Batch& batch, bool capturing, detail::Capture& capture) {
     if constexpr (concepts::HasLookups<Model, Batch>) {
-      return forward(batch, std::as_const(this->model()).lookups(batch), capturing, capture);
+      const auto lookups = std::as_const(this->model()).lookups(batch);
+      auto looked = this->runtime().look_up(this->topology(), lookups.features, capturing);
+      capture = std::move(looked.capture);
+      typename detail::PooledOf<Looked>::type pooled;
+      std::move(looked.values.begin(), looked.values.end(), pooled.tensors.begin());
+      return this->model().forward(batch, std::as_const(pooled));
     } else {
       return this->model().forward(batch);
     }
-  }
-  template <class... K> Output forward(const Batch& batch, const Lookups<K...>& lookups, bool capturing, detail::Capture& capture) {
-    auto looked = this->runtime().look_up(this->topology(), lookups.features, capturing);
-    capture = std::move(looked.capture);
-    Pooled<K...> pooled;
-    std::move(looked.values.begin(), looked.values.end(), pooled.tensors.begin());
-    return this->model().forward(batch, std::as_const(pooled));
   }
 
   [[no_unique_address]] Loss loss_;
