@@ -235,7 +235,7 @@ inline std::vector<Round> draw_rounds(const Trial& trial) {
                 {0}};
     for (int rank = 1; rank < trial.ranks; ++rank)
       round.cuts.push_back(trial.cut == Cut::even ? rows * rank / trial.ranks : draw.integer(0, rows));
-    if (trial.cut == Cut::first_empty) round.cuts[1] = 0;
+    if (trial.cut == Cut::first_empty && trial.ranks > 1) round.cuts[1] = 0;
     std::sort(round.cuts.begin(), round.cuts.end());
     round.cuts.push_back(rows);
     for (std::int64_t lookup = 0; lookup < 3; ++lookup) {
