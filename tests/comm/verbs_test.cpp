@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/comm/agree.hpp>
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/comm/all_to_all_v.hpp>
@@ -152,6 +153,21 @@ TEST_SUITE("comm/reduce_scatter_v") {
     Local local;
     const auto x = at::arange(5);
     CHECK(reduce_scatter_v(local, x, {5}).wait().is_same(x));
+  }
+}
+
+TEST_SUITE("comm/agree") {
+  TEST_CASE("ranks that say the same go on; the first line that differs ends all, an absent one too") {
+    Threads::run(3, [](Threads topology) {
+      agree(topology, "Test", "a\nb");
+      agree(topology, "Test", "");
+      const bool odd = topology.rank() == 2;
+      CHECK_THROWS_WITH_AS(agree(topology, "Test", odd ? "a\nc\nd" : "a\nb\nd"),
+                           "Test: ranks differ: rank 0 has 'b' and rank 2 has 'c'", ConfigError);
+      CHECK_THROWS_WITH_AS(agree(topology, "Test", odd ? "a" : "a\nb"), "Test: ranks differ: rank 0 has 'b' and rank 2 has ''", ConfigError);
+    });
+    Local local;
+    agree(local, "Test", "a");
   }
 }
 

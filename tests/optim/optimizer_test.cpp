@@ -310,6 +310,67 @@ TEST_SUITE("optim/optimizer") {
     });
   }
 
+  TEST_CASE("a step without a backward pass is refused and loses nothing") {
+    Local topology;
+    auto model = placed(driven(), topology);
+    Optimizer step(model, Sgd{.learning_rate = 1});
+    auto loss = model({.a = numbers({1, 2})}).loss;
+    CHECK_THROWS_WITH_AS(
+        step(),
+        "Optimizer: step() without backward() from the loss of a forward pass since the last one (1 of these); call loss.backward() first",
+        Error);
+    loss.backward();
+    CHECK(step());
+    CHECK(close(a_of(model), {-1, -2}, 0));
+
+    EmbeddingBagCollection<DrivenRules> tables{{.name = "t", .num_embeddings = 3, .embedding_dim = 2}};
+    auto alone = placed(std::move(tables), topology);
+    Optimizer step_alone(alone, Sgd{});
+    alone(KeyedJaggedTensor::from_lengths({"t"}, at::tensor({0}, at::kLong), at::tensor({1}, at::kLong)));
+    CHECK_THROWS_WITH_AS(step_alone(), "Optimizer: step() without backward() from any rank's forward pass since the last one", Error);
+  }
+
+  TEST_CASE("a backward pass that one rank forgot ends all ranks, and the error names the rank") {
+    std::string message;
+    try {
+      Threads::run(2, [](Threads topology) {
+        auto model = placed(driven(), topology);
+        Optimizer step(model, Sgd{.learning_rate = 1});
+        auto loss = model({.a = numbers({1, 2})}).loss;
+        if (topology.rank() == 0) loss.backward();
+        step();
+      });
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK(message.starts_with("rank 1, step 1"));
+    CHECK(message.find("Optimizer: step() without backward() from the loss of a forward pass") != std::string::npos);
+  }
+
+  TEST_CASE("ranks that were told different things are refused") {
+    const auto run = [](auto difference) {
+      try {
+        Threads::run(3, [&](Threads topology) {
+          const bool odd = topology.rank() == 2;
+          const bool rule = odd && difference == 0, clip = odd && difference == 1, policy = odd && difference == 2;
+          auto model = placed(driven(), topology);
+          Optimizer step(model, Adam{.beta2 = rule ? .99 : .999},
+                         {.clip_norm = clip ? 2. : 1, .non_finite = policy ? NonFinite::skip : NonFinite::error});
+          if (odd) step.set_learning_rate_factor(.5);
+          model({.a = numbers({1, 2})}).loss.backward();
+          step();
+        });
+      } catch (const ConfigError& error) {
+        return std::string(error.what());
+      }
+      return std::string();
+    };
+    CHECK(run(0).find("Optimizer: ranks differ: rank 0 has 'dense adam that makes") != std::string::npos);
+    CHECK(run(1).find("Optimizer: ranks differ: rank 0 has 'clip_norm 1' and rank 2 has 'clip_norm 2'") != std::string::npos);
+    CHECK(run(2).find("rank 0 has 'non_finite error' and rank 2 has 'non_finite skip'") != std::string::npos);
+    CHECK(run(3).find("the learning rate factor is 1 on rank 0 and 0.5 on rank 2") != std::string::npos);
+  }
+
   TEST_CASE("options that mean nothing are refused") {
     Local topology;
     auto model = placed(driven(), topology);

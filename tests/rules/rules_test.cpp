@@ -3,6 +3,7 @@
 
 #include <rookery/rules/adagrad.hpp>
 #include <rookery/rules/adam.hpp>
+#include <rookery/rules/probe.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>
 #include <rookery/rules/sgd.hpp>
 
@@ -107,6 +108,14 @@ TEST_SUITE("rules/rules") {
     CHECK(Adam::state[0].name == "exp_avg");
     CHECK(Adam::state[1].name == "exp_avg_sq");
   }
+  TEST_CASE("a probe shows what a rule does, so that hyper-parameters can be compared") {
+    CHECK(probe(Sgd{.learning_rate = .5}) == "sgd that makes [0.75, -2.125] of [1, -2]");
+    CHECK(probe(RowwiseAdagrad{}).find(" [0.40625, ") != std::string::npos);   // .25 + (.25 + .0625) / 2
+    CHECK(probe(Adam{}) != probe(Adam{.eps = 1e-7}));
+    CHECK(probe(Adam{}) != probe(Adam{.beta2 = .99}));
+    CHECK(probe(Adam{}) == probe(Adam{}));
+  }
+
   TEST_CASE("hyper-parameters start where the peers' do") {
     CHECK(Sgd{}.learning_rate == .01);
     CHECK(Adagrad{}.eps == 1e-8);

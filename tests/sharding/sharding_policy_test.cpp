@@ -234,6 +234,38 @@ TEST_SUITE("sharding/sharding_policy") {
         PlanError);
   }
 
+  TEST_CASE("ranks that declare different models, plans or seeds are told the first line that differs") {
+    const auto run = [](auto change) {
+      try {
+        Threads::run(2, [&](Threads topology) {
+          EmbeddingBagCollection<Set>::Config config{.name = "t", .num_embeddings = 6, .embedding_dim = 2};
+          ShardingOptions options{.plan = {{{"t", table_wise_shards(6, 2, 0)}}}};
+          if (topology.rank() == 1) change(config, options);
+          EmbeddingBagCollection<Set> tables{config};
+          ShardingPolicy(topology, options).apply(std::move(tables));
+        });
+      } catch (const ConfigError& error) {
+        return std::string(error.what());
+      }
+      return std::string();
+    };
+    using Config = EmbeddingBagCollection<Set>::Config;
+    const auto differs = [&](auto change, std::string_view text) {
+      const auto found = run(change);
+      CAPTURE(found);
+      CHECK(found.find("ShardingPolicy: ranks differ: rank 0 has ") != std::string::npos);
+      CHECK(found.find(text) != std::string::npos);
+    };
+    CHECK(run([](Config&, ShardingOptions&) {}).empty());
+    differs([](Config&, ShardingOptions& o) { o.seed = 3; }, "'seed 0' and rank 1 has 'seed 3'");
+    differs([](Config&, ShardingOptions& o) { o.plan.tables[0].shards = table_wise_shards(6, 2, 1); }, "on rank 1'");
+    differs([](Config& c, ShardingOptions&) { c.optimizer = Sgd{.learning_rate = .5}; }, "sgd that makes [0.75, -2.125]");
+    differs([](Config& c, ShardingOptions&) { c.feature_names = {"u"}; }, "features [u] summed");
+    differs([](Config& c, ShardingOptions&) { c.pooling = PoolingType::mean; }, "averaged");
+    differs([](Config& c, ShardingOptions&) { c.initial = Zeros{}; }, "initial values such as [0, 0]");
+    differs([](Config& c, ShardingOptions&) { c.frozen = true; }, "none");
+  }
+
   TEST_CASE("a bad id on one rank ends all ranks with one line that names rank, step, table and id") {
     std::string said;
     try {

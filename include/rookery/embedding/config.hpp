@@ -48,6 +48,7 @@ struct TableDescription {
   at::ScalarType data_type = at::kFloat;
   PoolingType pooling = PoolingType::sum;
   std::string rule;
+  std::string settings{};                                                // features, first values, hyper-parameters; ranks compare it
   std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of data_type
   std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs
 

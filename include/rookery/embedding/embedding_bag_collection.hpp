@@ -28,6 +28,7 @@
 #include <rookery/embedding/config.hpp>
 #include <rookery/embedding/table_storage.hpp>
 #include <rookery/kernels/cpu/row_update.hpp>
+#include <rookery/rules/probe.hpp>
 #include <rookery/sparse/keyed_tensor.hpp>
 
 namespace rookery {
@@ -107,7 +108,12 @@ template <class Set> class EmbeddingBagCollection {
         config.optimizer.visit([&](const auto& rule) {
           table.row_sums = rule.row_sums;
           for (const auto& slot : rule.state) table.state_numbers_per_row += slot.shape == StateShape::row ? 1 : config.embedding_dim;
+          table.settings = probe(rule);
         });
+      std::array<double, 2> first{};
+      fill_initial(config.initial, default_bound(config), 0, 0, first.data(), 2);
+      table.settings += concat("; features ", config.feature_names, config.pooling == PoolingType::sum ? " summed" : " averaged",
+                               is_weighted() ? " with weights" : "", "; initial values such as ", first);
       tables.push_back(std::move(table));
     }
     return tables;
@@ -123,10 +129,14 @@ template <class Set> class EmbeddingBagCollection {
     assigned_[index_of(table)] = values.detach().clone();                                            // [E, D]
   }
 
-  /// Position of a table, or an IndexError.
+  /// Position of a table, or an IndexError that lists the tables there are.
   std::size_t index_of(std::string_view table) const {
     const auto found = std::find_if(configs_.begin(), configs_.end(), [&](const Config& config) { return config.name == table; });
-    check<IndexError>(found != configs_.end(), "EmbeddingBagCollection: no table '", table, "'");
+    if (found == configs_.end()) {
+      std::vector<std::string> names;
+      for (const auto& config : configs_) names.push_back(config.name);
+      fail<IndexError>("EmbeddingBagCollection: no table '", table, "'; tables are ", names);
+    }
     return static_cast<std::size_t>(found - configs_.begin());
   }
 
@@ -159,6 +169,7 @@ template <class Set> class EmbeddingBagCollection {
   }
 
  private:
+  static double default_bound(const Config& config) { return 1 / std::sqrt(static_cast<double>(config.num_embeddings)); }
   void validate() const;
   void lay_out();
   template <class Fn> void with_task(const LocalShard& shard, const RowGradients& gradients, Fn&& fn) const;
@@ -222,7 +233,7 @@ void EmbeddingBagCollection<Set>::place(std::size_t table, std::size_t shard, co
     auto values = assigned_[table].narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns());
     local.storage.weight().copy_(values);                                                    // [rows, columns]
   } else {
-    const double bound = 1 / std::sqrt(static_cast<double>(config.num_embeddings));
+    const double bound = default_bound(config);
     for_floating(config.data_type, [&](auto zero) {
       auto* weights = local.storage.weight().template mutable_data_ptr<decltype(zero)>();
       parallel(box.rows(), 1 + 4096 / (box.columns() + 1), [&](std::int64_t begin, std::int64_t end) {

@@ -66,6 +66,7 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
     parameters_.push_back(std::move(one));
   }
 
+  const Rule& rule() const { return rule_; }
   std::vector<DenseParameter>& parameters() { return parameters_; }
   const std::vector<DenseParameter>& parameters() const { return parameters_; }
 

@@ -21,9 +21,11 @@
 #include <utility>
 #include <vector>
 
+#include <rookery/comm/agree.hpp>
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/optim/dense.hpp>
+#include <rookery/rules/probe.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 
 namespace rookery {
@@ -40,7 +42,8 @@ struct OptimizerOptions {
 ///
 /// `step()` uses every forward pass since the last step whose gradients were captured: several are one larger batch. The gradient is
 /// divided by the loss's normaliser, summed over ranks and passes.
-/// Errors:  NonFiniteError naming the first parameter or table, before any weight or state has changed.
+/// Errors:  NonFiniteError naming the first parameter or table, Error when backward() was forgotten, both before any weight or state
+///          has changed; ConfigError when ranks were given different options or learning rate factors.
 /// Cost:    one all-reduce of dense gradients, one exchange of table gradients, one small all-reduce of norms.
 /// Ranks:   all, in the same order.
 template <class Model, class DenseRule> class Optimizer {
@@ -59,6 +62,10 @@ template <class Model, class DenseRule> class Optimizer {
   Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {}) : model_(&model), dense_(admit(rule)), options_(options) {
     check<ConfigError>(options.clip_norm >= 0, "Optimizer: clip_norm is ", options.clip_norm, "; it must not be negative");
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
+    if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed)
+      agree(model.topology(), "Optimizer",
+            concat("clip_norm ", options.clip_norm, options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error",
+                   "\ndense ", probe(dense_.rule())));
     tell_step();
   }
 
@@ -94,7 +101,7 @@ template <class Model, class DenseRule> class Optimizer {
   void tell_step() const {
     if constexpr (requires { model_->topology().at_step(count_); }) model_->topology().at_step(count_ + 1);
   }
-  /// Whether the model's loss divides by anything; a collection alone has no loss.
+  /// Whether the model's loss divides by anything.
   static constexpr bool divides = Model::divides;
 
   /// Forgets passes and gradients when the step ends, also by an exception.
@@ -103,12 +110,15 @@ template <class Model, class DenseRule> class Optimizer {
     ~Cleared() { optimizer.clear(); }
   };
 
+  /// Forward passes that a backward pass followed.
+  std::int64_t passes_with_gradients() const;
+
   /// The squared norm of dense and table gradients, the normaliser, both over all ranks, and the first thing that is not finite.
   struct Norm {
     double squares = 0, normaliser = 0;
     std::string not_finite;
   };
-  Norm norm(const Shards& shards) const;
+  Norm norm(const Shards& shards, std::int64_t passes) const;
 
   /// The rules' sums over whole rows, per shard; completed over ranks where columns are split.
   std::vector<std::vector<double>> whole_row_sums(const Shards& shards, const StepContext& context);
@@ -131,10 +141,13 @@ template <class Model, class DenseRule> class Optimizer {
 template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operator()() {
   const at::NoGradGuard no_grad;
   check<Error>(!model_->runtime().captures().empty(), "Optimizer: step() without a forward pass in training since the last one");
+  const auto passes = passes_with_gradients();
+  check<Error>(passes > 0 || !Model::has_loss, "Optimizer: step() without backward() from the loss of a forward pass since the last one (",
+               model_->runtime().captures().size(), " of these); call loss.backward() first");
   const Cleared cleared{*this};
   dense_.reduce(model_->topology());
   auto shards = model_->runtime().gradients(model_->topology());
-  const auto [squares, normaliser, not_finite] = norm(shards);
+  const auto [squares, normaliser, not_finite] = norm(shards, passes);
   const double scale = !divides ? 1 : normaliser == 0 ? 0 : 1 / normaliser;
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {
@@ -156,17 +169,34 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   return true;
 }
 
-template <class Model, class DenseRule> auto Optimizer<Model, DenseRule>::norm(const Shards& shards) const -> Norm {
+template <class Model, class DenseRule> std::int64_t Optimizer<Model, DenseRule>::passes_with_gradients() const {
+  const auto captures = model_->runtime().captures();
+  return std::count_if(captures.begin(), captures.end(), [&](const detail::Capture& capture) {
+    if (capture.used.defined()) return capture.used.grad().defined();
+    const auto reached = detail::reached_lookups(capture, model_->runtime().routing());
+    return std::find(reached.begin(), reached.end(), 1) != reached.end();
+  });
+}
+
+template <class Model, class DenseRule>
+auto Optimizer<Model, DenseRule>::norm(const Shards& shards, std::int64_t passes) const -> Norm {
   const auto& tables = model_->tables();
   const auto count = static_cast<std::int64_t>(tables.size());
-  auto sums = at::zeros({count + 1}, at::kDouble);                                           // [T squares, normaliser]
+  const auto& topology = model_->topology();
+  auto sums = at::zeros({count + 2 + topology.world_size()}, at::kDouble);                   // [T squares, normaliser, passes, W rates]
   auto* values = sums.template mutable_data_ptr<double>();
   for (const auto& shard : shards) values[shard.table] += sum_of_squares(shard.gradients.sums);
   for (const auto& capture : model_->runtime().captures())
     if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
       values[count] += capture.normaliser.template item<double>();
-  sums = all_reduce(model_->topology(), std::move(sums)).wait();                             // [T squares, normaliser]
+  values[count + 1] = static_cast<double>(passes);
+  values[count + 2 + topology.rank()] = rate_;
+  sums = all_reduce(model_->topology(), std::move(sums)).wait();
   values = sums.template mutable_data_ptr<double>();
+  check<Error>(values[count + 1] > 0, "Optimizer: step() without backward() from any rank's forward pass since the last one");
+  for (int rank = 1; rank < topology.world_size(); ++rank)
+    check<ConfigError>(values[count + 2 + rank] == values[count + 2], "Optimizer: the learning rate factor is ", values[count + 2],
+                       " on rank 0 and ", values[count + 2 + rank], " on rank ", rank);
   Norm norm{.squares = 0, .normaliser = values[count], .not_finite = {}};
   if (divides && !(std::isfinite(values[count]) && values[count] >= 0))
     norm.not_finite = concat("the loss's normaliser, summed over ranks, is ", values[count]);

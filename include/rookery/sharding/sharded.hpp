@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include <rookery/comm/agree.hpp>
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/comm/broadcast.hpp>
 #include <rookery/core/error.hpp>
@@ -48,8 +49,8 @@ template <class Output> struct LossAndOutput {
 template <class Model, class Topology> class Placed {
  public:
   Placed(Model model, Topology& topology, const ShardingOptions& options) : topology_(&topology), model_(std::move(model)) {
-    place_dense(options.seed);
     place_tables(options);
+    place_dense(options.seed);
   }
   Placed(const Placed&) = delete;
   Placed& operator=(const Placed&) = delete;
@@ -131,6 +132,14 @@ template <class Model, class Topology> void Placed<Model, Topology>::place_table
     plan_.world_size = topology_->world_size();
   }
   validate(plan_, descriptions, topology_->world_size());
+  if constexpr (Topology::is_distributed) {
+    auto lines = concat(plan_.report(), "\nseed ", options.seed);
+    for (const auto& table : descriptions) lines += concat("\n", table.name, ": ", table.settings);
+    visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
+      if constexpr (requires { leaf.shape(); }) lines += concat("\n", path, " ", leaf.shape());
+    });
+    agree(*topology_, "ShardingPolicy", lines);
+  }
   for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
     for (std::size_t t = 0; t < collection.configs().size(); ++t) {
       const auto& shards = plan_.of(descriptions[first + t]);
@@ -174,6 +183,7 @@ template <class Model, class Loss, class Batch, class Topology>
 class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model, Topology> {
  public:
   using Output = OutputOf<Model, Batch>;
+  static constexpr bool has_loss = true;
   /// Whether the loss has a normaliser.
   static constexpr bool divides = requires(const Loss& loss, const Batch& batch) { loss.normaliser(batch); };
 
@@ -255,7 +265,7 @@ template <class Collection, class Topology>
   requires EmbeddingTables<Collection>
 class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
  public:
-  static constexpr bool divides = false;
+  static constexpr bool has_loss = false, divides = false;
 
   Sharded(Collection declared, Topology& topology, const ShardingOptions& options)
       : Placed<Collection, Topology>(std::move(declared), topology, options) {

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// agree: checks that all ranks were told the same, before what differs makes them wait for one another or drift apart.
+//
+// Source: torchrec leaves it to the user; DDP compares the shapes of parameters.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <rookery/comm/all_gather_v.hpp>
+#include <rookery/core/error.hpp>
+
+namespace rookery {
+
+namespace detail {
+
+/// Bytes as a tensor [n].
+inline at::Tensor to_bytes(std::string_view text) {
+  auto bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
+  std::copy(text.begin(), text.end(), bytes.mutable_data_ptr<std::uint8_t>());
+  return bytes;
+}
+
+/// The error for the first rank and line that differ from rank 0's, if there is one.
+inline void refuse_differences(std::string_view who, const std::vector<at::Tensor>& gathered) {
+  const auto text_of = [&](std::size_t rank) {
+    const auto& bytes = gathered[rank];
+    return std::string_view(reinterpret_cast<const char*>(bytes.const_data_ptr<std::uint8_t>()), static_cast<std::size_t>(bytes.numel()));
+  };
+  const auto take_line = [](std::string_view& text) {
+    const auto line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    return line;
+  };
+  for (std::size_t rank = 1; rank < gathered.size(); ++rank) {
+    auto first = text_of(0), other = text_of(rank);
+    while (!first.empty() || !other.empty()) {
+      const auto wanted = take_line(first), found = take_line(other);
+      check<ConfigError>(wanted == found, who, ": ranks differ: rank 0 has '", wanted, "' and rank ", rank, " has '", found, "'");
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Checks that every rank gives the same lines of text as rank 0.
+///
+/// Errors:  ConfigError on every rank, with the first line that differs; it begins with `who`.
+/// Cost:    one all-gather of the text; nothing where the topology is not distributed.
+/// Ranks:   all, in the same order.
+template <concepts::Topology Topology> void agree(Topology& topology, std::string_view who, std::string_view lines) {
+  if constexpr (Topology::is_distributed) detail::refuse_differences(who, all_gather_v(topology, detail::to_bytes(lines)).wait());
+}
+
+}  // namespace rookery
