@@ -308,6 +308,25 @@ TEST_SUITE("data/split") {
     CHECK(table->part(Part::test) == Rows{0, 4});
   }
 
+  TEST_CASE("by order of ISO dates, of days or of seconds, alone or beside a column of numbers") {
+    Folder folder;
+    const auto split = [&](std::string_view text, SplitByOrder by) {
+      TableSchema schema{.file = {.paths = {folder.write("t.csv", text)}}, .label = {.column = "y"}, .ids = {{.column = "y"}}, .split = by};
+      return read_table(schema)->part(Part::train);
+    };
+    const SplitByOrder by_day{.columns = {"day"}, .train = std::int64_t{2}}, by_both{.columns = {"day", "y"}, .train = std::int64_t{2}};
+    CHECK(split("y,day\n0,2020-02-01\n1,2019-12-31\n2,2020-01-31\n", by_day) == Rows{1, 2});
+    CHECK(split("y,day\n0,2020-01-31 10:00:00\n1,2020-01-31 09:59:59\n2,2020-01-31T09:59:58\n", by_day) == Rows{1, 2});
+    CHECK(split("y,day\n2,2020-01-31\n1,2020-01-31\n0,2020-01-31\n", by_both) == Rows{1, 2});
+    const auto refusal = [&](std::string_view text) { return cases::message_of([&] { split(text, by_day); }); };
+    const auto path = folder.path("t.csv");
+    for (const auto* other : {"31.01.2020", "2020-01-31 10:00:00", "20200131", "2020-1-31", "2020-01-3x", "2020/01/31", ""})
+      CHECK(refusal(concat("y,day\n0,2020-01-30\n1,", other, "\n")) ==
+            concat(path, ":3: column 'day': '", other, "' is not a date of 10 characters, as the first row of the column has"));
+    CHECK(refusal("y,day\n0,7\n1,2020-01-31\n") == path + ":3: column 'day': '2020-01-31' is not a number");
+    CHECK(refusal("y,day\n0,31.01.2020\n") == path + ":2: column 'day': '31.01.2020' is not a number or an ISO date such as 2020-01-31");
+  }
+
   TEST_CASE("by fraction: parts of the asked sizes that cover all rows once, another split for another seed") {
     OneColumn table(std::vector<std::string>(101, "x"));
     table.schema.ids = {{.column = "x"}};

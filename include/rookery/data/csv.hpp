@@ -45,14 +45,14 @@ struct Cell {
   }
 };
 
-/// The number that the whole of a text is, in C's notation without spaces or a leading +. Errors: DataError for anything else,
-/// infinities and what a double cannot hold.
-inline double number_of(const Cell& cell) {
+/// The number that the whole of a text is, in C's notation without spaces or a leading +. Errors: DataError for anything else, with
+/// `or_what` it could be besides, infinities and what a double cannot hold.
+inline double number_of(const Cell& cell, std::string_view or_what = "") {
   double number = 0;
   const auto* end = cell.text.data() + cell.text.size();
   const auto [stop, error] = std::from_chars(cell.text.data(), end, number);
   if (error == std::errc::result_out_of_range && stop == end) cell.refuse("is outside the range of a double");
-  if (error != std::errc{} || stop != end) cell.refuse("is not a number");
+  if (error != std::errc{} || stop != end) cell.refuse("is not a number", or_what);
   if (!std::isfinite(number)) cell.refuse("is not a finite number");
   return number;
 }

@@ -8,8 +8,10 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -35,6 +37,20 @@ inline std::vector<std::string> columns_of(const Split& split) {
 
 namespace detail {
 
+/// An ISO date, 2020-01-31 or 2020-01-31 23:59:59 (T in place of the space too), as a number that grows with time: its digits.
+inline std::optional<double> date_number(std::string_view text) {
+  constexpr std::string_view form = "0000-00-00 00:00:00";
+  if (text.size() != form.size() && text.size() != form.find(' ')) return {};
+  double number = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool digit = '0' <= text[i] && text[i] <= '9';
+    if (digit != (form[i] == '0')) return {};
+    if (digit) number = 10 * number + (text[i] - '0');
+    else if (text[i] != form[i] && !(form[i] == ' ' && text[i] == 'T')) return {};
+  }
+  return number;
+}
+
 /// Puts the rows of a table into parts while its file is read.
 class SplitBuilder {
  public:
@@ -49,7 +65,7 @@ class SplitBuilder {
     if (const auto* hash = std::get_if<SplitByHash>(&split_)) put(residue(*hash, cells));
     if (const auto* column = std::get_if<SplitByColumn>(&split_)) put_by_text(*column, cells[0]);
     if (std::holds_alternative<SplitByOrder>(split_))
-      for (const auto& cell : cells) sort_keys_.push_back(number_of(cell));
+      for (std::size_t column = 0; column < cells.size(); ++column) sort_keys_.push_back(sort_key(column, cells[column]));
     ++rows_;
   }
 
@@ -89,6 +105,16 @@ class SplitBuilder {
     const Membership member{contains(split.train, cell.text), contains(split.validation, cell.text), contains(split.test, cell.text)};
     if (!member[0] && !member[1] && !member[2]) cell.refuse("is in no part of the split; add it to train, validation or test");
     put(member);
+  }
+
+  /// The number that a cell is sorted by. A column holds numbers, or dates of one length.
+  double sort_key(std::size_t column, const Cell& cell) {
+    const auto date = date_number(cell.text);
+    if (rows_ == 0) date_lengths_.push_back(date ? cell.text.size() : 0);
+    const auto length = date_lengths_[column];
+    if (length == 0) return number_of(cell, rows_ == 0 ? " or an ISO date such as 2020-01-31" : "");
+    if (!date || cell.text.size() != length) cell.refuse("is not a date of ", length, " characters, as the first row of the column has");
+    return *date;
   }
 
   std::vector<std::int64_t> sorted(std::size_t keys) const {
@@ -132,7 +158,8 @@ class SplitBuilder {
   Split split_;
   Parts parts_;
   std::int64_t rows_ = 0;
-  std::vector<double> sort_keys_;  // [row][column]
+  std::vector<double> sort_keys_;           // [row][column]
+  std::vector<std::size_t> date_lengths_;  // of each column; 0: numbers
   std::vector<Membership> residues_;
 };
 

@@ -115,7 +115,8 @@ struct SideTable {
 /// A share of the rows (0.8) or a number of them (80000).
 using Share = std::variant<double, std::int64_t>;
 
-/// Rows sorted by columns of numbers, ties in file order: first the training part, then validation, the rest is the test part.
+/// Rows sorted by columns of numbers or of ISO dates (2020-01-31, 2020-01-31 23:59:59), ties in file order: first the training part, then
+/// validation, the rest is the test part.
 struct SplitByOrder {
   std::vector<std::string> columns = {};
   Share train = 0.8;
