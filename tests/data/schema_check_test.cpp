@@ -129,6 +129,14 @@ TEST_SUITE("data/schema_check") {
     CHECK(clicks.refusal() == clicks.clicks + ": column 'clicked': no positive label among the 2 training rows");
   }
 
+  TEST_CASE("a numeric label may have any values, the training part's all the same too") {
+    Clicks clicks;
+    CHECK(clicks.refusal_of("user,item,age,clicked\nu1,i1,30,0\nu2,i2,40,0\nu1,i2,50,2.5\n") == "");
+    CHECK(clicks.refusal_of("user,item,age,clicked\nu1,i1,30,1\nu2,i2,40,1\nu1,i2,50,-3\n") == "");
+    clicks.schema.label.above = 2;
+    CHECK(clicks.refusal() == clicks.clicks + ": column 'clicked': no positive label among the 2 training rows");
+  }
+
   TEST_CASE("schema mistake: nothing given where something must be") {
     const auto refusal = [](auto&& change) {
       Clicks clicks;

@@ -173,8 +173,10 @@ class TableLoader {
     });
   }
 
-  /// Training needs examples of both kinds where the labels are 0 and 1.
+  /// Training needs examples of both kinds where all labels of the table are 0 or 1, as those of a comparison are. Other numbers may be
+  /// what they like.
   void check_labels() const {
+    if (!std::ranges::all_of(columns_.labels, [](float label) { return label == 0 || label == 1; })) return;
     const auto label = [&](std::int64_t row) { return columns_.labels[static_cast<std::size_t>(row)]; };
     const auto& train = columns_.parts[0];
     for (const float only : {0.0F, 1.0F})
