@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -124,6 +125,20 @@ TEST_SUITE("loss/bce") {
     CHECK(number(Bce{}(Output{at::zeros({0, 1})}, batch)) == 0);
     CHECK(number(Bce{}.normaliser(batch)) == 0);
     CHECK(number(Bce{DivideBy::weights}.normaliser(batch)) == 0);
+  }
+
+  TEST_CASE("a label outside [0, 1] is refused with its row; the bounds, integers, truth values and what lies between are labels") {
+    const auto refused = [](const at::Tensor& labels, const char* start) {
+      const auto sentence = concat(start, " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
+      CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros(labels.sizes())}, Unweighted{labels}), sentence.c_str(), DataError);
+    };
+    refused(at::tensor({0., 1., 4.5, 5.}, at::kDouble), "Bce: label 4.5 of row 2");
+    refused(at::tensor({-1, 1}, at::kLong), "Bce: label -1 of row 0");
+    refused(column({1, -.25}), "Bce: label -0.25 of row 1");
+    refused(at::tensor({0., 1., std::numeric_limits<double>::quiet_NaN(), 7.}, at::kDouble), "Bce: label nan of row 2");
+    refused(at::tensor({std::numeric_limits<double>::infinity()}, at::kDouble), "Bce: label inf of row 0");
+    for (const auto& labels : {at::tensor({0., .25, 1.}, at::kDouble), at::tensor({0, 1, 1}, at::kLong), at::ones({3}, at::kBool)})
+      CHECK(number(Bce{}(Output{at::zeros({3})}, Unweighted{labels})) > 0);
   }
 
   TEST_CASE("shapes that do not fit, and weights that are not there, are refused in one sentence") {

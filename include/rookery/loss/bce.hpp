@@ -7,8 +7,11 @@
 
 #include <ATen/core/Reduction.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/binary_cross_entropy_with_logits.h>
 #include <ATen/ops/scalar_tensor.h>
+
+#include <cstdint>
 
 #include <rookery/core/error.hpp>
 
@@ -21,7 +24,9 @@ enum class DivideBy { rows, weights };
 /// by `batch.weights` where the batch has them and they are defined.
 ///
 /// Shapes:  logits, labels, weights: the same, [B] or [B, 1] -> [].
-/// Errors:  ShapeError when they differ.
+/// Errors:  ShapeError when they differ; DataError for a label outside [0, 1] or NaN. Labels on another device than the host are not looked
+///          at: that would wait for it.
+/// Cost:    one pass over the logits, one over the labels.
 struct Bce {
   DivideBy divide_by = DivideBy::rows;
 
@@ -29,7 +34,9 @@ struct Bce {
     const auto& x = output.logits;                                                           // [B]
     check<ShapeError>(x.sizes() == batch.labels.sizes(), "Bce: logits have shape ", x.sizes(), " and labels ", batch.labels.sizes());
     const auto weights = weights_of(batch, x.scalar_type());                                 // [B] or undefined
-    return at::binary_cross_entropy_with_logits(x, batch.labels.to(x.scalar_type()), weights, {}, at::Reduction::Sum);   // []
+    const auto labels = batch.labels.to(x.scalar_type());                                    // [B]
+    check_labels(labels);
+    return at::binary_cross_entropy_with_logits(x, labels, weights, {}, at::Reduction::Sum);   // []
   }
 
   template <class Batch> at::Tensor normaliser(const Batch& batch) const {
@@ -40,6 +47,18 @@ struct Bce {
   }
 
  private:
+  static void check_labels(const at::Tensor& labels) {
+    if (labels.numel() == 0 || !labels.is_cpu()) return;
+    const auto [least, most] = at::aminmax(labels.detach());                                 // [], []; NaN where a label is
+    if (least.item<double>() >= 0 && most.item<double>() <= 1) return;
+    const auto all = labels.detach().reshape({-1});                                          // [B]
+    for (std::int64_t row = 0; row < all.numel(); ++row) {
+      const auto label = all[row].item<double>();
+      check<DataError>(label >= 0 && label <= 1, "Bce: label ", label, " of row ", row,
+                       " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
+    }
+  }
+
   template <class Batch> static at::Tensor weights_of(const Batch& batch, at::ScalarType dtype) {
     if constexpr (requires { batch.weights; }) {
       check<ShapeError>(!batch.weights.defined() || batch.weights.sizes() == batch.labels.sizes(), "Bce: labels have shape ",
