@@ -26,6 +26,7 @@ struct Batch {
   KeyedJaggedTensor ids;
   std::vector<Side> sides;
   int note = 3;
+  std::int64_t size() const { return dense.size(0); }
   static constexpr auto members() {
     return rookery::members("dense", &Batch::dense, "labels", &Batch::labels, "ids", &Batch::ids, "sides", &Batch::sides, "note",
                             &Batch::note);
@@ -62,7 +63,20 @@ TEST_SUITE("sparse/batch") {
     CHECK(none.dense.sizes() == at::IntArrayRef({0, 3}));
     CHECK(none.ids.stride() == 0);
     CHECK(at::equal(at::cat({slice(batch, 0, 1).labels, none.labels, slice(batch, 1, 4).labels}), batch.labels));
-    CHECK_THROWS(slice(batch, 2, 5));
+    CHECK_THROWS_WITH_AS(slice(batch, 2, 5), "slice: rows 2 to 5 of a batch of 4", IndexError);
+    CHECK_THROWS_AS(slice(batch, -1, 2), IndexError);
+    CHECK_THROWS_AS(slice(batch, 2, 1), IndexError);
+  }
+  TEST_CASE("a member of another number of rows than the batch is refused by name") {
+    auto longer = make(), jagged = make(), nested = make(), scalar = make();
+    longer.labels = at::arange(5);
+    CHECK_THROWS_WITH_AS(slice(longer, 1, 3), "slice: 'labels' has shape [5], but the batch has 4 rows", ShapeError);
+    jagged.ids = jagged.ids.slice(0, 3);
+    CHECK_THROWS_WITH_AS(slice(jagged, 1, 3), "slice: 'ids' has 3 rows, but the batch has 4", ShapeError);
+    nested.sides[0].ages = at::arange(3);
+    CHECK_THROWS_WITH_AS(slice(nested, 1, 3), "slice: 'sides.0.ages' has shape [3], but the batch has 4 rows", ShapeError);
+    scalar.labels = make().labels.sum();                         // []
+    CHECK_THROWS_WITH_AS(slice(scalar, 0, 0), "slice: 'labels' has shape [], but the batch has 4 rows", ShapeError);
   }
   TEST_CASE("to moves every tensor; lengths of jagged members stay on the host") {
     const auto batch = make();
