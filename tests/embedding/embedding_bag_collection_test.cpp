@@ -183,7 +183,8 @@ TEST_SUITE("embedding/embedding_bag_collection") {
   }
   TEST_CASE("assigned values are checked, and win over the initial law") {
     auto tables = three_tables();
-    CHECK_THROWS_WITH_AS(tables.assign("t4", rows_of({1, 2})), "EmbeddingBagCollection: no table 't4'", IndexError);
+    CHECK_THROWS_WITH_AS(tables.assign("t4", rows_of({1, 2})), "EmbeddingBagCollection: no table 't4'; tables are [t1, t2, t3]",
+                         IndexError);
     CHECK_THROWS_WITH_AS(tables.assign("t1", rows_of({1, 2, 3})),
                          "EmbeddingBagCollection: assigned values of shape [3, 4] to table 't1' of [2, 4]", ShapeError);
     CHECK_THROWS_AS(tables.assign("t1", at::ones({8})), ShapeError);

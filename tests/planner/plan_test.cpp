@@ -178,7 +178,15 @@ TEST_SUITE("planner/place") {
   }
   TEST_CASE("constraints that name no table, several, or a rank that is not there are refused") {
     const std::vector<TableDescription> tables{table("id", 4, 1, "user"), table("id", 4, 1, "item")};
-    CHECK_THROWS_WITH_AS(place(tables, 2, {{"ids", {}}}), "constraints: 'ids' names 0 tables of the model; it must name one", PlanError);
+    CHECK_THROWS_WITH_AS(place(tables, 2, {{"ids", {}}}),
+                         "constraints: no table 'ids' in the model; there are [user.embedding_bags.id, item.embedding_bags.id]",
+                         PlanError);
+    std::vector<TableDescription> many;
+    for (int t = 0; t < 10; ++t) many.push_back(table(concat("t", t), 4));
+    CHECK_THROWS_WITH_AS(place(many, 2, {{"x", {}}}),
+                         "constraints: no table 'x' in the model; there are [embedding_bags.t0, embedding_bags.t1, embedding_bags.t2, "
+                         "embedding_bags.t3, embedding_bags.t4, embedding_bags.t5, embedding_bags.t6, embedding_bags.t7] and 2 more",
+                         PlanError);
     CHECK_THROWS_WITH_AS(place(tables, 2, {{"id", {}}}), "constraints: 'id' names 2 tables of the model; it must name one", PlanError);
     CHECK_THROWS_WITH_AS(place(tables, 2, {{"user.embedding_bags.id", {.ranks = {2}}}}),
                          "constraints: 'user.embedding_bags.id' asks for rank 2 of 2", PlanError);

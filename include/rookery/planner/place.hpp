@@ -26,12 +26,25 @@ struct ParameterConstraints {
 /// Constraints by table: the full name, or the config's name where that is unique.
 using Constraints = std::map<std::string, ParameterConstraints>;
 
+namespace detail {
+
+/// The tables that a message can name: all of them, or the first eight and how many more there are.
+inline std::string names_of(std::span<const TableDescription> tables) {
+  constexpr std::size_t shown = 8;
+  std::vector<std::string> names;
+  for (const auto& table : tables.first(std::min(tables.size(), shown))) names.push_back(table.name);
+  return concat(names, tables.size() > shown ? concat(" and ", tables.size() - shown, " more") : "");
+}
+
+}  // namespace detail
+
 /// A plan for `tables` on `world_size` ranks; the same on every rank, whoever computes it.
 /// Errors: PlanError for a constraint that names no table, several tables, or a rank that does not exist.
 inline Plan place(std::span<const TableDescription> tables, int world_size, const Constraints& constraints = {}) {
   for (const auto& one : constraints) {
     const auto& name = one.first;
     const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return t.name == name || t.table == name; });
+    if (named == 0) fail<PlanError>("constraints: no table '", name, "' in the model; there are ", detail::names_of(tables));
     check<PlanError>(named == 1, "constraints: '", name, "' names ", named, " tables of the model; it must name one");
     for (const auto rank : one.second.ranks)
       check<PlanError>(rank >= 0 && rank < world_size, "constraints: '", name, "' asks for rank ", rank, " of ", world_size);
