@@ -23,7 +23,10 @@ TEST_SUITE("core/parameter") {
     CHECK(!parameter.is_placed());
     CHECK(!parameter.is_assigned());
     CHECK_THROWS_WITH_AS(parameter.tensor(),
-                         "Parameter: read before the model was placed; pass the model through ShardingPolicy::apply first", ConfigError);
+                         "Parameter: read before the model was placed; list it in members() and pass the model through "
+                         "ShardingPolicy::apply first",
+                         ConfigError);
+    CHECK(parameter.name().empty());
   }
   TEST_CASE("placing fills by seed and full name, on +-1 / sqrt(fan in)") {
     const auto placed = [](std::string_view name, std::uint64_t seed, std::int64_t fan_in = 0) {
@@ -51,6 +54,7 @@ TEST_SUITE("core/parameter") {
     CHECK(at::equal(parameter.tensor(), values));
     CHECK(parameter.tensor().requires_grad());
     CHECK(parameter.tensor().is_leaf());
+    CHECK(parameter.name() == "a");
     const at::Tensor& as_tensor = parameter;
     CHECK(as_tensor.is_same(parameter.tensor()));
   }
@@ -97,7 +101,9 @@ TEST_SUITE("core/parameter") {
   }
   TEST_CASE("a buffer starts at zero or as assigned, and does not train") {
     Buffer buffer({2}, at::kLong);
-    CHECK_THROWS_WITH_AS(buffer.tensor(), "Buffer: read before the model was placed; pass the model through ShardingPolicy::apply first",
+    CHECK_THROWS_WITH_AS(buffer.tensor(),
+                         "Buffer: read before the model was placed; list it in members() and pass the model through "
+                         "ShardingPolicy::apply first",
                          ConfigError);
     buffer.place();
     CHECK(at::equal(buffer.tensor(), at::zeros({2}, at::kLong)));

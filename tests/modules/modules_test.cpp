@@ -65,8 +65,14 @@ TEST_SUITE("modules/linear") {
   TEST_CASE("an input of another width, and widths that cannot be, are refused in one sentence") {
     Linear layer(3, 4);
     place(layer);
-    CHECK_THROWS_WITH_AS(layer(at::zeros({2, 5})), "Linear: an input of shape [2, 5] for 3 features", ShapeError);
-    CHECK_THROWS_AS(layer(at::zeros({})), ShapeError);
+    CHECK_THROWS_WITH_AS(layer(at::zeros({2, 5})), "Linear 'm.weight': an input of shape [2, 5] for 3 features", ShapeError);
+    CHECK_THROWS_WITH_AS(layer(at::zeros({})), "Linear 'm.weight': an input of shape [] for 3 features", ShapeError);
+    CHECK_THROWS_WITH_AS(layer(at::Tensor{}), "Linear 'm.weight': the input is an undefined tensor", ShapeError);
+    CHECK_THROWS_WITH_AS(layer(at::zeros({2, 3}, at::kDouble)),
+                         "Linear 'm.weight': an input of dtype Double for a weight of Float; convert the input, or declare the layer "
+                         "in its dtype",
+                         ShapeError);
+    CHECK_THROWS_AS(layer(at::zeros({2, 3}, at::kLong)), ShapeError);
     CHECK_THROWS_WITH_AS(Linear(0, 4), "Linear: 0 to 4 features; both must be positive", ConfigError);
     CHECK_THROWS_WITH_AS(Linear(3, -1), "Linear: 3 to -1 features; both must be positive", ConfigError);
     CHECK_THROWS_AS(Linear(3, 4)(at::zeros({2, 3})), ConfigError);  // not placed
@@ -92,13 +98,13 @@ TEST_SUITE("modules/mlp") {
       CHECK((mlp(x).min().item<double>() < 0) == (final_activation == FinalActivation::none));
     }
   }
-  TEST_CASE("no layers give the input back, and a wrong input names the layer's width") {
+  TEST_CASE("no layers give the input back, and a wrong input names the layer") {
     const Mlp none(3, {});
     const auto x = at::ones({2, 3});
     CHECK(none(x).is_same(x));
     Mlp mlp(3, {2});
     place(mlp);
-    CHECK_THROWS_WITH_AS(mlp(at::ones({2, 4})), "Linear: an input of shape [2, 4] for 3 features", ShapeError);
+    CHECK_THROWS_WITH_AS(mlp(at::ones({2, 4})), "Linear 'm.layers.0.weight': an input of shape [2, 4] for 3 features", ShapeError);
     CHECK_THROWS_AS(Mlp(3, {2, 0}), ConfigError);
   }
 }

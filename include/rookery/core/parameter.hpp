@@ -11,6 +11,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -37,15 +38,18 @@ class Parameter {
     return count;
   }
   bool is_placed() const { return placed_; }
+  /// The full name that it was placed under, as "over.layers.0.weight"; empty before.
+  const std::string& name() const { return name_; }
   bool is_assigned() const { return tensor_.defined(); }
 
   /// The values, of `shape()`. Errors: ConfigError before placement.
   const at::Tensor& tensor() const {
-    check<ConfigError>(placed_, "Parameter: read before the model was placed; pass the model through ShardingPolicy::apply first");
+    check<ConfigError>(placed_,
+                       "Parameter: read before the model was placed; list it in members() and pass the model through ShardingPolicy::apply "
+                       "first");
     return tensor_;
   }
   operator const at::Tensor&() const { return tensor(); }
-
 
   /// Gives the values, before or after placement; copied. Errors: ShapeError when the shape differs.
   void assign(const at::Tensor& values) {
@@ -71,6 +75,7 @@ class Parameter {
       });
     }
     tensor_.set_requires_grad(true);
+    name_ = name;
     placed_ = true;
   }
 
@@ -80,6 +85,7 @@ class Parameter {
   std::int64_t fan_in_ = 0;
   at::ScalarType dtype_ = at::kFloat;
   at::Tensor tensor_;
+  std::string name_;
   bool placed_ = false;
 };
 
@@ -92,7 +98,9 @@ class Buffer {
   const std::vector<std::int64_t>& shape() const { return shape_; }
   /// The values, of `shape()`. Errors: ConfigError before placement.
   const at::Tensor& tensor() const {
-    check<ConfigError>(tensor_.defined(), "Buffer: read before the model was placed; pass the model through ShardingPolicy::apply first");
+    check<ConfigError>(tensor_.defined(),
+                       "Buffer: read before the model was placed; list it in members() and pass the model through ShardingPolicy::apply "
+                       "first");
     return tensor_;
   }
   operator const at::Tensor&() const { return tensor(); }

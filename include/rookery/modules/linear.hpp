@@ -25,11 +25,16 @@ struct Linear {
   }
   static constexpr auto members() { return rookery::members("weight", &Linear::weight, "bias", &Linear::bias); }
 
-  /// [B, in] -> [B, out]. Errors: ShapeError when x is not `in` wide.
+  /// [B, in] -> [B, out]. Errors: ShapeError when x is not `in` wide or not of the weight's dtype; ConfigError before placement.
   at::Tensor operator()(const at::Tensor& x) const {
-    check<ShapeError>(x.dim() > 0 && x.size(-1) == weight.shape()[1], "Linear: an input of shape ", x.sizes(), " for ", weight.shape()[1],
-                      " features");
-    return at::linear(x, weight.tensor(), bias.tensor());                                    // [B, out]
+    const auto& w = weight.tensor();                                                         // [out, in]
+    check<ShapeError>(x.defined(), "Linear '", weight.name(), "': the input is an undefined tensor");
+    check<ShapeError>(x.dim() > 0 && x.size(-1) == w.size(1), "Linear '", weight.name(), "': an input of shape ", x.sizes(), " for ",
+                      w.size(1), " features");
+    check<ShapeError>(x.scalar_type() == w.scalar_type(), "Linear '", weight.name(), "': an input of dtype ",
+                      c10::toString(x.scalar_type()), " for a weight of ", c10::toString(w.scalar_type()),
+                      "; convert the input, or declare the layer in its dtype");
+    return at::linear(x, w, bias.tensor());                                                  // [B, out]
   }
 
   Parameter weight;                                                                          // [out, in]
