@@ -5,7 +5,12 @@
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
+#include <ATen/Parallel.h>
+
+#include <unistd.h>
+
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <optional>
 #include <string>
@@ -32,6 +37,21 @@ class Variable {
   std::string name_;
   std::optional<std::string> before_;
 };
+
+/// What `fn` writes to stderr.
+template <class Fn> std::string errors_of(Fn&& fn) {
+  std::FILE* file = std::tmpfile();
+  const int before = ::dup(STDERR_FILENO);
+  ::dup2(::fileno(file), STDERR_FILENO);
+  fn();
+  ::dup2(before, STDERR_FILENO);
+  ::close(before);
+  std::string text;
+  std::rewind(file);
+  for (int c = std::fgetc(file); c != EOF; c = std::fgetc(file)) text += static_cast<char>(c);
+  std::fclose(file);
+  return text;
+}
 
 Environment read(const char* topology, const char* ranks) {
   const Variable first("ROOKERY_TOPOLOGY", topology), second("ROOKERY_RANKS", ranks);
@@ -70,6 +90,21 @@ TEST_SUITE("topology/local") {
 }
 
 TEST_SUITE("topology/with_topology") {
+  TEST_CASE("ranks whose threads spin while they wait are warned of, once") {
+    const int threads = at::get_num_threads();
+    const auto run = [](int ranks, int team, const char* policy) {
+      const Variable variable("OMP_WAIT_POLICY", policy);
+      at::set_num_threads(team);
+      return errors_of([&] { with_topology<Threads>({.topology = "threads", .ranks = ranks}, [](auto) { return 0; }); });
+    };
+    CHECK(run(2, 4, "passive") == "");
+    CHECK(run(2, 2, nullptr) == "");                           // a thread each
+    CHECK(run(1, 4, nullptr) == "");                           // one rank
+    CHECK(run(2, 4, nullptr) ==
+          "rookery: warning: ranks share this process and their threads spin while they wait; set OMP_WAIT_POLICY=passive\n");
+    CHECK(run(2, 4, nullptr) == "");
+    at::set_num_threads(threads);
+  }
   TEST_CASE("runs on the topology named, on all its ranks, and gives rank 0's result") {
     std::atomic<int> calls = 0;
     const auto program = [&](auto topology) {

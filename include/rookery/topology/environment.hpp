@@ -4,11 +4,13 @@
 // Environment: what a program was started as, read once from environment variables.  Include cost: none.
 
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <string_view>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/parallel.hpp>
 
 namespace rookery {
 
@@ -34,4 +36,16 @@ struct Environment {
   }
 };
 
+namespace detail {
+
+/// Says so once on stderr when `ranks` share this process, each with a team of threads, and those spin while they wait: OpenMP's default,
+/// which takes milliseconds from whom they wait for.
+inline void warn_of_spinning_teams(int ranks) {
+  const auto& runtime = OpenMp::loaded();
+  if (ranks < 2 || std::getenv("OMP_WAIT_POLICY") || !runtime.parallel || runtime.max_threads() / ranks < 2) return;
+  [[maybe_unused]] static const int once = std::fputs(
+      "rookery: warning: ranks share this process and their threads spin while they wait; set OMP_WAIT_POLICY=passive\n", stderr);
+}
+
+}  // namespace detail
 }  // namespace rookery
