@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <rookery/core/dtype.hpp>
 #include <rookery/core/random.hpp>
 #include <rookery/rules/rules.hpp>
 
@@ -33,10 +34,11 @@ template <class Set> struct EmbeddingBagConfig {
   std::int64_t embedding_dim = 0;                                        // columns, D; any D >= 1
   std::vector<std::string> feature_names = detail::no_names();           // empty: one feature named as the table
   PoolingType pooling = PoolingType::sum;
-  at::ScalarType data_type = at::kFloat;                                 // float32 or float64
+  at::ScalarType data_type = at::kFloat;                                 // float32, float64, float16 or bfloat16
   Initial initial = detail::uniform_by_default();                        // Uniform{}: even on +-1 / sqrt(rows)
   RuleChoice<Set> optimizer{};                                          // the first of the set
   bool frozen = false;                                                   // looked up, never updated; no state
+  bool stochastic_rounding = true;                                       // of float16 and bfloat16 weights; else to the nearest
 };
 
 /// A table as planner, exchange and logs see it: no optimizer type, no memory.
@@ -49,15 +51,16 @@ struct TableDescription {
   PoolingType pooling = PoolingType::sum;
   std::string rule;
   std::string settings{};                                                // features, first values, hyper-parameters; ranks compare it
-  std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of data_type
+  std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of compute_dtype
   std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs
 
   /// Weights and state of the whole table.
   std::int64_t bytes() const { return bytes(num_embeddings, embedding_dim); }
   /// Of a shard of that many rows and columns; state goes with the columns.
   std::int64_t bytes(std::int64_t rows, std::int64_t columns) const {
-    const auto per_row = (embedding_dim + state_numbers_per_row) * columns / embedding_dim;
-    return rows * per_row * static_cast<std::int64_t>(c10::elementSize(data_type));
+    const auto weight = static_cast<std::int64_t>(c10::elementSize(data_type));
+    const auto number = static_cast<std::int64_t>(c10::elementSize(compute_dtype(data_type)));
+    return rows * ((embedding_dim * weight + state_numbers_per_row * number) * columns / embedding_dim);
   }
 };
 

@@ -47,6 +47,7 @@ struct LocalShard {
   std::size_t table = 0;                 // of the collection
   std::size_t shard = 0;                 // among the table's shards
   ShardBox box;
+  std::uint64_t key = 0;                 // the table's random key
   TableStorage storage;
 };
 
@@ -87,7 +88,8 @@ template <class Set> class EmbeddingBagCollection {
 
   const std::vector<Config>& configs() const { return configs_; }
   bool is_weighted() const { return options_.is_weighted; }
-  at::ScalarType data_type() const { return configs_.empty() ? at::kFloat : configs_.front().data_type; }
+  /// Of outputs and gradients: float64 when the tables are, else float32.
+  at::ScalarType data_type() const { return configs_.empty() ? at::kFloat : compute_dtype(configs_.front().data_type); }
   const std::vector<CollectionFeature>& features() const { return features_; }
   /// Keys and widths of the output.
   const std::shared_ptr<const KeyedColumns>& columns() const { return columns_; }
@@ -155,7 +157,7 @@ template <class Set> class EmbeddingBagCollection {
   /// The rule's sums over the columns of this shard, [U * row_sums]; empty when the rule needs none.
   std::vector<double> row_sums(const LocalShard& shard, const RowGradients& gradients, const StepContext& context) const {
     std::vector<double> sums;
-    with_task(shard, gradients, [&](const auto& rule, const auto& task) {
+    with_task(shard, gradients, context, [&](const auto& rule, const auto& task) {
       if constexpr (std::remove_cvref_t<decltype(rule)>::row_sums > 0) {
         sums.resize(gradients.rows.size() * static_cast<std::size_t>(rule.row_sums));
         kernels::sum_rows(rule, context, task, sums.data());
@@ -165,14 +167,15 @@ template <class Set> class EmbeddingBagCollection {
   }
   /// One update of each row. `sums` are those of whole rows.
   void update(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, std::span<const double> sums) const {
-    with_task(shard, gradients, [&](const auto& rule, const auto& task) { kernels::update_rows(rule, context, task, sums.data()); });
+    with_task(shard, gradients, context,
+              [&](const auto& rule, const auto& task) { kernels::update_rows(rule, context, task, sums.data()); });
   }
 
  private:
   static double default_bound(const Config& config) { return 1 / std::sqrt(static_cast<double>(config.num_embeddings)); }
   void validate() const;
   void lay_out();
-  template <class Fn> void with_task(const LocalShard& shard, const RowGradients& gradients, Fn&& fn) const;
+  template <class Fn> void with_task(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, Fn&& fn) const;
 
   std::vector<Config> configs_;
   EmbeddingBagOptions options_;
@@ -190,10 +193,13 @@ template <class Set> void EmbeddingBagCollection<Set>::validate() const {
     check<ConfigError>(!config.name.empty(), "EmbeddingBagCollection: table number ", i, " has no name");
     check<ConfigError>(config.num_embeddings > 0 && config.embedding_dim > 0, "EmbeddingBagCollection: table '", config.name, "' is [",
                        config.num_embeddings, ", ", config.embedding_dim, "]; rows and columns must be positive");
-    check<ConfigError>(config.data_type == at::kFloat || config.data_type == at::kDouble, "EmbeddingBagCollection: table '", config.name,
-                       "' has dtype ", c10::toString(config.data_type), "; use float32 or float64");
-    check<ConfigError>(config.data_type == data_type(), "EmbeddingBagCollection: table '", config.name, "' has another dtype than table '",
-                       configs_.front().name, "'; tables of one collection share theirs");
+    check<ConfigError>(config.data_type == at::kFloat || config.data_type == at::kDouble || config.data_type == at::kHalf ||
+                           config.data_type == at::kBFloat16,
+                       "EmbeddingBagCollection: table '", config.name, "' has dtype ", c10::toString(config.data_type),
+                       "; use float32, float64, float16 or bfloat16");
+    check<ConfigError>(compute_dtype(config.data_type) == data_type(), "EmbeddingBagCollection: table '", config.name, "' is ",
+                       c10::toString(config.data_type), " and table '", configs_.front().name, "' is ",
+                       c10::toString(configs_.front().data_type), "; float64 tables have a collection of their own");
     for (const auto& feature : config.feature_names)
       check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1,
                          "EmbeddingBagCollection: table '", config.name, "' is given feature '", feature, "' twice");
@@ -228,13 +234,13 @@ void EmbeddingBagCollection<Set>::place(std::size_t table, std::size_t shard, co
   const auto slots =
       config.frozen ? std::vector<StateSlot>{}
                     : config.optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
-  LocalShard local{table, shard, box, TableStorage(box.rows(), box.columns(), config.data_type, slots)};
+  LocalShard local{table, shard, box, key, TableStorage(box.rows(), box.columns(), config.data_type, slots)};
   if (assigned_.at(table).defined()) {
     auto values = assigned_[table].narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns());
     local.storage.weight().copy_(values);                                                    // [rows, columns]
   } else {
     const double bound = default_bound(config);
-    for_floating(config.data_type, [&](auto zero) {
+    for_table(config.data_type, [&](auto zero, auto) {
       auto* weights = local.storage.weight().template mutable_data_ptr<decltype(zero)>();
       parallel(box.rows(), 1 + 4096 / (box.columns() + 1), [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t row = begin; row < end; ++row)
@@ -248,24 +254,29 @@ void EmbeddingBagCollection<Set>::place(std::size_t table, std::size_t shard, co
 
 template <class Set>
 template <class Fn>
-void EmbeddingBagCollection<Set>::with_task(const LocalShard& shard, const RowGradients& gradients, Fn&& fn) const {
+void EmbeddingBagCollection<Set>::with_task(const LocalShard& shard, const RowGradients& gradients, const StepContext& context,
+                                            Fn&& fn) const {
   const auto& config = configs_.at(shard.table);
   if (config.frozen || gradients.rows.empty()) return;
   config.optimizer.visit([&](const auto& rule) {
-    for_floating(config.data_type, [&](auto zero) {
+    for_floating(compute_dtype(config.data_type), [&](auto zero) {
       using Number = decltype(zero);
       std::array<kernels::StateColumn<Number>, std::remove_cvref_t<decltype(rule)>::state.size() + 1> state{};
       for (std::size_t slot = 0; slot < rule.state.size(); ++slot) {
         const auto& tensor = shard.storage.state(slot);
         state[slot] = {tensor.template mutable_data_ptr<Number>(), tensor.stride(0)};
       }
-      fn(rule, kernels::RowUpdateTask<Number>{.weights = shard.storage.weight().template mutable_data_ptr<Number>(),
+      fn(rule, kernels::RowUpdateTask<Number>{.dtype = config.data_type,
+                                              .weights = shard.storage.weight().mutable_data_ptr(),
                                               .stride = shard.storage.stride(),
                                               .dim = shard.box.columns(),
                                               .full_dim = config.embedding_dim,
                                               .state = std::span(state.data(), rule.state.size()),
                                               .rows = gradients.rows,
-                                              .gradients = gradients.sums.template const_data_ptr<Number>()});
+                                              .gradients = gradients.sums.template const_data_ptr<Number>(),
+                                              .rounding = {.stochastic = config.stochastic_rounding,
+                                                           .key = shard.key ^ static_cast<std::uint64_t>(context.step) << 32},
+                                              .first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin});
     });
   });
 }

@@ -41,29 +41,30 @@ inline std::shared_ptr<std::byte> zeroed_bytes(std::size_t bytes) {
 /// Rows [rows, dim] of a table's shard, and a tensor a slot of optimizer state.
 ///
 /// Shapes:  weight a strided view [rows, dim]; state [rows] for a row slot, [rows, dim] for an element slot. rows or dim may be 0.
-/// Dtypes:  float32 or float64, state as the weights.
+/// Dtypes:  weights float32, float64, float16 or bfloat16; state their compute_dtype.
 /// Cost:    bytes() in all, zero until touched.
 class TableStorage {
  public:
   TableStorage() = default;
   TableStorage(std::int64_t rows, std::int64_t dim, at::ScalarType dtype, std::span<const StateSlot> slots)
       : rows_(rows), dim_(dim), stride_(dim), dtype_(dtype) {
-    const auto size = static_cast<std::int64_t>(c10::elementSize(dtype));
+    const auto state = compute_dtype(dtype);
+    const auto size = static_cast<std::int64_t>(c10::elementSize(dtype)), state_size = static_cast<std::int64_t>(c10::elementSize(state));
     std::int64_t row_slots = 0;
     for (const auto& slot : slots) row_slots += slot.shape == StateShape::row;
     const auto lines = [&](std::int64_t elements) { return (elements * size + 63) / 64; };
-    const bool beside = lines(dim + row_slots) == lines(dim);
+    const bool beside = state == dtype && lines(dim + row_slots) == lines(dim);
     if (beside) stride_ = dim + row_slots;
-    weight_ = view(allocate(rows * stride_ * size), 0, {rows, dim}, {stride_, 1});           // [rows, dim]
+    weight_ = view(allocate(rows * stride_ * size), 0, dtype, {rows, dim}, {stride_, 1});    // [rows, dim]
     std::int64_t offset = dim;
     for (const auto& slot : slots) {
       names_.emplace_back(slot.name);
       if (slot.shape == StateShape::element) {
-        state_.push_back(view(allocate(rows * dim * size), 0, {rows, dim}, {dim, 1}));       // [rows, dim]
+        state_.push_back(view(allocate(rows * dim * state_size), 0, state, {rows, dim}, {dim, 1}));   // [rows, dim]
       } else if (beside) {
-        state_.push_back(view(blocks_.front(), offset++, {rows}, {stride_}));                // [rows]
+        state_.push_back(view(blocks_.front(), offset++, state, {rows}, {stride_}));         // [rows]
       } else {
-        state_.push_back(view(allocate(rows * size), 0, {rows}, {1}));                       // [rows]
+        state_.push_back(view(allocate(rows * state_size), 0, state, {rows}, {1}));          // [rows]
       }
     }
   }
@@ -87,9 +88,10 @@ class TableStorage {
     return blocks_.back();
   }
   /// A view that keeps its block alive.
-  at::Tensor view(const std::shared_ptr<std::byte>& block, std::int64_t offset, at::IntArrayRef sizes, at::IntArrayRef strides) const {
-    auto* first = block.get() + (block ? offset * static_cast<std::int64_t>(c10::elementSize(dtype_)) : 0);
-    return at::from_blob(first, sizes, strides, [block](void*) {}, at::TensorOptions().dtype(dtype_));
+  static at::Tensor view(const std::shared_ptr<std::byte>& block, std::int64_t offset, at::ScalarType dtype, at::IntArrayRef sizes,
+                         at::IntArrayRef strides) {
+    auto* first = block.get() + (block ? offset * static_cast<std::int64_t>(c10::elementSize(dtype)) : 0);
+    return at::from_blob(first, sizes, strides, [block](void*) {}, at::TensorOptions().dtype(dtype));
   }
 
   std::int64_t rows_ = 0, dim_ = 0, stride_ = 0, bytes_ = 0;

@@ -114,8 +114,9 @@ template <class Model> void log_sharded_tensor_content(Model& model, std::string
   for (auto begin = options.row_begin; begin < options.row_end; begin += chunk) {
     const auto rows = detail::gather_rows(topology, matrix, begin, std::min(options.row_end, begin + chunk));   // [n, columns]
     if (!prints) continue;
-    for_floating(matrix.dtype, [&](auto zero) {
-      const auto* values = rows.template const_data_ptr<decltype(zero)>();
+    for_floating(compute_dtype(matrix.dtype), [&](auto zero) {
+      const auto wide = rows.to(compute_dtype(matrix.dtype));                                          // [n, columns]
+      const auto* values = wide.template const_data_ptr<decltype(zero)>();
       for (std::int64_t r = 0; r < rows.size(0); ++r) {
         std::string line = concat("  row ", begin + r, ":");
         for (std::int64_t c = 0; c < matrix.columns; ++c) line += concat(" ", *values++);

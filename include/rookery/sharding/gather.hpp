@@ -42,14 +42,15 @@ inline std::size_t table_number(const std::vector<PlacedTable>& tables, std::str
 
 /// Puts the shards of a table together: `local(shard)` gives what this rank's shard holds, [rows, columns] or [rows].
 template <class Topology, class Local>
-at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vector<std::int64_t> shape, Local&& local) {
+at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vector<std::int64_t> shape, at::ScalarType dtype,
+                         Local&& local) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> own{at::empty({0}, table.description.data_type)};
+  std::vector<at::Tensor> own{at::empty({0}, dtype)};
   for (const auto& shard : table.shards)
     if (shard.local) own.push_back(local(shard.local->storage).reshape({-1}));               // [rows * columns] or [rows]
   const auto of_rank = all_gather_v(topology, at::cat(own)).wait();                          // W tensors
   std::vector<std::int64_t> taken(of_rank.size());
-  auto whole = at::empty(shape, table.description.data_type);                                // [E, D] or [E]
+  auto whole = at::empty(shape, dtype);                                // [E, D] or [E]
   for (const auto& [box, rank, storage] : table.shards) {
     auto part = whole.narrow(0, box.row_begin, box.rows());
     if (part.dim() == 2) part = part.narrow(1, box.column_begin, box.columns());
@@ -72,12 +73,12 @@ at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vect
 template <class Placed> at::Tensor gather_table(Placed& model, std::string_view name) {
   const auto& table = model.tables()[detail::table_number(model.tables(), name)];
   return detail::gather_shards(model.topology(), table, {table.description.num_embeddings, table.description.embedding_dim},
-                               [](const TableStorage& storage) { return storage.weight(); });
+                               table.description.data_type, [](const TableStorage& storage) { return storage.weight(); });
 }
 
 /// One slot of a table's optimizer state, such as "momentum1", the same on every rank.
 ///
-/// Shapes:  -> [E, D] for a slot of one number a weight, [E] for one a row; of the table's dtype, a copy.
+/// Shapes:  -> [E, D] for a slot of one number a weight, [E] for one a row; of the table's compute_dtype, a copy.
 /// Errors:  IndexError as gather_table, and when the table's rule has no such slot (a frozen table has none).
 /// Cost:    as gather_table.
 /// Ranks:   all, in the same order.
@@ -96,7 +97,7 @@ template <class Placed> at::Tensor gather_state(Placed& model, std::string_view 
                     "'");
   std::vector<std::int64_t> shape{table.description.num_embeddings};
   if (found->shape == StateShape::element) shape.push_back(table.description.embedding_dim);
-  return detail::gather_shards(model.topology(), table, std::move(shape),
+  return detail::gather_shards(model.topology(), table, std::move(shape), compute_dtype(table.description.data_type),
                                [&](const TableStorage& storage) { return storage.state(static_cast<std::size_t>(found - slots.begin())); });
 }
 

@@ -204,8 +204,9 @@ inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::si
         }
       auto transposed = kernels::transpose(occurrences);
       const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
-      ShardGradients one{t, s, {.rows = {}, .sums = at::empty({distinct, shard.box.columns()}, routing.tables[t].description.data_type)}};
-      kernels::sum_row_gradients(occurrences, transposed, routing.tables[t].description.data_type, shard.box.columns(),
+      ShardGradients one{
+          t, s, {.rows = {}, .sums = at::empty({distinct, shard.box.columns()}, compute_dtype(routing.tables[t].description.data_type))}};
+      kernels::sum_row_gradients(occurrences, transposed, one.gradients.sums.scalar_type(), shard.box.columns(),
                                  one.gradients.sums.mutable_data_ptr());
       one.gradients.rows = std::move(transposed.rows);
       sums.push_back(std::move(one));

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <rookery/kernels/cpu/instantiate.hpp>
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
+#include <rookery/kernels/cpu/rounding.hpp>
 #include <rookery/kernels/cpu/row_update.hpp>
 #include <rookery/kernels/cpu/transpose.hpp>
 
 #include <rookery/rules/adam.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>
+#include <rookery/rules/sgd.hpp>
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <span>
 #include <thread>
@@ -172,8 +176,14 @@ TEST_SUITE("kernels/cpu/row_update") {
     const Ids rows{1, 3};
     const std::vector<double> gradients{3, 4, 0, 0};
     const std::vector<kernels::StateColumn<double>> state{{table.data() + 2, 3}};
-    const kernels::RowUpdateTask<double> task{
-        .weights = table.data(), .stride = 3, .dim = 2, .full_dim = 2, .state = state, .rows = rows, .gradients = gradients.data()};
+    const kernels::RowUpdateTask<double> task{.dtype = at::kDouble,
+                                              .weights = table.data(),
+                                              .stride = 3,
+                                              .dim = 2,
+                                              .full_dim = 2,
+                                              .state = state,
+                                              .rows = rows,
+                                              .gradients = gradients.data()};
     const RowwiseAdagrad rule{.learning_rate = .1, .eps = 0};
     std::vector<double> sums(2, -1);
     kernels::sum_rows(rule, {}, task, sums.data());
@@ -195,7 +205,8 @@ TEST_SUITE("kernels/cpu/row_update") {
         Ids named;
         for (std::int64_t row = 0; row < rows; row += 2) named.push_back(row);
         const std::vector<kernels::StateColumn<float>> state{{first.data(), dim}, {second.data(), dim}};
-        const kernels::RowUpdateTask<float> task{.weights = weights.data(),
+        const kernels::RowUpdateTask<float> task{.dtype = at::kFloat,
+                                                 .weights = weights.data(),
                                                  .stride = dim,
                                                  .dim = dim,
                                                  .full_dim = dim,
@@ -208,6 +219,70 @@ TEST_SUITE("kernels/cpu/row_update") {
         results.push_back(std::move(weights));
       });
     for (const auto& one : results) CHECK(one == results[0]);
+  }
+  TEST_CASE_TEMPLATE("a narrow row is widened for the rule and rounded back", Narrow, c10::Half, c10::BFloat16) {
+    std::vector<Narrow> table{Narrow(1.f), Narrow(2.f), Narrow(3.f), Narrow(4.f)};
+    const Ids rows{1};
+    const std::vector<float> gradients{1, -2};
+    const kernels::RowUpdateTask<float> task{
+        .dtype = c10::CppTypeToScalarType<Narrow>::value, .weights = table.data(), .stride = 2, .dim = 2, .full_dim = 2, .state = {},
+        .rows = rows, .gradients = gradients.data()};
+    kernels::update_rows(Sgd{.learning_rate = .25}, {}, task, nullptr);
+    CHECK(static_cast<float>(table[1]) == 2);
+    CHECK(static_cast<float>(table[2]) == 2.75);
+    CHECK(static_cast<float>(table[3]) == 4.5);
+  }
+}
+
+TEST_SUITE("kernels/cpu/rounding") {
+  TEST_CASE_TEMPLATE("stochastic rounding gives a neighbour, and the value in the mean", Narrow, c10::Half, c10::BFloat16) {
+    constexpr auto dtype = c10::CppTypeToScalarType<Narrow>::value;
+    constexpr std::int64_t draws = 40000;
+    for (const float value : {1.0003f, -3.1416f, 1e-3f, 5e-7f, -60000.3f, 0.f, 1.f}) {
+      CAPTURE(value);
+      const std::vector<float> wide(draws, value);
+      std::vector<Narrow> rounded(draws);
+      kernels::store_row(dtype, wide.data(), draws, {.stochastic = true, .key = 7}, 0, rounded.data());
+      double sum = 0, lowest = 1e30, highest = -1e30;
+      for (const auto one : rounded) {
+        const double number = static_cast<float>(one);
+        sum += number;
+        lowest = std::min(lowest, number);
+        highest = std::max(highest, number);
+      }
+      CHECK(lowest <= value);
+      CHECK(highest >= value);
+      const double step = highest - lowest;
+      CHECK(std::abs(sum / draws - static_cast<double>(value)) <= 4 * step * .5 / std::sqrt(double(draws)));   // four deviations
+      CHECK(step <= 2 * std::abs(static_cast<double>(value)) * (dtype == at::kHalf ? 0x1p-11 : 0x1p-8) + 0x1p-24);
+      std::vector<Narrow> again(draws);
+      kernels::store_row(dtype, wide.data() + 100, draws - 100, {.stochastic = true, .key = 7}, 100, again.data());
+      CHECK(std::equal(again.begin(), again.end() - 100, rounded.begin() + 100, [](Narrow a, Narrow b) { return a.x == b.x; }));
+      kernels::store_row(dtype, wide.data(), draws, {.stochastic = true, .key = 8}, 0, again.data());
+      const bool differs = !std::equal(again.begin(), again.end(), rounded.begin(), [](Narrow a, Narrow b) { return a.x == b.x; });
+      CHECK(differs == (step > 0));
+    }
+  }
+  TEST_CASE_TEMPLATE("what has no neighbour above stays finite; NaN and infinities stay; the nearest is torch's", Narrow, c10::Half,
+                     c10::BFloat16) {
+    constexpr auto dtype = c10::CppTypeToScalarType<Narrow>::value;
+    const float infinite = std::numeric_limits<float>::infinity();
+    const std::vector<float> odd{std::numeric_limits<float>::max(), -std::numeric_limits<float>::max(), infinite, -infinite, std::nanf("")};
+    std::vector<Narrow> rounded(odd.size());
+    for (std::uint64_t key = 0; key < 50; ++key) {
+      kernels::store_row(dtype, odd.data(), 5, {.stochastic = true, .key = key}, 0, rounded.data());
+      CHECK(std::isfinite(static_cast<float>(rounded[0])));
+      CHECK(std::isfinite(static_cast<float>(rounded[1])));
+      CHECK(static_cast<float>(rounded[2]) == infinite);
+      CHECK(static_cast<float>(rounded[3]) == -infinite);
+      CHECK(std::isnan(static_cast<float>(rounded[4])));
+    }
+    const std::vector<float> values{.1f, -7.77f, 3e-6f, 1234.5f};
+    kernels::store_row(dtype, values.data(), 4, {}, 0, rounded.data());
+    std::vector<float> back(4);
+    kernels::load_row(dtype, rounded.data(), 4, back.data());
+    const auto expected = at::tensor(values, at::kFloat).to(dtype).to(at::kFloat);
+    for (std::int64_t i = 0; i < 4; ++i) CHECK(back[static_cast<std::size_t>(i)] == expected[i].template item<float>());
   }
 }
 

@@ -13,10 +13,14 @@
 
 namespace rookery::kernels::detail {
 
-template void pooled_lookup<float>(const LookupTask&);
-template void pooled_lookup<double>(const LookupTask&);
-template void row_lookup<float>(const LookupTask&);
-template void row_lookup<double>(const LookupTask&);
+template void pooled_lookup<float, float>(const LookupTask&);
+template void pooled_lookup<double, double>(const LookupTask&);
+template void pooled_lookup<c10::Half, float>(const LookupTask&);
+template void pooled_lookup<c10::BFloat16, float>(const LookupTask&);
+template void row_lookup<float, float>(const LookupTask&);
+template void row_lookup<double, double>(const LookupTask&);
+template void row_lookup<c10::Half, float>(const LookupTask&);
+template void row_lookup<c10::BFloat16, float>(const LookupTask&);
 template void sum_row_gradients<float>(const Occurrences&, const Transposed&, std::int64_t, float*);
 template void sum_row_gradients<double>(const Occurrences&, const Transposed&, std::int64_t, double*);
 

@@ -3,8 +3,8 @@
 
 // Lookup on the host: the sum of a bag's rows, or the rows themselves.
 //
-// The task is plain pointers and the functions are no templates; dtypes are switched inside. Ids were checked by whoever
-// made the task.  Answers to FBGEMM's embedding forward.  Include cost: none (c10 scalar types).
+// The task is plain pointers and the functions are no templates; dtypes are switched inside. Sums of float16 and bfloat16 rows are
+// float32. Ids were checked by whoever made the task.  Answers to FBGEMM's embedding forward.  Include cost: none (c10 scalar types).
 
 #include <algorithm>
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace rookery::kernels {
 
 /// Bags over the rows of one table shard.
 struct LookupTask {
-  c10::ScalarType dtype;                     // of weights, sample weights and out
+  c10::ScalarType dtype;                     // of weights; out has its compute_dtype
   const void* weights = nullptr;             // row r starts at element r * stride
   std::int64_t stride = 0, dim = 0;
   const std::int64_t* ids = nullptr;         // [offsets[bags] - offsets[0]]; rows of this shard
@@ -29,27 +29,27 @@ struct LookupTask {
 
 namespace detail {
 
-template <class Number> void pooled_lookup(const LookupTask& task) {
-  const auto* weights = static_cast<const Number*>(task.weights);
+template <class Weight, class Number> void pooled_lookup(const LookupTask& task) {
+  const auto* weights = static_cast<const Weight*>(task.weights);
   parallel(task.bags, 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t bag = begin; bag < end; ++bag) {
       Number* out = static_cast<Number*>(task.out) + bag * task.out_stride;
       std::fill_n(out, task.dim, Number{0});
       for (std::int64_t i = task.offsets[bag] - task.offsets[0]; i < task.offsets[bag + 1] - task.offsets[0]; ++i) {
-        const Number* row = weights + task.ids[i] * task.stride;
+        const Weight* row = weights + task.ids[i] * task.stride;
         if (task.sample_weights) {
           const auto weight = static_cast<Number>(task.sample_weights[i]);
-          for (std::int64_t d = 0; d < task.dim; ++d) out[d] += weight * row[d];
+          for (std::int64_t d = 0; d < task.dim; ++d) out[d] += weight * static_cast<Number>(row[d]);
         } else {
-          for (std::int64_t d = 0; d < task.dim; ++d) out[d] += row[d];
+          for (std::int64_t d = 0; d < task.dim; ++d) out[d] += static_cast<Number>(row[d]);
         }
       }
     }
   });
 }
 
-template <class Number> void row_lookup(const LookupTask& task) {
-  const auto* weights = static_cast<const Number*>(task.weights);
+template <class Weight, class Number> void row_lookup(const LookupTask& task) {
+  const auto* weights = static_cast<const Weight*>(task.weights);
   parallel(task.offsets[task.bags] - task.offsets[0], 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       std::copy_n(weights + task.ids[i] * task.stride, task.dim, static_cast<Number*>(task.out) + i * task.out_stride);
@@ -57,22 +57,26 @@ template <class Number> void row_lookup(const LookupTask& task) {
 }
 
 #ifdef ROOKERY_KERNELS_EXTERN                // instantiated in one file of the project: kernels/cpu/instantiate.hpp
-extern template void pooled_lookup<float>(const LookupTask&);
-extern template void pooled_lookup<double>(const LookupTask&);
-extern template void row_lookup<float>(const LookupTask&);
-extern template void row_lookup<double>(const LookupTask&);
+extern template void pooled_lookup<float, float>(const LookupTask&);
+extern template void pooled_lookup<double, double>(const LookupTask&);
+extern template void pooled_lookup<c10::Half, float>(const LookupTask&);
+extern template void pooled_lookup<c10::BFloat16, float>(const LookupTask&);
+extern template void row_lookup<float, float>(const LookupTask&);
+extern template void row_lookup<double, double>(const LookupTask&);
+extern template void row_lookup<c10::Half, float>(const LookupTask&);
+extern template void row_lookup<c10::BFloat16, float>(const LookupTask&);
 #endif
 
 }  // namespace detail
 
 /// out[b] = sum over bag b of weight * row. Cost: one pass over the rows named; one parallel region.
 inline void pooled_lookup(const LookupTask& task) {
-  for_floating(task.dtype, [&](auto zero) { detail::pooled_lookup<decltype(zero)>(task); });
+  for_table(task.dtype, [&](auto weight, auto number) { detail::pooled_lookup<decltype(weight), decltype(number)>(task); });
 }
 
 /// out[i] = row of id i, unpooled; sample weights are not applied. Cost: as pooled_lookup.
 inline void row_lookup(const LookupTask& task) {
-  for_floating(task.dtype, [&](auto zero) { detail::row_lookup<decltype(zero)>(task); });
+  for_table(task.dtype, [&](auto weight, auto number) { detail::row_lookup<decltype(weight), decltype(number)>(task); });
 }
 
 }  // namespace rookery::kernels
