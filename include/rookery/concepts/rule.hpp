@@ -75,6 +75,12 @@ concept ElementwiseRule = Rule<R> && R::row_sums == 0 && std::all_of(R::state.be
 
 }  // namespace concepts
 
+/// What a slot of a rule's state starts at: the rule's own `initial_state(slot)`, or 0 where it has none.
+template <class R> double initial_state(const R& rule, std::size_t slot) {
+  if constexpr (requires { { rule.initial_state(slot) } -> std::convertible_to<double>; }) return rule.initial_state(slot);
+  else return 0;
+}
+
 /// The least rule. It takes the place of one that Optimizer refuses, so that the one error stays the only one.
 struct ArchetypeRule {
   static constexpr std::string_view name = "archetype";
