@@ -40,6 +40,21 @@ template <class Tuple, std::size_t... Index> constexpr auto pair_up(const Tuple&
       {Member<std::tuple_element_t<2 * Index + 1, Tuple>>{std::get<2 * Index>(arguments), std::get<2 * Index + 1>(arguments)}...}};
 }
 
+template <class... Pointers> constexpr bool names_differ(const Members<Pointers...>& members) {
+  const auto names = std::apply([](const auto&... member) { return std::array<std::string_view, sizeof...(member)>{member.name...}; },
+                                members.list);
+  for (std::size_t i = 0; i < names.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (names[i] == names[j]) return false;
+  return true;
+}
+
+/// The list of T, made and checked once.
+template <class T> struct ListedMembers {
+  static constexpr auto value = T::members();
+  static_assert(names_differ(value), "rookery::members: two members have the same name; give each its own; see docs/concepts.md#members");
+};
+
 template <class T> struct is_sequence : std::false_type {};
 template <class T, class A> struct is_sequence<std::vector<T, A>> : std::true_type {};
 template <class T, std::size_t N> struct is_sequence<std::array<T, N>> : std::true_type {};
@@ -54,20 +69,20 @@ inline std::string join_path(std::string_view prefix, std::string_view name) {
 
 }  // namespace detail
 
-/// Builds a member list from alternating names and member pointers: `members("a", &T::a, "b", &T::b)`.
+/// Builds a member list from alternating names and member pointers: `members("a", &T::a, "b", &T::b)`. Names differ.
 template <class... Arguments> constexpr auto members(Arguments... arguments) {
   static_assert(sizeof...(Arguments) % 2 == 0, "rookery::members: write names and member pointers in turn; see docs/concepts.md#members");
   return detail::pair_up(std::tuple<Arguments...>{arguments...}, std::make_index_sequence<sizeof...(Arguments) / 2>{});
 }
 
-/// A type that lists its members.
+/// A type that lists its members. Its list is checked here, which is the first that anyone asks of a model.
 template <class T>
-concept HasMembers = requires { std::remove_cvref_t<T>::members(); };
+concept HasMembers = requires { std::remove_cvref_t<T>::members(); } && (sizeof(detail::ListedMembers<std::remove_cvref_t<T>>) > 0);
 
 /// Calls `fn(name, member)` for each listed member of `object`, in order.
 template <HasMembers Object, class Fn> void for_each_member(Object& object, Fn&& fn) {
-  static constexpr auto listed = std::remove_const_t<Object>::members();
-  std::apply([&](const auto&... member) { (fn(member.name, object.*(member.pointer)), ...); }, listed.list);
+  const auto each = [&](const auto&... member) { (fn(member.name, object.*(member.pointer)), ...); };
+  std::apply(each, detail::ListedMembers<std::remove_const_t<Object>>::value.list);
 }
 
 /// Walks `object` down to what has no members of its own and calls `fn(path, leaf)` there: structs by member name,
