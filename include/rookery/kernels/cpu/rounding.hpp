@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include <rookery/core/dtype.hpp>
+#include <rookery/core/mix.hpp>
 
 namespace rookery::kernels {
 
@@ -24,12 +25,9 @@ struct Rounding {
 
 namespace detail {
 
-/// 32 random bits for one element under a key (the finaliser of splitmix64).
+/// 32 random bits for one element under a key.
 inline std::uint32_t draw(std::uint64_t key, std::uint64_t element) {
-  std::uint64_t x = key + (element + 1) * 0x9e3779b97f4a7c15ULL;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return static_cast<std::uint32_t>((x ^ (x >> 31)) >> 32);
+  return static_cast<std::uint32_t>(mix64(key + (element + 1) * 0x9e3779b97f4a7c15ULL) >> 32);
 }
 
 /// The neighbour below or above in magnitude, above with odds of the part cut off. NaN and infinities stay.

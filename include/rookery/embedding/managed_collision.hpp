@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// ManagedCollision: any 64-bit id on a table of fixed size. Each row belongs to one id; ids that come too seldom or came too
+// long ago give theirs up.
+//
+// A vocabulary changes at steps only, in an order that depends on ids and counts, never on ranks or on the order of a batch: a sharded
+// run has the rows of a local one. Answers to torchrec/modules/mc_modules.py and hash_mc_modules.py; differs: an id that has no row
+// yet shares the last row of its bucket and nothing else is ever shared.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <rookery/core/error.hpp>
+#include <rookery/core/mix.hpp>
+
+namespace rookery {
+
+/// Which id gives up its row: the one seen longest ago, the one seen least often, or least often with older sightings worth less.
+enum class Eviction { lru, lfu, distance_lfu };
+
+/// How a table's rows are given to ids. Part of EmbeddingBagConfig.
+///
+/// The rows are cut into `buckets` of equal size; an id's bucket follows from the id alone, and a shard holds whole buckets. The last
+/// row of a bucket is shared by its ids that have none of their own.
+struct ManagedCollision {
+  Eviction eviction = Eviction::lru;
+  std::int64_t threshold = 1;            // sightings before an id may have a row
+  std::int64_t interval = 1;             // steps between changes of the vocabulary
+  std::int64_t buckets = 1;              // divides num_embeddings
+  double decay = 1;                      // of distance_lfu: count / (steps since it was seen + 1)^decay
+  std::int64_t candidates = 0;           // most ids without a row that are remembered in a bucket; 0: as many as it has rows
+
+  /// Bucket of an id.
+  std::int64_t bucket_of(std::int64_t id) const {
+    return static_cast<std::int64_t>(mix64(static_cast<std::uint64_t>(id)) % static_cast<std::uint64_t>(buckets));
+  }
+  /// Errors: ConfigError for numbers that mean nothing on a table of that many rows.
+  void validate(std::string_view table, std::int64_t rows) const {
+    check<ConfigError>(threshold >= 1 && interval >= 1 && buckets >= 1 && candidates >= 0 && std::isfinite(decay) && decay >= 0,
+                       "ManagedCollision: table '", table, "' has threshold ", threshold, ", interval ", interval, ", buckets ", buckets,
+                       ", candidates ", candidates, ", decay ", decay, "; the first three are at least 1, the others not negative");
+    check<ConfigError>(rows % buckets == 0 && rows / buckets >= 2, "ManagedCollision: table '", table, "' has ", rows, " rows and ",
+                       buckets, " buckets; each needs the same number of rows, at least 2");
+  }
+};
+
+/// The ids that have rows in some consecutive buckets of a table, on the rank that holds them.
+///
+/// Cost:    a hash lookup an id; `step` sorts the ids seen since the last one.
+class CollisionVocabulary {
+ public:
+  /// A row that a step gave to another id.
+  struct Given {
+    std::int64_t row = 0, id = 0;        // row counted from the first bucket's first
+  };
+
+  CollisionVocabulary(ManagedCollision settings, std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t buckets)
+      : settings_(settings), bucket_rows_(bucket_rows), first_bucket_(first_bucket), buckets_(static_cast<std::size_t>(buckets)) {
+    for (auto& bucket : buckets_) bucket.owners.resize(static_cast<std::size_t>(bucket_rows - 1));
+  }
+
+  /// The row of an id whose bucket is here, counted from the first bucket's first; the bucket's last where it has none.
+  std::int64_t row_of(std::int64_t id) const {
+    const auto number = settings_.bucket_of(id) - first_bucket_;
+    const auto& bucket = buckets_[static_cast<std::size_t>(number)];
+    const auto found = bucket.row_of.find(id);
+    return number * bucket_rows_ + (found == bucket.row_of.end() ? bucket_rows_ - 1 : found->second);
+  }
+
+  /// Counts sightings, for the next `step`.
+  void see(std::span<const std::int64_t> ids) {
+    for (const auto id : ids) ++seen_[id];
+  }
+
+  /// Ends an optimizer step: what was seen counts, and every `interval` steps ids without a row take free ones, or those of ids that
+  /// are worth less. Gives the rows that changed hands, which want new initial values.
+  std::vector<Given> step();
+
+  /// Everything, as int64 tensors: rows [n, 4] of (id, row, sightings, last step) and one of [steps]; an id without a row has row -1.
+  std::vector<at::Tensor> state() const;
+  /// Takes what `state` gave. Errors: DataError for a tensor that does not fit these buckets.
+  void load(const std::vector<at::Tensor>& state);
+
+ private:
+  struct Sightings {
+    std::int64_t id = 0, count = 0, last = 0;
+  };
+  struct Bucket {
+    std::unordered_map<std::int64_t, std::int64_t> row_of;
+    std::vector<Sightings> owners;       // [rows - 1]; free where count is 0
+    std::unordered_map<std::int64_t, Sightings> waiting;
+  };
+
+  double worth(const Sightings& one) const {
+    switch (settings_.eviction) {
+      case Eviction::lru: return static_cast<double>(one.last);
+      case Eviction::lfu: return static_cast<double>(one.count);
+      case Eviction::distance_lfu: break;
+    }
+    return static_cast<double>(one.count) / std::pow(static_cast<double>(steps_ - one.last + 1), settings_.decay);
+  }
+  /// Whether `a` deserves a row rather than `b`: worth more, then smaller id.
+  bool before(const Sightings& a, const Sightings& b) const {
+    const double of_a = worth(a), of_b = worth(b);
+    return of_a != of_b ? of_a > of_b : a.id < b.id;
+  }
+  void admit(Bucket& bucket, std::int64_t first_row, std::vector<Given>& given);
+
+  ManagedCollision settings_;
+  std::int64_t bucket_rows_ = 0, first_bucket_ = 0, steps_ = 0;
+  std::vector<Bucket> buckets_;
+  std::unordered_map<std::int64_t, std::int64_t> seen_;
+};
+
+inline std::vector<CollisionVocabulary::Given> CollisionVocabulary::step() {
+  ++steps_;
+  for (const auto& [id, count] : seen_) {
+    auto& bucket = buckets_[static_cast<std::size_t>(settings_.bucket_of(id) - first_bucket_)];
+    const auto found = bucket.row_of.find(id);
+    auto& one = found == bucket.row_of.end() ? bucket.waiting[id] : bucket.owners[static_cast<std::size_t>(found->second)];
+    one = {id, one.count + count, steps_};
+  }
+  seen_.clear();
+  std::vector<Given> given;
+  for (std::size_t b = 0; steps_ % settings_.interval == 0 && b < buckets_.size(); ++b)
+    admit(buckets_[b], static_cast<std::int64_t>(b) * bucket_rows_, given);
+  return given;
+}
+
+inline void CollisionVocabulary::admit(Bucket& bucket, std::int64_t first_row, std::vector<Given>& given) {
+  std::vector<Sightings> ready, rest;
+  for (const auto& [id, one] : bucket.waiting) (one.count >= settings_.threshold ? ready : rest).push_back(one);
+  const auto better = [&](const Sightings& a, const Sightings& b) { return before(a, b); };
+  std::sort(ready.begin(), ready.end(), better);
+  std::vector<std::int64_t> rows;                              // free ones first, then from the least worth up
+  for (std::size_t row = 0; row < bucket.owners.size(); ++row) rows.push_back(static_cast<std::int64_t>(row));
+  const auto owner = [&](std::int64_t row) -> Sightings& { return bucket.owners[static_cast<std::size_t>(row)]; };
+  std::sort(rows.begin(), rows.end(), [&](std::int64_t a, std::int64_t b) {
+    const bool free_a = owner(a).count == 0, free_b = owner(b).count == 0;
+    if (free_a || free_b) return free_a != free_b ? free_a : a < b;
+    return before(owner(b), owner(a));
+  });
+  std::size_t taken = 0;
+  while (taken < ready.size() && taken < rows.size()) {
+    auto& old = owner(rows[taken]);
+    if (old.count > 0) {
+      if (worth(ready[taken]) <= worth(old)) break;
+      bucket.row_of.erase(old.id);
+    }
+    old = ready[taken];
+    bucket.row_of[old.id] = rows[taken];
+    bucket.waiting.erase(old.id);
+    given.push_back({first_row + rows[taken], old.id});
+    ++taken;
+  }
+  const auto most = static_cast<std::size_t>(settings_.candidates > 0 ? settings_.candidates : bucket_rows_);
+  if (bucket.waiting.size() <= most) return;
+  rest.insert(rest.end(), ready.begin() + static_cast<std::ptrdiff_t>(taken), ready.end());
+  std::sort(rest.begin(), rest.end(), better);
+  for (std::size_t i = most; i < rest.size(); ++i) bucket.waiting.erase(rest[i].id);
+}
+
+inline std::vector<at::Tensor> CollisionVocabulary::state() const {
+  std::vector<std::int64_t> lines;
+  const auto add = [&](const Sightings& one, std::int64_t row) { lines.insert(lines.end(), {one.id, row, one.count, one.last}); };
+  for (std::size_t b = 0; b < buckets_.size(); ++b) {
+    for (std::size_t row = 0; row < buckets_[b].owners.size(); ++row)
+      if (const auto& one = buckets_[b].owners[row]; one.count > 0)
+        add(one, static_cast<std::int64_t>(b) * bucket_rows_ + static_cast<std::int64_t>(row));
+    std::vector<Sightings> waiting;
+    for (const auto& [id, one] : buckets_[b].waiting) waiting.push_back(one);
+    std::sort(waiting.begin(), waiting.end(), [](const Sightings& a, const Sightings& c) { return a.id < c.id; });
+    for (const auto& one : waiting) add(one, -1);
+  }
+  auto all = at::empty({static_cast<std::int64_t>(lines.size()) / 4, 4}, at::kLong), steps = at::empty({1}, at::kLong);   // [n, 4], [1]
+  std::copy(lines.begin(), lines.end(), all.mutable_data_ptr<std::int64_t>());
+  *steps.mutable_data_ptr<std::int64_t>() = steps_;
+  return {std::move(all), std::move(steps)};
+}
+
+inline void CollisionVocabulary::load(const std::vector<at::Tensor>& state) {
+  check<DataError>(state.size() == 2 && state[0].dim() == 2 && state[0].size(1) == 4 && state[1].numel() == 1,
+                   "CollisionVocabulary: state must be two int64 tensors, [n, 4] and [1]");
+  CollisionVocabulary loaded(settings_, bucket_rows_, first_bucket_, static_cast<std::int64_t>(buckets_.size()));
+  const auto lines = state[0].to(at::kCPU, at::kLong).contiguous();                          // [n, 4]
+  loaded.steps_ = state[1].item<std::int64_t>();
+  const auto* line = lines.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < lines.size(0); ++i, line += 4) {
+    const Sightings one{line[0], line[2], line[3]};
+    const auto row = line[1], number = settings_.bucket_of(one.id) - first_bucket_;
+    const bool here = number >= 0 && number < static_cast<std::int64_t>(buckets_.size());
+    const auto inside = row - number * bucket_rows_;
+    check<DataError>(here && one.count > 0 && (row == -1 || (inside >= 0 && inside < bucket_rows_ - 1)), "CollisionVocabulary: id ", one.id,
+                     " with ", one.count, " sightings and row ", row, " does not fit buckets ", first_bucket_, " to ",
+                     first_bucket_ + static_cast<std::int64_t>(buckets_.size()) - 1, " of ", bucket_rows_, " rows");
+    auto& bucket = loaded.buckets_[static_cast<std::size_t>(number)];
+    if (row < 0) {
+      bucket.waiting[one.id] = one;
+      continue;
+    }
+    auto& owner = bucket.owners[static_cast<std::size_t>(inside)];
+    check<DataError>(owner.count == 0 && bucket.row_of.emplace(one.id, inside).second, "CollisionVocabulary: id ", one.id, " and row ", row,
+                     " are given twice");
+    owner = one;
+  }
+  *this = std::move(loaded);
+}
+
+}  // namespace rookery
