@@ -12,6 +12,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -81,16 +82,16 @@ template <class Topology> at::Tensor gather_rows(Topology& topology, const Logge
 /// Cost:    one pass and one all-reduce, as WeightLogger; rows in messages of some 100 KB each, to rank 0.
 /// Ranks:   all, with the same arguments.
 template <class Model> void log_sharded_tensor_content(Model& model, std::string_view name, TensorContentOptions options = {}) {
-  using Statistics = detail::LogRules<PerParameter<For<"*", Mean>, For<"*", StandardDeviation>, For<"*", MaxAbs>, For<"*", L2Norm>,
-                                                   For<"*", MeanRowNorm>>>;
+  constexpr std::array statistics{&detail::functions_of<Mean>, &detail::functions_of<StandardDeviation>, &detail::functions_of<MaxAbs>,
+                                  &detail::functions_of<L2Norm>, &detail::functions_of<MeanRowNorm>};
   auto& topology = model.topology();
-  detail::Reductions<Statistics> reductions(detail::logged_matrices(model), options.reduce.rows_per_exchange);
+  detail::Reductions reductions(detail::logged_matrices(model), options.reduce.rows_per_exchange);
   const auto found = detail::find_matrix(reductions.matrices(), name, "log_sharded_tensor_content", false);
   const auto& matrix = reductions.matrices()[found];
   check<IndexError>(0 <= options.row_begin && options.row_begin <= options.row_end && options.row_end <= matrix.rows,
                     "log_sharded_tensor_content: rows ", options.row_begin, " to ", options.row_end, " of '", name, "', which has ",
                     matrix.rows);
-  for (std::size_t rule = 0; rule < Statistics::none; ++rule) reductions.add(found, rule);
+  for (const auto* statistic : statistics) reductions.add(found, *statistic);
   reductions.run(topology);
 
   const bool prints = topology.rank() == 0;
@@ -105,10 +106,9 @@ template <class Model> void log_sharded_tensor_content(Model& model, std::string
     print(concat(name, ": [", matrix.rows, ", ", matrix.columns, "] ", c10::toString(matrix.dtype), ", ",
                  matrix.is_table ? concat("shards: ", matrix.shards.size()) : "on every rank", "\n"));
     if (matrix.is_table) print(aligned(lines));
-    std::string statistics;
-    for (std::size_t rule = 0; rule < Statistics::none; ++rule)
-      Statistics::visit(rule, [&]<class R>() { statistics += concat("  ", R::name, " ", human_number(reductions.value(rule), 6)); });
-    print(statistics + "\n");
+    for (std::size_t s = 0; s < statistics.size(); ++s)
+      print(concat("  ", statistics[s]->name, " ", human_number(reductions.value(s), 6)));
+    print("\n");
   }
   const auto chunk = std::max<std::int64_t>(1, detail::chunk_numbers / std::max<std::int64_t>(1, matrix.columns));
   for (auto begin = options.row_begin; begin < options.row_end; begin += chunk) {

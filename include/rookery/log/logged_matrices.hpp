@@ -21,6 +21,7 @@
 #include <rookery/core/parameter.hpp>
 #include <rookery/embedding/embedding_bag_collection.hpp>
 #include <rookery/embedding/lookups.hpp>
+#include <rookery/sharding/placement.hpp>
 
 namespace rookery::detail {
 
@@ -38,25 +39,25 @@ struct LoggedMatrix {
   std::vector<MatrixShard> shards;       // empty when the matrix is
 };
 
-/// All parameters of a placed model, each once, in member order; the same on every rank but for `values`.
-template <class Model> std::vector<LoggedMatrix> logged_matrices(Model& model) {
-  const auto& topology = model.topology();
+/// The parameters of a placed model's struct, each once, in member order; the same on every rank but for `values`.
+template <class Model>
+std::vector<LoggedMatrix> matrices_of(Model& model, const std::vector<PlacedTable>& tables, int self, int world_size) {
   std::vector<LoggedMatrix> matrices;
   std::size_t next_table = 0;
   int next_rank = 0;
-  visit_leaves(model.model(), "", [&](std::string_view path, auto& leaf) {
+  visit_leaves(model, "", [&](std::string_view path, auto& leaf) {
     using Leaf = std::remove_cvref_t<decltype(leaf)>;
     if constexpr (std::is_same_v<Leaf, Parameter>) {
       const auto values = leaf.tensor().detach();
       const auto rows = values.dim() < 2 ? 1 : values.size(0), columns = rows == 0 ? 0 : values.numel() / rows;
       LoggedMatrix matrix{std::string(path), false, values.scalar_type(), rows, columns, {}};
-      const int rank = next_rank++ % topology.world_size();
+      const int rank = next_rank++ % world_size;
       if (values.numel() > 0)
-        matrix.shards.push_back({{0, rows, 0, columns}, rank, rank == topology.rank() ? values.view({rows, columns}) : at::Tensor{}});
+        matrix.shards.push_back({{0, rows, 0, columns}, rank, rank == self ? values.view({rows, columns}) : at::Tensor{}});
       matrices.push_back(std::move(matrix));
     } else if constexpr (EmbeddingTables<Leaf>) {
       for (std::size_t t = 0; t < leaf.configs().size(); ++t) {
-        const auto& table = model.tables()[next_table++];
+        const auto& table = tables[next_table++];
         const auto& about = table.description;
         LoggedMatrix matrix{about.name + ".weight", true, about.data_type, about.num_embeddings, about.embedding_dim, {}};
         for (const auto& [box, rank, local] : table.shards)
@@ -66,6 +67,11 @@ template <class Model> std::vector<LoggedMatrix> logged_matrices(Model& model) {
     }
   });
   return matrices;
+}
+
+/// All parameters of a placed model, tables included.
+template <class Placed> std::vector<LoggedMatrix> logged_matrices(Placed& placed) {
+  return matrices_of(placed.model(), placed.tables(), placed.topology().rank(), placed.topology().world_size());
 }
 
 /// Position of a matrix by name; `only_tables` leaves dense parameters out. Errors: IndexError with the names there are.

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include <rookery/concepts/reducer.hpp>
@@ -62,6 +63,25 @@ template <class R> consteval MissingOfReducer missing_of_reducer() {
   else return MissingOfReducer::nothing;
 }
 
+/// A reducer as a value, so that what works with reducers is compiled once for all of them.
+struct ReducerFunctions {
+  std::string_view name;
+  ReducerInput input = ReducerInput::elements;
+  std::int64_t partial_size = 0;
+  at::Tensor (*partial)(const at::Tensor& chunk) = nullptr;
+  at::Tensor (*merge)(const at::Tensor& partials) = nullptr;
+  double (*finish)(std::span<const double> partial, std::int64_t count) = nullptr;
+};
+template <concepts::Reducer R>
+inline constexpr ReducerFunctions functions_of{.name = R::name,
+                                               .input = R::input,
+                                               .partial_size = R::partial_size,
+                                               .partial = [](const at::Tensor& chunk) { return R{}.partial(chunk); },
+                                               .merge = [](const at::Tensor& partials) { return R{}.merge(partials); },
+                                               .finish = [](std::span<const double> partial, std::int64_t count) {
+                                                 return R{}.finish(partial, count);
+                                               }};
+
 /// A reducer for all parameters, or a PerParameter, as a numbered list of rules.
 template <class How> struct LogRules : LogRules<PerParameter<For<"*", How>>> {};
 
@@ -83,11 +103,8 @@ template <class... Rules> struct LogRules<PerParameter<Rules...>> {
     return rule;
   }
 
-  /// Calls `fn.operator()<Reducer>()` with the reducer of a rule.
-  template <class Fn> static void visit([[maybe_unused]] std::size_t rule, [[maybe_unused]] Fn&& fn) {
-    std::size_t number = 0;
-    ((number++ == rule ? fn.template operator()<typename Rules::reducer>() : void()), ...);
-  }
+  /// The reducer of each rule.
+  static constexpr std::array<const ReducerFunctions*, sizeof...(Rules)> reducers() { return {&functions_of<typename Rules::reducer>...}; }
 };
 
 }  // namespace detail

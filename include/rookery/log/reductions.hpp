@@ -22,10 +22,10 @@
 #include <vector>
 
 #include <rookery/comm/all_reduce.hpp>
-#include <rookery/concepts/reducer.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/log/logged_matrices.hpp>
+#include <rookery/log/per_parameter.hpp>
 
 namespace rookery::detail {
 
@@ -85,7 +85,7 @@ inline at::Tensor widen(const at::Tensor& part, const at::Tensor& scratch) {
 }
 
 /// Merged partial of `count` > 0 chunks, which `chunk(i, scratch)` gives as float64 -> [partial_size].
-template <class R, class Chunk> at::Tensor reduce_chunks(std::int64_t count, Chunk&& chunk) {
+template <class Chunk> at::Tensor reduce_chunks(const ReducerFunctions& reducer, std::int64_t count, Chunk&& chunk) {
   at::Tensor merged;                                                                         // [partial_size]
   for (std::int64_t first = 0; first < count; first += chunk_partials) {
     const auto n = std::min(chunk_partials, count - first);
@@ -93,15 +93,15 @@ template <class R, class Chunk> at::Tensor reduce_chunks(std::int64_t count, Chu
     parallel(n, 4, [&](std::int64_t begin, std::int64_t end) {
       const auto scratch = at::empty({chunk_numbers}, at::kDouble);                          // [chunk_numbers]
       for (auto i = begin; i < end; ++i) {
-        auto partial = R{}.partial(chunk(first + i, scratch));                               // [partial_size]
-        check<ShapeError>(partial.dim() == 1 && partial.numel() == R::partial_size && partial.scalar_type() == at::kDouble, "reducer '",
-                          R::name, "': a partial is ", c10::toString(partial.scalar_type()), " ", partial.sizes(), "; it must be Double [",
-                          R::partial_size, "]");
+        auto partial = reducer.partial(chunk(first + i, scratch));                           // [partial_size]
+        check<ShapeError>(partial.dim() == 1 && partial.numel() == reducer.partial_size && partial.scalar_type() == at::kDouble,
+                          "reducer '", reducer.name, "': a partial is ", c10::toString(partial.scalar_type()), " ", partial.sizes(),
+                          "; it must be Double [", reducer.partial_size, "]");
         partials[static_cast<std::size_t>(i)] = std::move(partial);
       }
     });
     if (merged.defined()) partials.push_back(merged);
-    merged = R{}.merge(at::stack(partials));                                                 // [partial_size]
+    merged = reducer.merge(at::stack(partials));                                             // [partial_size]
   }
   return merged;
 }
@@ -133,26 +133,23 @@ inline std::int64_t chunk_rows(const LoggedMatrix& matrix, const LoggedPiece& pi
 inline std::int64_t chunks_of(std::int64_t size, std::int64_t chunk) { return (size + chunk - 1) / chunk; }
 
 /// Partial of a piece that lies on this rank -> [partial_size].
-template <class R> at::Tensor reduce_piece(const LoggedMatrix& matrix, const LoggedPiece& piece) {
+inline at::Tensor reduce_piece(const ReducerFunctions& reducer, const LoggedMatrix& matrix, const LoggedPiece& piece) {
   const auto rows = chunk_rows(matrix, piece);
   const auto rows_at = [&](std::int64_t i) { return std::min(rows, piece.rows() - i * rows); };
-  if constexpr (R::input == ReducerInput::row_squares) {
-    return reduce_chunks<R>(chunks_of(piece.rows(), rows),
-                            [&](std::int64_t i, const at::Tensor& scratch) {
-                              return row_squares(matrix, piece, piece.row_begin + i * rows, rows_at(i), scratch);
-                            });
-  } else {
-    const auto& values = matrix.shards[piece.shards.front()].values;                         // [rows, columns]
-    const auto columns = std::min(chunk_numbers, values.size(1)), across = chunks_of(values.size(1), columns);
-    return reduce_chunks<R>(chunks_of(piece.rows(), rows) * across, [&](std::int64_t i, const at::Tensor& scratch) {
-      const auto c = i % across * columns;
-      return widen(values.narrow(0, i / across * rows, rows_at(i / across)).narrow(1, c, std::min(columns, values.size(1) - c)), scratch);
+  if (reducer.input == ReducerInput::row_squares)
+    return reduce_chunks(reducer, chunks_of(piece.rows(), rows), [&](std::int64_t i, const at::Tensor& scratch) {
+      return row_squares(matrix, piece, piece.row_begin + i * rows, rows_at(i), scratch);
     });
-  }
+  const auto& values = matrix.shards[piece.shards.front()].values;                           // [rows, columns]
+  const auto columns = std::min(chunk_numbers, values.size(1)), across = chunks_of(values.size(1), columns);
+  return reduce_chunks(reducer, chunks_of(piece.rows(), rows) * across, [&](std::int64_t i, const at::Tensor& scratch) {
+    const auto c = i % across * columns;
+    return widen(values.narrow(0, i / across * rows, rows_at(i / across)).narrow(1, c, std::min(columns, values.size(1) - c)), scratch);
+  });
 }
 
-/// Reducers of `Rules` (a LogRules) on chosen matrices. Made once; `run` as often as there is something to log.
-template <class Rules> class Reductions {
+/// Reducers on chosen matrices. Made once; `run` as often as there is something to log.
+class Reductions {
  public:
   /// One all-reduce carries the row sums, 8 bytes each, of up to `rows_per_exchange` rows of tables split by columns.
   Reductions(std::vector<LoggedMatrix> matrices, std::int64_t rows_per_exchange)
@@ -162,24 +159,28 @@ template <class Rules> class Reductions {
 
   const std::vector<LoggedMatrix>& matrices() const { return matrices_; }
 
-  /// Adds a matrix under the reducer of a rule.
-  void add(std::size_t matrix, std::size_t rule) {
-    Rules::visit(rule, [&]<class R>() {
-      auto pieces = R::input == ReducerInput::elements ? shard_pieces(matrices_[matrix]) : band_pieces(matrices_[matrix]);
-      for (auto& piece : pieces) {
-        piece.offset = size_;
-        size_ += R::partial_size;
-        if (piece.rank == LoggedPiece::split) split_rows_ += piece.rows();
-      }
-      entries_.push_back({matrix, rule, std::move(pieces)});
-    });
+  /// Adds a matrix under a reducer.
+  void add(std::size_t matrix, const ReducerFunctions& reducer) {
+    auto pieces = reducer.input == ReducerInput::elements ? shard_pieces(matrices_[matrix]) : band_pieces(matrices_[matrix]);
+    for (auto& piece : pieces) {
+      piece.offset = size_;
+      size_ += reducer.partial_size;
+      if (piece.rank == LoggedPiece::split) split_rows_ += piece.rows();
+    }
+    entries_.push_back({matrix, &reducer, std::move(pieces)});
   }
 
   /// Reduces everything.
   /// Cost:    one pass over the local shards in chunks; one all-reduce of the partials and of up to `rows_per_exchange` row sums, one
   ///          more for each further `rows_per_exchange` rows of column-split tables; one transfer to the host.
   /// Ranks:   all, in the same order.
-  template <class Topology> void run(Topology& topology);
+  template <class Topology> void run(Topology& topology) {
+    if (size_ == 0) return;
+    reduce_local_pieces(topology.rank(), topology.device());
+    for (std::int64_t begin = 0; begin == 0 || begin < split_rows_; begin += rows_per_exchange_)
+      reduce_split_rows(begin, all_reduce(topology, to_add_up(begin)).wait());
+    partials_ = partials_.cpu();
+  }
 
   /// The number of entry `index` over the pieces that `counts(matrix, piece)` accepts, the same on every rank; NaN for no pieces.
   template <class Accept> double value(std::size_t index, Accept&& counts) const;
@@ -189,17 +190,28 @@ template <class Rules> class Reductions {
 
  private:
   struct Entry {
-    std::size_t matrix = 0, rule = 0;
+    std::size_t matrix = 0;
+    const ReducerFunctions* reducer = nullptr;
     std::vector<LoggedPiece> pieces;
   };
 
-  /// Calls `fn(entry, piece, row, count, offset)` for the rows of split pieces that rows [begin, end) of all of them, in a line, hold.
-  template <class Fn> void for_split_rows(std::int64_t begin, std::int64_t end, Fn&& fn) const {
+  /// Partials of the pieces that lie on this rank; zeros for the others.
+  void reduce_local_pieces(int rank, c10::Device device);
+  /// What ranks add up: this rank's row sums of split rows from `begin` on, and at first the partials.
+  at::Tensor to_add_up(std::int64_t begin) const;
+  /// Reduces split rows from `begin` on, of which `sums` are added up over ranks; takes over the partials at first.
+  void reduce_split_rows(std::int64_t begin, const at::Tensor& sums);
+
+  std::int64_t end_of_exchange(std::int64_t begin) const { return std::min(split_rows_, begin + rows_per_exchange_); }
+
+  /// Calls `fn(entry, piece, row, count, offset)` for the rows of split pieces that one exchange, of all of them in a line from `begin`
+  /// on, holds.
+  template <class Fn> void for_split_rows(std::int64_t begin, Fn&& fn) const {
     std::int64_t before = 0;
     for (const auto& entry : entries_)
       for (const auto& piece : entry.pieces) {
         if (piece.rank != LoggedPiece::split) continue;
-        const auto from = std::max(begin, before), to = std::min(end, before + piece.rows());
+        const auto from = std::max(begin, before), to = std::min(end_of_exchange(begin), before + piece.rows());
         if (from < to) fn(entry, piece, piece.row_begin + from - before, to - from, from - begin);
         before += piece.rows();
       }
@@ -208,68 +220,61 @@ template <class Rules> class Reductions {
   std::vector<LoggedMatrix> matrices_;
   std::vector<Entry> entries_;
   std::int64_t rows_per_exchange_ = 0, size_ = 0, split_rows_ = 0;
-  at::Tensor partials_;                          // [size_] on the host
+  at::Tensor partials_;                          // [size_], on the host after a run
 };
 
-template <class Rules> template <class Topology> void Reductions<Rules>::run(Topology& topology) {
-  if (size_ == 0) return;
-  const auto options = at::TensorOptions().dtype(at::kDouble).device(topology.device());
-  auto partials = at::zeros({size_}, options);                                               // [size_]
+inline void Reductions::reduce_local_pieces(int rank, c10::Device device) {
+  partials_ = at::zeros({size_}, at::TensorOptions().dtype(at::kDouble).device(device));     // [size_]
   for (const auto& entry : entries_)
-    Rules::visit(entry.rule, [&]<class R>() {
-      for (const auto& piece : entry.pieces)
-        if (piece.rank == topology.rank())
-          partials.narrow(0, piece.offset, R::partial_size).copy_(reduce_piece<R>(matrices_[entry.matrix], piece));
-    });
-  for (std::int64_t begin = 0; begin == 0 || begin < split_rows_; begin += rows_per_exchange_) {
-    const auto end = std::min(split_rows_, begin + rows_per_exchange_);
-    auto squares = at::zeros({end - begin}, options);                                        // [end - begin]
-    for_split_rows(begin, end, [&](const Entry& entry, const LoggedPiece& piece, auto row, auto count, auto offset) {
-      const auto& matrix = matrices_[entry.matrix];
-      const auto chunk = chunk_rows(matrix, piece);
-      parallel(chunks_of(count, chunk), 4, [&](std::int64_t first, std::int64_t last) {
-        const auto scratch = at::empty({chunk_numbers}, at::kDouble);                        // [chunk_numbers]
-        for (auto i = first * chunk; i < std::min(count, last * chunk); i += chunk) {
-          const auto n = std::min(chunk, count - i);
-          const auto own = row_squares(matrix, piece, row + i, n, scratch);                  // [n]
-          if (own.defined()) squares.narrow(0, offset + i, n).copy_(own);
-        }
-      });
-    });
-    if (begin == 0) squares = at::cat({squares, partials});                                  // the partials ride along once
-    squares = all_reduce(topology, std::move(squares)).wait();
-    if (begin == 0) partials = squares.narrow(0, end, size_).clone();                        // [size_]
-    for_split_rows(begin, end, [&](const Entry& entry, const LoggedPiece& piece, auto row, auto count, auto offset) {
-      Rules::visit(entry.rule, [&]<class R>() {
-        const auto totals = squares.narrow(0, offset, count);                                    // [count]
-        auto merged = reduce_chunks<R>(chunks_of(count, chunk_numbers), [&](std::int64_t i, const at::Tensor&) {
-          return totals.narrow(0, i * chunk_numbers, std::min(chunk_numbers, count - i * chunk_numbers));
-        });
-        auto slot = partials.narrow(0, piece.offset, R::partial_size);                       // [partial_size]
-        if (row > piece.row_begin) merged = R{}.merge(at::stack({slot, merged}));
-        slot.copy_(merged);
-      });
-    });
-  }
-  partials_ = partials.cpu();
+    for (const auto& piece : entry.pieces)
+      if (piece.rank == rank)
+        partials_.narrow(0, piece.offset, entry.reducer->partial_size)
+            .copy_(reduce_piece(*entry.reducer, matrices_[entry.matrix], piece));
 }
 
-template <class Rules> template <class Accept> double Reductions<Rules>::value(std::size_t index, Accept&& counts) const {
-  const auto& entry = entries_[index];
-  double value = std::numeric_limits<double>::quiet_NaN();
-  Rules::visit(entry.rule, [&]<class R>() {
-    std::vector<at::Tensor> accepted;
-    std::int64_t count = 0;
-    for (const auto& piece : entry.pieces) {
-      if (!counts(matrices_[entry.matrix], piece)) continue;
-      accepted.push_back(partials_.narrow(0, piece.offset, R::partial_size));                // [partial_size]
-      count += piece.count;
-    }
-    if (accepted.empty()) return;
-    const auto merged = R{}.merge(at::stack(accepted)).contiguous();                         // [partial_size]
-    value = R{}.finish(std::span(merged.template const_data_ptr<double>(), static_cast<std::size_t>(R::partial_size)), count);
+inline at::Tensor Reductions::to_add_up(std::int64_t begin) const {
+  auto squares = at::zeros({end_of_exchange(begin) - begin}, partials_.options());           // [end - begin]
+  for_split_rows(begin, [&](const Entry& entry, const LoggedPiece& piece, std::int64_t row, std::int64_t count, std::int64_t offset) {
+    const auto& matrix = matrices_[entry.matrix];
+    const auto chunk = chunk_rows(matrix, piece);
+    parallel(chunks_of(count, chunk), 4, [&](std::int64_t first, std::int64_t last) {
+      const auto scratch = at::empty({chunk_numbers}, at::kDouble);                          // [chunk_numbers]
+      for (auto i = first * chunk; i < std::min(count, last * chunk); i += chunk) {
+        const auto n = std::min(chunk, count - i);
+        const auto own = row_squares(matrix, piece, row + i, n, scratch);                    // [n]
+        if (own.defined()) squares.narrow(0, offset + i, n).copy_(own);
+      }
+    });
   });
-  return value;
+  return begin == 0 ? at::cat({squares, partials_}) : squares;
+}
+
+inline void Reductions::reduce_split_rows(std::int64_t begin, const at::Tensor& sums) {
+  if (begin == 0) partials_ = sums.narrow(0, end_of_exchange(begin), size_).clone();         // [size_]
+  for_split_rows(begin, [&](const Entry& entry, const LoggedPiece& piece, std::int64_t row, std::int64_t count, std::int64_t offset) {
+    const auto totals = sums.narrow(0, offset, count);                                       // [count]
+    auto merged = reduce_chunks(*entry.reducer, chunks_of(count, chunk_numbers), [&](std::int64_t i, const at::Tensor&) {
+      return totals.narrow(0, i * chunk_numbers, std::min(chunk_numbers, count - i * chunk_numbers));
+    });
+    const auto slot = partials_.narrow(0, piece.offset, entry.reducer->partial_size);        // [partial_size]
+    if (row > piece.row_begin) merged = entry.reducer->merge(at::stack({slot, merged}));
+    slot.copy_(merged);
+  });
+}
+
+template <class Accept> double Reductions::value(std::size_t index, Accept&& counts) const {
+  const auto& entry = entries_[index];
+  const ReducerFunctions& reducer = *entry.reducer;
+  std::vector<at::Tensor> accepted;
+  std::int64_t count = 0;
+  for (const auto& piece : entry.pieces) {
+    if (!counts(matrices_[entry.matrix], piece)) continue;
+    accepted.push_back(partials_.narrow(0, piece.offset, reducer.partial_size));             // [partial_size]
+    count += piece.count;
+  }
+  if (accepted.empty()) return std::numeric_limits<double>::quiet_NaN();
+  const at::Tensor merged = reducer.merge(at::stack(accepted)).contiguous();                 // [partial_size]
+  return reducer.finish(std::span(merged.const_data_ptr<double>(), static_cast<std::size_t>(reducer.partial_size)), count);
 }
 
 }  // namespace rookery::detail

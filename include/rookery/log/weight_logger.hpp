@@ -71,15 +71,7 @@ class WeightLogger<Reducer> {
   template <class Model>
   explicit WeightLogger(Model& model, WeightLoggerOptions options = {})
       : model_(&model), reductions_(detail::logged_matrices(model), options.rows_per_exchange) {
-    const auto& matrices = reductions_.matrices();
-    for (const auto pattern : Rules::patterns)
-      if (pattern.find('*') == pattern.npos) detail::find_matrix(matrices, pattern, "WeightLogger", false);
-    for (std::size_t m = 0; m < matrices.size(); ++m) {
-      const auto rule = Rules::match(matrices[m].name);
-      if (rule == Rules::none) continue;
-      reductions_.add(m, rule);
-      Rules::visit(rule, [&]<class R>() { keys_.push_back(concat("model/", R::name, "/", matrices[m].name)); });
-    }
+    choose();
   }
 
   /// The names that are logged, in order.
@@ -89,14 +81,31 @@ class WeightLogger<Reducer> {
   template <class Model> LogValues operator()(Model& model) {
     check<Error>(&model == model_, "WeightLogger: called with another model than it was made for");
     reductions_.run(model.topology());
+    return values();
+  }
+
+ private:
+  /// Finds the reducer of each matrix.
+  void choose() {
+    const auto& matrices = reductions_.matrices();
+    for (const auto pattern : Rules::patterns)
+      if (pattern.find('*') == pattern.npos) detail::find_matrix(matrices, pattern, "WeightLogger", false);
+    for (std::size_t m = 0; m < matrices.size(); ++m) {
+      const auto rule = Rules::match(matrices[m].name);
+      if (rule == Rules::none) continue;
+      const auto& reducer = *Rules::reducers()[rule];
+      reductions_.add(m, reducer);
+      keys_.push_back(concat("model/", reducer.name, "/", matrices[m].name));
+    }
+  }
+  LogValues values() const {
     LogValues values;
     for (std::size_t i = 0; i < keys_.size(); ++i) values.add(keys_[i], reductions_.value(i));
     return values;
   }
 
- private:
   const void* model_;
-  detail::Reductions<Rules> reductions_;
+  detail::Reductions reductions_;
   std::vector<std::string> keys_;
 };
 
