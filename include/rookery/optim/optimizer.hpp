@@ -120,17 +120,6 @@ template <class Model, class DenseRule> class Optimizer {
   };
   Norm norm(const Shards& shards, std::int64_t passes) const;
 
-  /// The rules' sums over whole rows, per shard; completed over ranks where columns are split.
-  std::vector<std::vector<double>> whole_row_sums(const Shards& shards, const StepContext& context);
-
-  /// Calls `fn(collection, local shard)` for the shard that the gradients are of.
-  template <class Fn> void with_collection(const detail::ShardGradients& shard, Fn&& fn) {
-    model_->for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
-      if (shard.table >= first && shard.table < first + collection.configs().size())
-        fn(collection, *model_->tables()[shard.table].shards[shard.shard].local);
-    });
-  }
-
   Model* model_;
   DenseOptimizer<Admitted> dense_;
   OptimizerOptions options_;
@@ -159,11 +148,10 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   dense_.scale(factor);
   for (auto& shard : shards) shard.gradients.sums.mul_(factor);                              // [U, columns]
   const StepContext context{.step = count_ + 1, .rate = rate_};
-  const auto sums = whole_row_sums(shards, context);
+  auto sums = model_->row_sums(shards, context);
+  detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
   dense_.update(context.rate);
-  for (std::size_t i = 0; i < shards.size(); ++i)
-    with_collection(shards[i],
-                    [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
+  model_->update(shards, context, sums);
   ++count_;
   tell_step();
   return true;
@@ -208,16 +196,6 @@ auto Optimizer<Model, DenseRule>::norm(const Shards& shards, std::int64_t passes
     if (one.gradient.defined()) add(sum_of_squares(one.gradient), one.name);
   for (std::size_t t = 0; t < tables.size(); ++t) add(values[t], tables[t].description.name + ".weight");
   return norm;
-}
-
-template <class Model, class DenseRule>
-std::vector<std::vector<double>> Optimizer<Model, DenseRule>::whole_row_sums(const Shards& shards, const StepContext& context) {
-  std::vector<std::vector<double>> sums(shards.size());
-  for (std::size_t i = 0; i < shards.size(); ++i)
-    with_collection(shards[i],
-                    [&](auto& collection, const LocalShard& local) { sums[i] = collection.row_sums(local, shards[i].gradients, context); });
-  detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
-  return sums;
 }
 
 }  // namespace rookery

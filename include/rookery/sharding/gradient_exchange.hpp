@@ -222,79 +222,94 @@ inline std::pair<std::size_t, std::size_t> rows_between(const RowGradients& grad
   return {static_cast<std::size_t>(first - gradients.rows.begin()), static_cast<std::size_t>(last - gradients.rows.begin())};
 }
 
-/// Third phase: adds up `partial[i]` (of shards[i], [U, row_sums]) over the shards that hold the other columns of the same
-/// rows, in column order. Shards of one row range see the same ids, so both sides know which rows are meant.
-/// One exchange when any table that needs it has its columns split; else none.
-template <class Topology>
-void complete_row_sums(Topology& topology, const Routing& routing, std::span<const ShardGradients> shards,
-                       std::vector<std::vector<double>>& partial) {
-  const auto overlaps = [](const ShardBox& a, const ShardBox& b) { return a.row_begin < b.row_end && b.row_begin < a.row_end; };
-  const auto split = [&](const PlacedTable& table) {
-    return table.description.row_sums > 0 && std::any_of(table.shards.begin(), table.shards.end(), [&](const PlacedShard& shard) {
-             return shard.box.columns() != table.description.embedding_dim;
-           });
-  };
-  if (std::none_of(routing.tables.begin(), routing.tables.end(), split)) return;
-  const auto ranks = static_cast<std::size_t>(topology.world_size());
-  // Every pair (shard here, shard there) of overlapping rows, in the order that both sides walk: receiver's shard, then sender's.
+/// Sums over the columns of a shard's rows on their way to the shards that hold the other columns. Shards of one row range see the
+/// same ids, so both sides know which rows are meant.
+struct RowSumMessage {
+  /// Rows of a local shard that another shard has as well.
   struct Piece {
-    std::size_t mine = 0;          // of `shards`
-    std::size_t begin = 0, end = 0;
-    std::int64_t column = 0;
+    std::size_t mine = 0;                      // of the local shards
+    std::size_t begin = 0, end = 0;            // of its sums
+    std::int64_t column = 0;                   // where the sender's columns begin
+    const double* sums = nullptr;              // once arrived
   };
+  std::vector<Piece> incoming;
+  at::Tensor send;                             // [sum(sizes_out)]
+  Counts sizes_out, sizes_in;
+};
+
+/// Whether a table's rule needs sums over rows that no shard has whole.
+inline bool has_split_sums(const PlacedTable& table) {
+  return table.description.row_sums > 0 && std::any_of(table.shards.begin(), table.shards.end(), [&](const PlacedShard& shard) {
+           return shard.box.columns() != table.description.embedding_dim;
+         });
+}
+
+/// Packs every pair (shard here, shard there) of overlapping rows, in the order that both sides walk: receiver's shard, then sender's.
+inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const ShardGradients> shards, std::size_t ranks,
+                                   const std::vector<std::vector<double>>& partial) {
+  using Piece = RowSumMessage::Piece;
   std::vector<std::vector<Piece>> outgoing(ranks), incoming(ranks);
   for (std::size_t t = 0; t < routing.tables.size(); ++t) {
     const auto& table = routing.tables[t];
-    if (!split(table)) continue;
+    if (!has_split_sums(table)) continue;
+    const auto width = static_cast<std::size_t>(table.description.row_sums);
     for (const auto& receiver : table.shards)
       for (const auto& sender : table.shards) {
-        if (!overlaps(receiver.box, sender.box)) continue;
         const auto begin = std::max(receiver.box.row_begin, sender.box.row_begin), end = std::min(receiver.box.row_end, sender.box.row_end);
+        if (begin >= end) continue;
         const auto add = [&](const PlacedShard& here, const PlacedShard& there, std::vector<std::vector<Piece>>& list) {
           for (std::size_t i = 0; i < shards.size(); ++i) {
             if (shards[i].table != t || &table.shards[shards[i].shard] != &here) continue;
             const auto [first, last] = rows_between(shards[i].gradients, here.box, begin, end);
-            list[static_cast<std::size_t>(there.rank)].push_back({i, first, last, sender.box.column_begin});
+            list[static_cast<std::size_t>(there.rank)].push_back({i, first * width, last * width, sender.box.column_begin});
           }
         };
         add(sender, receiver, outgoing);
         add(receiver, sender, incoming);
       }
   }
-  const auto width = [&](const Piece& piece) {
-    return static_cast<std::size_t>(routing.tables[shards[piece.mine].table].description.row_sums);
-  };
+  RowSumMessage message{.incoming = {}, .send = {}, .sizes_out = Counts(ranks), .sizes_in = Counts(ranks)};
   std::vector<double> words;
-  Counts sizes_out(ranks), sizes_in(ranks);
   for (std::size_t peer = 0; peer < ranks; ++peer) {
     for (const auto& piece : outgoing[peer]) {
-      const auto& sums = partial[piece.mine];
-      words.insert(words.end(), sums.begin() + static_cast<std::ptrdiff_t>(piece.begin * width(piece)),
-                   sums.begin() + static_cast<std::ptrdiff_t>(piece.end * width(piece)));
-      sizes_out[peer] += static_cast<std::int64_t>((piece.end - piece.begin) * width(piece));
+      const auto* sums = partial[piece.mine].data();
+      words.insert(words.end(), sums + piece.begin, sums + piece.end);
+      message.sizes_out[peer] += static_cast<std::int64_t>(piece.end - piece.begin);
     }
-    for (const auto& piece : incoming[peer]) sizes_in[peer] += static_cast<std::int64_t>((piece.end - piece.begin) * width(piece));
+    for (const auto& piece : incoming[peer]) {
+      message.incoming.push_back(piece);
+      message.sizes_in[peer] += static_cast<std::int64_t>(piece.end - piece.begin);
+    }
   }
-  auto send = at::empty({static_cast<std::int64_t>(words.size())}, at::kDouble);
-  std::copy(words.begin(), words.end(), send.template mutable_data_ptr<double>());
-  const auto received = all_to_all_v(topology, std::move(send), sizes_out, sizes_in).wait();
-  struct Arrived {
-    Piece piece;
-    const double* sums;
-  };
-  std::vector<Arrived> arrived;
-  const auto* next = received.template const_data_ptr<double>();
-  for (const auto& pieces : incoming)
-    for (const auto& piece : pieces) {
-      arrived.push_back({piece, next});
-      next += (piece.end - piece.begin) * width(piece);
-    }
-  std::stable_sort(arrived.begin(), arrived.end(), [](const Arrived& a, const Arrived& b) { return a.piece.column < b.piece.column; });
+  message.send = at::empty({static_cast<std::int64_t>(words.size())}, at::kDouble);          // [sum(sizes_out)]
+  std::copy(words.begin(), words.end(), message.send.mutable_data_ptr<double>());
+  return message;
+}
+
+/// Replaces the sums of split rows by those that arrived, added up in column order. Pieces of one column share no row.
+inline void add_row_sums(RowSumMessage message, const at::Tensor& received, const Routing& routing, std::span<const ShardGradients> shards,
+                         std::vector<std::vector<double>>& sums) {
+  const auto* next = received.const_data_ptr<double>();
+  for (auto& piece : message.incoming) {
+    piece.sums = next;
+    next += piece.end - piece.begin;
+  }
+  std::sort(message.incoming.begin(), message.incoming.end(), [](const auto& a, const auto& b) { return a.column < b.column; });
   for (std::size_t i = 0; i < shards.size(); ++i)
-    if (split(routing.tables[shards[i].table])) std::fill(partial[i].begin(), partial[i].end(), 0.0);
-  for (const auto& [piece, sums] : arrived)
-    for (std::size_t k = 0; k < (piece.end - piece.begin) * width(piece); ++k)
-      partial[piece.mine][piece.begin * width(piece) + k] += sums[k];
+    if (has_split_sums(routing.tables[shards[i].table])) std::fill(sums[i].begin(), sums[i].end(), 0.0);
+  for (const auto& piece : message.incoming)
+    for (auto k = piece.begin; k < piece.end; ++k) sums[piece.mine][k] += piece.sums[k - piece.begin];
+}
+
+/// Third phase: adds up `sums[i]` (of shards[i], [U, row_sums]) over the shards that hold the other columns of the same rows.
+/// One exchange when any table that needs it has its columns split; else none.
+template <class Topology>
+void complete_row_sums(Topology& topology, const Routing& routing, std::span<const ShardGradients> shards,
+                       std::vector<std::vector<double>>& sums) {
+  if (std::none_of(routing.tables.begin(), routing.tables.end(), has_split_sums)) return;
+  auto message = pack_row_sums(routing, shards, static_cast<std::size_t>(topology.world_size()), sums);
+  const auto received = all_to_all_v(topology, std::move(message.send), message.sizes_out, message.sizes_in).wait();   // [sum(sizes_in)]
+  add_row_sums(std::move(message), received, routing, shards, sums);
 }
 
 }  // namespace rookery::detail

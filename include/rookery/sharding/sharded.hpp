@@ -12,7 +12,7 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -45,17 +45,12 @@ template <class Output> struct LossAndOutput {
   Output output;
 };
 
-/// What a placed model and a placed collection have in common: members, tables, captures.
-template <class Model, class Topology> class Placed {
+/// What a placed model is whatever the topology: members, tables, captures. Compiled once for all topologies of a program.
+template <class Model> class PlacedMembers {
  public:
-  Placed(Model model, Topology& topology, const ShardingOptions& options) : topology_(&topology), model_(std::move(model)) {
-    place_tables(options);
-    place_dense(options.seed);
-  }
-  Placed(const Placed&) = delete;
-  Placed& operator=(const Placed&) = delete;
+  PlacedMembers(const PlacedMembers&) = delete;
+  PlacedMembers& operator=(const PlacedMembers&) = delete;
 
-  Topology& topology() const { return *topology_; }
   const Plan& plan() const { return plan_; }
   /// The user's own struct. A copy of it shares the weights.
   Model& model() { return model_; }
@@ -67,9 +62,7 @@ template <class Model, class Topology> class Placed {
 
   /// Calls `fn(name, parameter)` for every dense parameter, in member order.
   template <class Fn> void for_each_parameter(Fn&& fn) {
-    visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
-      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(leaf)>, Parameter>) fn(path, leaf);
-    });
+    for (const auto& [name, parameter] : parameters_) fn(std::string_view(name), *parameter);
   }
   /// Calls `fn(path, collection, first)` for every collection; `first` is the number of its first table in `tables()`.
   template <class Fn> void for_each_collection(Fn&& fn) {
@@ -83,83 +76,106 @@ template <class Model, class Topology> class Placed {
   }
   /// All tables and where their shards are, in member order.
   const std::vector<PlacedTable>& tables() const { return runtime_.routing().tables; }
-  TableRuntime<Topology>& runtime() { return runtime_; }
+  TableRuntime& runtime() { return runtime_; }
+
+  /// The rules' sums over the columns of local shards, for the rows that have gradients. Called by Optimizer.
+  std::vector<std::vector<double>> row_sums(std::span<const detail::ShardGradients> shards, const StepContext& context);
+  /// One update of each row that has a gradient. Called by Optimizer.
+  void update(std::span<const detail::ShardGradients> shards, const StepContext& context, std::span<const std::vector<double>> sums);
 
  protected:
+  explicit PlacedMembers(Model model) : model_(std::move(model)) {}
+
   bool capturing() const { return training_ && at::GradMode::is_enabled(); }
 
+  /// Lists members and tables, and plans.
+  void plan_tables(const ShardingOptions& options, int world_size);
+  /// What ranks must have in common, line by line.
+  std::string declaration(std::uint64_t seed);
+  /// Allocates and fills the shards of this rank, and what is dense.
+  void place(std::uint64_t seed, int rank);
+  /// Calls `fn(leaf)` for every parameter, then every buffer.
+  template <class Fn> void for_each_dense(Fn&& fn) {
+    for (const auto& [name, parameter] : parameters_) fn(*parameter);
+    for (const auto& [name, buffer] : buffers_) fn(*buffer);
+  }
   /// Tells the runtime what lookups there will be: the collection of each, by address.
-  void expect_lookups(const std::vector<const void*>& collections);
+  void expect_lookups(const std::vector<const void*>& collections, int world_size);
 
  private:
-  void place_dense(std::uint64_t seed);
-  void place_tables(const ShardingOptions& options);
+  template <class Leaf> struct Named {
+    std::string name;
+    Leaf* leaf = nullptr;
+  };
 
-  Topology* topology_;
+  /// Calls `fn(collection, local shard)` for the shard that the gradients are of.
+  template <class Fn> void with_collection(const detail::ShardGradients& shard, Fn&& fn) {
+    for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+      if (shard.table >= first && shard.table < first + collection.configs().size())
+        fn(collection, *tables()[shard.table].shards[shard.shard].local);
+    });
+  }
+
   Model model_;
+  std::vector<Named<Parameter>> parameters_;     // in member order
+  std::vector<Named<Buffer>> buffers_;
   Plan plan_;
-  TableRuntime<Topology> runtime_;
+  TableRuntime runtime_;
   bool training_ = true;
 };
 
-template <class Model, class Topology> void Placed<Model, Topology>::place_dense(std::uint64_t seed) {
+template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOptions& options, int world_size) {
+  auto& tables = runtime_.routing().tables;
+  std::vector<TableDescription> descriptions;
+  std::size_t collections = 0;
   visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
     using Leaf = std::remove_cvref_t<decltype(leaf)>;
-    if constexpr (std::is_same_v<Leaf, Parameter>) leaf.place(path, seed);
-    if constexpr (std::is_same_v<Leaf, Buffer>) leaf.place();
-    if constexpr (std::is_same_v<Leaf, Parameter> || std::is_same_v<Leaf, Buffer>) {
-      if constexpr (Topology::is_distributed) leaf.assign(broadcast(*topology_, leaf.tensor().detach().clone(), 0).wait());
+    if constexpr (std::is_same_v<Leaf, Parameter>) parameters_.push_back({std::string(path), &leaf});
+    if constexpr (std::is_same_v<Leaf, Buffer>) buffers_.push_back({std::string(path), &leaf});
+    if constexpr (EmbeddingTables<Leaf>) {
+      for (auto& table : leaf.describe(path)) {
+        tables.push_back({table, collections, {}});
+        descriptions.push_back(std::move(table));
+      }
+      ++collections;
     }
-  });
-}
-
-template <class Model, class Topology> void Placed<Model, Topology>::place_tables(const ShardingOptions& options) {
-  std::vector<TableDescription> descriptions;
-  std::vector<std::size_t> collection_of;
-  std::size_t collections = 0;
-  for_each_collection([&](std::string_view path, auto& collection, std::size_t) {
-    for (auto& table : collection.describe(path)) {
-      descriptions.push_back(std::move(table));
-      collection_of.push_back(collections);
-    }
-    ++collections;
   });
   if (options.plan.tables.empty()) {
-    plan_ = rookery::place(descriptions, topology_->world_size(), options.constraints);
+    plan_ = rookery::place(descriptions, world_size, options.constraints);
   } else {
     plan_ = options.plan;
     plan_.descriptions = descriptions;
-    plan_.world_size = topology_->world_size();
+    plan_.world_size = world_size;
   }
-  validate(plan_, descriptions, topology_->world_size());
-  if constexpr (Topology::is_distributed) {
-    auto lines = concat(plan_.report(), "\nseed ", options.seed);
-    for (const auto& table : descriptions) lines += concat("\n", table.name, ": ", table.settings);
-    visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
-      if constexpr (requires { leaf.shape(); }) lines += concat("\n", path, " ", leaf.shape());
-    });
-    agree(*topology_, "ShardingPolicy", lines);
-  }
-  for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
-    for (std::size_t t = 0; t < collection.configs().size(); ++t) {
-      const auto& shards = plan_.of(descriptions[first + t]);
-      for (std::size_t s = 0; s < shards.size(); ++s)
-        if (shards[s].rank == topology_->rank())
-          collection.place(t, s, shards[s].box, random_key(options.seed, descriptions[first + t].name));
-    }
-    collection.placed();
-  });
-  auto& tables = runtime_.routing().tables;
-  for (std::size_t t = 0; t < descriptions.size(); ++t) {
-    tables.push_back({descriptions[t], collection_of[t], {}});
-    for (const auto& [box, rank] : plan_.of(descriptions[t])) tables.back().shards.push_back({box, rank, nullptr});
-  }
-  for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
-    for (const auto& local : collection.shards()) tables[first + local.table].shards[local.shard].local = &local;
-  });
+  validate(plan_, descriptions, world_size);
+  for (auto& table : tables)
+    for (const auto& [box, rank] : plan_.of(table.description)) table.shards.push_back({box, rank, nullptr});
 }
 
-template <class Model, class Topology> void Placed<Model, Topology>::expect_lookups(const std::vector<const void*>& collections) {
+template <class Model> std::string PlacedMembers<Model>::declaration(std::uint64_t seed) {
+  auto lines = concat(plan_.report(), "\nseed ", seed);
+  for (const auto& table : tables()) lines += concat("\n", table.description.name, ": ", table.description.settings);
+  for (const auto& [name, parameter] : parameters_) lines += concat("\n", name, " ", parameter->shape());
+  for (const auto& [name, buffer] : buffers_) lines += concat("\n", name, " ", buffer->shape());
+  return lines;
+}
+
+template <class Model> void PlacedMembers<Model>::place(std::uint64_t seed, int rank) {
+  auto& tables = runtime_.routing().tables;
+  for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+    for (std::size_t t = 0; t < collection.configs().size(); ++t) {
+      const auto& table = tables[first + t];
+      for (std::size_t s = 0; s < table.shards.size(); ++s)
+        if (table.shards[s].rank == rank) collection.place(t, s, table.shards[s].box, random_key(seed, table.description.name));
+    }
+    collection.placed();
+    for (const auto& local : collection.shards()) tables[first + local.table].shards[local.shard].local = &local;
+  });
+  for (const auto& [name, parameter] : parameters_) parameter->place(name, seed);
+  for (const auto& [name, buffer] : buffers_) buffer->place();
+}
+
+template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vector<const void*>& collections, int world_size) {
   auto& routing = runtime_.routing();
   for (std::size_t l = 0; l < collections.size(); ++l)
     for_each_collection([&](std::string_view path, auto& collection, std::size_t first) {
@@ -169,8 +185,43 @@ template <class Model, class Topology> void Placed<Model, Topology>::expect_look
       for (const auto& feature : collection.features())
         routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});
     });
-  routing.lay_out(topology_->world_size());
+  routing.lay_out(world_size);
 }
+
+template <class Model>
+std::vector<std::vector<double>> PlacedMembers<Model>::row_sums(std::span<const detail::ShardGradients> shards,
+                                                                const StepContext& context) {
+  std::vector<std::vector<double>> sums(shards.size());
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    with_collection(shards[i],
+                    [&](auto& collection, const LocalShard& local) { sums[i] = collection.row_sums(local, shards[i].gradients, context); });
+  return sums;
+}
+
+template <class Model>
+void PlacedMembers<Model>::update(std::span<const detail::ShardGradients> shards, const StepContext& context,
+                                  std::span<const std::vector<double>> sums) {
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    with_collection(shards[i],
+                    [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
+}
+
+/// What a placed model and a placed collection have in common on a topology.
+template <class Model, class Topology> class Placed : public PlacedMembers<Model> {
+ public:
+  Placed(Model model, Topology& topology, const ShardingOptions& options) : PlacedMembers<Model>(std::move(model)), topology_(&topology) {
+    this->plan_tables(options, topology.world_size());
+    if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options.seed));
+    this->place(options.seed, topology.rank());
+    if constexpr (Topology::is_distributed)
+      this->for_each_dense([&](auto& leaf) { leaf.assign(broadcast(topology, leaf.tensor().detach().clone(), 0).wait()); });
+  }
+
+  Topology& topology() const { return *topology_; }
+
+ private:
+  Topology* topology_;
+};
 
 template <class What, class Topology> class Sharded;
 
@@ -189,8 +240,9 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
 
   Sharded(ModelAndLoss<Model, Loss, Batch> declared, Topology& topology, const ShardingOptions& options)
       : Placed<Model, Topology>(std::move(declared.model), topology, options), loss_(std::move(declared.loss)) {
-    if constexpr (concepts::HasLookups<Model, Batch>) this->expect_lookups(collections(static_cast<Looked*>(nullptr)));
-    else this->expect_lookups({});
+    if constexpr (concepts::HasLookups<Model, Batch>)
+      this->expect_lookups(collections(static_cast<Looked*>(nullptr)), topology.world_size());
+    else this->expect_lookups({}, topology.world_size());
   }
 
   /// Both phases and the loss. In training with grad mode on, a pass counts for the next step once backward() has run from its loss;
@@ -269,7 +321,7 @@ class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
 
   Sharded(Collection declared, Topology& topology, const ShardingOptions& options)
       : Placed<Collection, Topology>(std::move(declared), topology, options) {
-    this->expect_lookups({&this->model()});
+    this->expect_lookups({&this->model()}, topology.world_size());
   }
   /// Pooled embeddings [B, sum(D)].
   KeyedTensor operator()(const KeyedJaggedTensor& features) {

@@ -47,7 +47,7 @@ inline at::Tensor pool_rows(const at::Tensor& rows, const Bags& bags, const at::
 }  // namespace detail
 
 /// The lookups and captures of one placed model.
-template <class Topology> class TableRuntime {
+class TableRuntime {
  public:
   /// What a forward pass computes with, and what its step will need.
   struct Looked {
@@ -56,7 +56,7 @@ template <class Topology> class TableRuntime {
   };
 
   /// Looks everything up in one exchange. With `capturing` the values require grad. Ranks: all, in the same order.
-  Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const;
+  template <class Topology> Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const;
 
   /// Remembers a pass until `clear`. Errors: Error when a step has not come for `most_captures` passes.
   void keep(detail::Capture capture) {
@@ -72,18 +72,22 @@ template <class Topology> class TableRuntime {
   void clear() { captures_.clear(); }
 
   /// First and second phase of a step: the distinct rows of every local shard with their summed gradients.
-  std::vector<detail::ShardGradients> gradients(Topology& topology) const {
+  template <class Topology> std::vector<detail::ShardGradients> gradients(Topology& topology) const {
     const auto received = detail::exchange_gradients(topology, routing_, captures_);
     return detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received);
   }
 
  private:
+  /// The values of all slots as leaves of the model's graph.
+  Looked as_leaves(std::span<const KeyedJaggedTensor> inputs, bool capturing, detail::Capture capture,
+                   std::span<const detail::SlotOutput> outputs) const;
+
   detail::Routing routing_;
   std::vector<detail::Capture> captures_;
 };
 
 template <class Topology>
-auto TableRuntime<Topology>::look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const -> Looked {
+auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const -> Looked {
   std::vector<detail::SlotOutput> outputs;
   detail::Capture capture;
   {
@@ -95,6 +99,11 @@ auto TableRuntime<Topology>::look_up(Topology& topology, std::span<const KeyedJa
       detail::divide_means(routing_, capture, outputs);
     }
   }
+  return as_leaves(inputs, capturing, std::move(capture), outputs);
+}
+
+inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, bool capturing, detail::Capture capture,
+                                    std::span<const detail::SlotOutput> outputs) const -> Looked {
   capture.leaves.resize(routing_.lookups.size());
   capture.row_leaves.resize(routing_.slots.size());
   std::vector<std::vector<at::Tensor>> pooled(routing_.lookups.size());
