@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <random>
+
 #include <nlohmann/json.hpp>
 
 #include <rookery/metrics/log_loss.hpp>

@@ -8,14 +8,10 @@
 //
 // Answers to torchx's and TensorBoard's writers, with no format of our own.  Include cost: c10 device only.
 
-#include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
-#include <memory>
 #include <set>
 #include <string>
 #include <string_view>
@@ -23,6 +19,7 @@
 
 #include <rookery/concepts/topology.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/log/log_file.hpp>
 #include <rookery/log/log_values.hpp>
 
 namespace rookery {
@@ -74,9 +71,6 @@ inline void append_json(std::string& out, double value) {
   else out += "null";
 }
 
-/// Whether a file's lines are kept or thrown away when it is opened.
-enum class OpenMode { append, truncate };
-
 struct JsonLinesOptions {
   OpenMode mode = OpenMode::append;
 };
@@ -87,16 +81,12 @@ struct JsonLinesOptions {
 /// Errors:  ConfigError when the file cannot be opened; Error when it cannot be written; ConfigError for a name given twice.
 class JsonLines {
  public:
-  template <concepts::Topology Topology>
-  JsonLines(const Topology& topology, std::string path, JsonLinesOptions options = {}) : path_(std::move(path)) {
+  template <concepts::Topology Topology> JsonLines(const Topology& topology, std::string path, JsonLinesOptions options = {}) {
     if (topology.rank() != 0) return;
-    file_.reset(std::fopen(path_.c_str(), options.mode == OpenMode::append ? "a+b" : "wb"));
-    check<ConfigError>(file_ != nullptr, "JsonLines: cannot open '", path_, "': ", std::strerror(errno));
-    if (options.mode == OpenMode::append && std::fseek(file_.get(), -1, SEEK_END) == 0) {
-      const int last = std::fgetc(file_.get());
-      std::fseek(file_.get(), 0, SEEK_END);                    // between reading and writing, as C wants
-      if (last != '\n') write("\n");
-    }
+    file_ = LogFile("JsonLines", std::move(path), options.mode);
+    if (options.mode == OpenMode::truncate) return;
+    const int last = file_.last_byte();
+    if (last != EOF && last != '\n') file_.write("\n");
   }
 
   /// {"step":..} and the values, in order.
@@ -111,20 +101,11 @@ class JsonLines {
       line += ':';
       append_json(line, value);
     }
-    write(line += "}\n");
+    file_.write(line += "}\n");
   }
 
  private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  void write(std::string_view text) {
-    const bool written = std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() && std::fflush(file_.get()) == 0;
-    check<Error>(written, "JsonLines: cannot write '", path_, "': ", std::strerror(errno));
-  }
-
-  std::string path_;
-  std::unique_ptr<std::FILE, Close> file_;
+  LogFile file_;
 };
 
 }  // namespace rookery

@@ -26,6 +26,7 @@
 #include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/human.hpp>
+#include <rookery/log/console.hpp>
 #include <rookery/log/log_values.hpp>
 #include <rookery/metrics/throughput.hpp>
 
@@ -81,6 +82,9 @@ class Progress {
     open_ = false;
   }
 
+  /// Writes a step's values as a line of their own, above the progress: a progress is a sink too.
+  void operator()(std::int64_t step, const LogValues& values) { print(Console::line(step, values)); }
+
   /// Writes the last state and ends the line.
   void finish(const LogValues& values, Clock::time_point now = Clock::now()) {
     (*this)(values, now);
@@ -98,7 +102,7 @@ class Progress {
     if (total > 0) text += concat(" of ", human_count(static_cast<double>(total)));
     text += " samples";
     if (total > 0) text += concat(" (", 100 * done / total, "%)");
-    for (const auto& [name, value] : values) text += concat("  ", name, " ", human_number(value));
+    text += detail::human_values(values);
     const double rate = rate_.value();
     if (rate > 0) text += concat("  ", human_count(rate), " samples/s");
     if (rate > 0 && total > done) text += concat("  ETA ", human_duration(static_cast<double>(total - done) / rate));
