@@ -81,6 +81,18 @@ template <class R> double initial_state(const R& rule, std::size_t slot) {
   else return 0;
 }
 
+namespace detail {
+
+/// A prefix and a rule's name: the name of a rule around that rule, as characters.
+template <class Inner, std::size_t Size> constexpr auto prefixed_name(const char (&prefix)[Size]) {
+  constexpr std::string_view inner = Inner::name;
+  std::array<char, Size - 1 + inner.size()> text{};
+  std::copy(inner.begin(), inner.end(), std::copy_n(prefix, Size - 1, text.begin()));
+  return text;
+}
+
+}  // namespace detail
+
 /// The least rule. It takes the place of one that Optimizer refuses, so that the one error stays the only one.
 struct ArchetypeRule {
   static constexpr std::string_view name = "archetype";

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// Adagrad: m += g^2, w -= lr * g / (sqrt(m) + eps), per weight.
+// Adagrad: m += g^2, w -= lr * g / (sqrt(m) + eps), per weight. Weight decay adds wd * w to g first.
 //
-// Duchi, Hazan and Singer 2011. Answers to FBGEMM's EXACT_ADAGRAD and torch.optim.Adagrad.  Include cost: none.
+// Duchi, Hazan and Singer 2011. Answers to FBGEMM's EXACT_ADAGRAD (which has no weight decay) and torch.optim.Adagrad.
+// Include cost: none.
 
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -14,21 +16,26 @@
 
 namespace rookery {
 
-/// Adagrad with one accumulator a weight, from 0.
+/// Adagrad with one accumulator a weight.
 struct Adagrad {
   double learning_rate = 0.01;
   double eps = 1e-8;
+  double weight_decay = 0;
+  double initial_accumulator_value = 0;
 
   static constexpr std::string_view name = "adagrad";
   static constexpr std::array state{StateSlot{"momentum1", StateShape::element}};
   static constexpr int row_sums = 0;
 
+  double initial_state(std::size_t) const { return initial_accumulator_value; }
   template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
     const auto rate = static_cast<Number>(context.rate * learning_rate), epsilon = static_cast<Number>(eps);
+    const auto decay = static_cast<Number>(weight_decay);
     Number* sum = row.state[0];
     for (std::int64_t i = 0; i < row.dim; ++i) {
-      sum[i] += row.gradient[i] * row.gradient[i];
-      row.weight[i] -= rate * row.gradient[i] / (std::sqrt(sum[i]) + epsilon);
+      const Number gradient = row.gradient[i] + decay * row.weight[i];
+      sum[i] += gradient * gradient;
+      row.weight[i] -= rate * gradient / (std::sqrt(sum[i]) + epsilon);
     }
   }
 };

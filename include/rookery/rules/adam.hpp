@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// Adam: bias-corrected first and second moments per weight.
+// Adam: bias-corrected first and second moments per weight; AdamW: the same with decoupled weight decay.
 //
-// Kingma and Ba 2015. Answers to FBGEMM's ADAM and torch.optim.Adam without weight decay; the bias correction counts
-// optimizer steps, never forward passes. A row without ids in a step keeps its moments.  Include cost: none.
+// Kingma and Ba 2015, Loshchilov and Hutter 2019. Answer to torch.optim.Adam, whose weight decay adds wd * w to g, and to
+// torch.optim.AdamW and FBGEMM's ADAM, which multiply w by 1 - lr * wd. The bias correction counts optimizer steps, never forward
+// passes; rules/row_counted.hpp makes it count a row's own. A row without ids in a step keeps its moments.  Include cost: none.
 
 #include <array>
 #include <cmath>
@@ -15,30 +16,78 @@
 
 namespace rookery {
 
-/// Adam with two moments a weight, from 0.
+namespace detail {
+
+/// What moments are multiplied with at a step: the first, and the square root of the second.
+struct BiasCorrection {
+  double first, root;
+};
+template <class Rule> BiasCorrection bias_correction(const Rule& rule, const StepContext& context) {
+  const auto step = static_cast<double>(context.step);
+  return {1 / (1 - std::pow(rule.beta1, step)), 1 / std::sqrt(1 - std::pow(rule.beta2, step))};
+}
+
+/// The decays of moments in a table's number type; `rest` is 1 - beta, taken before rounding.
+template <class Number> struct MomentDecay {
+  Number b1, b2, rest1, rest2;
+  template <class Rule>
+  explicit MomentDecay(const Rule& rule)
+      : b1(static_cast<Number>(rule.beta1)), b2(static_cast<Number>(rule.beta2)), rest1(static_cast<Number>(1 - rule.beta1)),
+        rest2(static_cast<Number>(1 - rule.beta2)) {}
+};
+
+/// A step of Adam: weights are multiplied by `kept` first, and gradients get `coupled` times the weight.
+template <class Rule, class Number>
+void adam_row(const Rule& rule, const Row<Number>& row, const StepContext& context, double coupled, double kept) {
+  const auto correction = bias_correction(rule, context);
+  const MomentDecay<Number> decay(rule);
+  const auto rate = static_cast<Number>(context.rate * rule.learning_rate * correction.first);
+  const auto root = static_cast<Number>(correction.root), epsilon = static_cast<Number>(rule.eps);
+  const auto pull = static_cast<Number>(coupled), keep = static_cast<Number>(kept);
+  Number *first = row.state[0], *second = row.state[1];
+  for (std::int64_t i = 0; i < row.dim; ++i) {
+    const Number gradient = row.gradient[i] + pull * row.weight[i];
+    first[i] = decay.b1 * first[i] + decay.rest1 * gradient;
+    second[i] = decay.b2 * second[i] + decay.rest2 * gradient * gradient;
+    row.weight[i] = keep * row.weight[i] - rate * first[i] / (std::sqrt(second[i]) * root + epsilon);
+  }
+}
+
+inline constexpr std::array adam_state{StateSlot{"exp_avg", StateShape::element}, StateSlot{"exp_avg_sq", StateShape::element}};
+
+}  // namespace detail
+
+/// Adam with two moments a weight, from 0. Weight decay adds wd * w to the gradient.
 struct Adam {
   double learning_rate = 0.001;
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
+  double weight_decay = 0;
 
   static constexpr std::string_view name = "adam";
-  static constexpr std::array state{StateSlot{"exp_avg", StateShape::element}, StateSlot{"exp_avg_sq", StateShape::element}};
+  static constexpr auto state = detail::adam_state;
   static constexpr int row_sums = 0;
 
   template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
-    const auto step = static_cast<double>(context.step);
-    const auto b1 = static_cast<Number>(beta1), b2 = static_cast<Number>(beta2), epsilon = static_cast<Number>(eps);
-    const auto rest1 = static_cast<Number>(1 - beta1), rest2 = static_cast<Number>(1 - beta2);   // before rounding to Number
-    const auto rate = static_cast<Number>(context.rate * learning_rate / (1 - std::pow(beta1, step)));
-    const auto root = static_cast<Number>(1 / std::sqrt(1 - std::pow(beta2, step)));
-    Number *first = row.state[0], *second = row.state[1];
-    for (std::int64_t i = 0; i < row.dim; ++i) {
-      const Number gradient = row.gradient[i];
-      first[i] = b1 * first[i] + rest1 * gradient;
-      second[i] = b2 * second[i] + rest2 * gradient * gradient;
-      row.weight[i] -= rate * first[i] / (std::sqrt(second[i]) * root + epsilon);
-    }
+    detail::adam_row(*this, row, context, weight_decay, 1);
+  }
+};
+
+/// Adam whose weight decay multiplies the weight by 1 - lr * wd.
+struct AdamW {
+  double learning_rate = 0.001;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.01;
+
+  static constexpr std::string_view name = "adamw";
+  static constexpr auto state = detail::adam_state;
+  static constexpr int row_sums = 0;
+
+  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+    detail::adam_row(*this, row, context, 0, 1 - context.rate * learning_rate * weight_decay);
   }
 };
 

@@ -3,11 +3,12 @@
 
 // probe: a rule's hyper-parameters as text, seen by what the rule does.
 //
-// A rule is a plain struct that need not list its members, so two of them are compared by the row that they make of the same
-// row. Reports and the check that all ranks have the same rule use it.  Include cost: none.
+// A rule is a plain struct that need not list its members, so two of them are compared by the rows that they make of the same
+// rows. Reports and the check that all ranks have the same rule use it.  Include cost: none.
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include <rookery/concepts/rule.hpp>
@@ -15,24 +16,39 @@
 
 namespace rookery {
 
-/// The rule's name and what it makes of a fixed row: weights and state in their shortest exact digits.
-template <concepts::Rule Rule> std::string probe(const Rule& rule) {
+namespace detail {
+
+/// What a rule makes of a row at a step: "[w, w] of [w, w], slot [s, s], ..".
+template <class Rule> std::string probe_row(const Rule& rule, std::array<double, 2> weights, double first_state, std::int64_t step) {
   constexpr std::size_t slots = Rule::state.size();
-  std::array<double, 2> weights{1, -2};
+  const auto before = weights;
   const std::array<double, 2> gradients{.5, .25};
   std::array<std::array<double, 2>, slots + 1> values{};
   std::array<double*, slots + 1> state{};
   for (std::size_t slot = 0; slot < slots; ++slot) {
-    values[slot] = {.25, .125};
+    values[slot] = {first_state, .125};
     state[slot] = values[slot].data();
   }
   const Row<double> row{weights.data(), gradients.data(), state.data(), 2, 2};
-  const StepContext context{.step = 3, .rate = 1};
+  const StepContext context{.step = step, .rate = 1};
   std::array<double, static_cast<std::size_t>(Rule::row_sums) + 1> sums{};
   if constexpr (Rule::row_sums > 0) rule.sum_row(row, context, sums.data());
   rule.update(row, context, sums.data());
-  auto text = concat(Rule::name, " that makes ", weights, " of [1, -2]");
-  for (std::size_t slot = 0; slot < slots; ++slot) text += concat(", ", Rule::state[slot].name, " ", values[slot]);
+  auto text = concat(weights, " of ", before);
+  for (std::size_t slot = 0; slot < slots; ++slot) {
+    text += concat(", ", Rule::state[slot].name, " ", values[slot]);
+    if (const double start = initial_state(rule, slot); start != 0) text += concat(" from ", start);
+  }
+  return text;
+}
+
+}  // namespace detail
+
+/// The rule's name and what it makes of a fixed row: weights and state in their shortest exact digits. A rule that looks at whole rows
+/// is shown a row of large weights too, where a bound on a norm or on a count is seen.
+template <concepts::Rule Rule> std::string probe(const Rule& rule) {
+  auto text = concat(Rule::name, " that makes ", detail::probe_row(rule, {1, -2}, .25, 3));
+  if constexpr (Rule::row_sums > 0) text += concat(", and ", detail::probe_row(rule, {1e12, -2e12}, 1e6, 1'000'000'000));
   return text;
 }
 

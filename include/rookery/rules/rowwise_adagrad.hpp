@@ -3,11 +3,12 @@
 
 // RowwiseAdagrad: m += mean(g^2) over the row, w -= lr * g / (sqrt(m) + eps). One number of state a row.
 //
-// Answers to FBGEMM's EXACT_ROWWISE_ADAGRAD; differs: under a column split the mean is that of the whole row.
-// Include cost: none.
+// Answers to FBGEMM's EXACT_ROWWISE_ADAGRAD with its weight-decay modes; differs: under a column split the mean is that of the whole row.
+// FBGEMM's counter mode is rules/rowwise_adagrad_with_counter.hpp, its max_norm rules/max_norm.hpp.  Include cost: none.
 
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -15,25 +16,62 @@
 
 namespace rookery {
 
-/// Adagrad with one accumulator a row, from 0.
+/// Where weight decay acts. l2: wd * w is added to the gradient; decouple: w is multiplied by 1 - lr * wd instead.
+enum class WeightDecayMode { l2, decouple };
+
+/// A step that is the same for the whole row: w = of_weight * w - of_gradient * g.
+struct LinearStep {
+  double of_weight = 1, of_gradient = 0;
+
+  template <class Number> void apply(const Row<Number>& row) const {
+    const auto keep = static_cast<Number>(of_weight), rate = static_cast<Number>(of_gradient);
+    for (std::int64_t i = 0; i < row.dim; ++i) row.weight[i] = keep * row.weight[i] - rate * row.gradient[i];
+  }
+};
+
+namespace detail {
+
+/// The sum over a row of (g + coupled * w)^2.
+template <class Number> double sum_gradient_squares(const Row<Number>& row, double coupled) {
+  double squares = 0;
+  if (coupled == 0) {
+    for (std::int64_t i = 0; i < row.dim; ++i) squares += static_cast<double>(row.gradient[i]) * static_cast<double>(row.gradient[i]);
+  } else {
+    for (std::int64_t i = 0; i < row.dim; ++i) {
+      const double gradient = static_cast<double>(row.gradient[i]) + coupled * static_cast<double>(row.weight[i]);
+      squares += gradient * gradient;
+    }
+  }
+  return squares;
+}
+
+}  // namespace detail
+
+/// Adagrad with one accumulator a row.
 struct RowwiseAdagrad {
   double learning_rate = 0.01;
   double eps = 1e-8;
+  double weight_decay = 0;
+  WeightDecayMode weight_decay_mode = WeightDecayMode::l2;
+  double initial_accumulator_value = 0;
 
   static constexpr std::string_view name = "rowwise_adagrad";
   static constexpr std::array state{StateSlot{"momentum1", StateShape::row}};
   static constexpr int row_sums = 1;
 
+  double initial_state(std::size_t) const { return initial_accumulator_value; }
   template <class Number> void sum_row(const Row<Number>& row, const StepContext&, double* sums) const {
-    double squares = 0;
-    for (std::int64_t i = 0; i < row.dim; ++i) squares += static_cast<double>(row.gradient[i]) * static_cast<double>(row.gradient[i]);
-    sums[0] = squares;
+    sums[0] = detail::sum_gradient_squares(row, weight_decay_mode == WeightDecayMode::l2 ? weight_decay : 0);
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
+  /// Moves the state on, and gives the step that the weights are to take.
+  template <class Number> LinearStep advance(const Row<Number>& row, const StepContext& context, const double* sums) const {
     Number& sum = row.state[0][0];
     sum += static_cast<Number>(sums[0] / static_cast<double>(row.full_dim));
-    const auto rate = static_cast<Number>(context.rate * learning_rate / (std::sqrt(static_cast<double>(sum)) + eps));
-    for (std::int64_t i = 0; i < row.dim; ++i) row.weight[i] -= rate * row.gradient[i];
+    const double rate = context.rate * learning_rate, step = rate / (std::sqrt(static_cast<double>(sum)) + eps);
+    return {1 - weight_decay * (weight_decay_mode == WeightDecayMode::l2 ? step : rate), step};
+  }
+  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
+    advance(row, context, sums).apply(row);
   }
 };
 
