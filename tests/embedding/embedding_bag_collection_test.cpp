@@ -169,11 +169,11 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 0, .embedding_dim = 2}}),
                          "EmbeddingBagCollection: table 't' is [0, 2]; rows and columns must be positive", ConfigError);
     CHECK_THROWS_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = -1}}), ConfigError);
-    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kHalf}}),
-                         "EmbeddingBagCollection: table 't' has dtype Half; use float32 or float64", ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kInt}}),
+                         "EmbeddingBagCollection: table 't' has dtype Int; use float32, float64, float16 or bfloat16", ConfigError);
     CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2},
                                      {.name = "u", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kDouble}}),
-                         "EmbeddingBagCollection: table 'u' has another dtype than table 't'; tables of one collection share theirs",
+                         "EmbeddingBagCollection: table 'u' is Double and table 't' is Float; float64 tables have a collection of their own",
                          ConfigError);
     CHECK_THROWS_WITH_AS(
         Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2}, {.name = "t", .num_embeddings = 2, .embedding_dim = 2}}),
@@ -286,7 +286,8 @@ TEST_SUITE("embedding/embedding_bag_collection") {
   }
   TEST_CASE("B5 a feature that is not there, another batch size, and weights that are missing or too many are refused") {
     auto placed = ShardingPolicy<Local>{}.apply(three_tables());
-    CHECK_THROWS_WITH_AS(placed(features_of({"f1", "f3"}, {{0}, {0}})), "KeyedJaggedTensor: no key 'f2'; keys are [f1, f3]", IndexError);
+    CHECK_THROWS_WITH_AS(placed(features_of({"f1", "f3"}, {{0}, {0}})),
+                         "feature 'f2' of table 'embedding_bags.t2': the batch has no such key; keys are [f1, f3]", IndexError);
     CHECK_THROWS_AS(placed(features_of({"f1", "f2", "f3"}, {{0}, {0}, {0}}, {{1}, {1}, {1}})), ShapeError);
     auto weighted = ShardingPolicy<Local>{}.apply(three_tables(PoolingType::sum, {.is_weighted = true}));
     CHECK_THROWS_AS(weighted(features_of({"f1", "f2", "f3"}, {{0}, {0}, {0}})), ShapeError);

@@ -2,6 +2,7 @@
 #include <rookery/log/weight_logger.hpp>
 
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <c10/core/CPUAllocator.h>
 
 #include <rookery/log/reducers.hpp>
@@ -239,20 +240,28 @@ TEST_SUITE("log/weight_logger") {
     auto placed = ShardingPolicy<Local>{}.apply(std::move(tables));
     CHECK(WeightLogger<MeanRowNorm>(placed)(placed).begin()->value == doctest::Approx(2e30).epsilon(1e-6));
   }
-  TEST_CASE("the first pattern that matches counts, and no match is left out") {
+  TEST_CASE("the first pattern that matches counts; a parameter without pattern is left out, a pattern without one refused") {
     auto placed = ShardingPolicy<Local>{}.apply(cases::model());
     const WeightLogger<PerParameter<For<"*.bias", MaxAbs>, For<"layers.*", L2Norm>, For<"*.columns.weight", MeanRowNorm>>> norms{placed};
     CHECK(norms.keys() == std::vector<std::string>{"model/mean_row_norm/single.embedding_bags.columns.weight", "model/norm/layers.0.weight",
                                                    "model/max_abs/layers.0.bias", "model/norm/layers.1.weight",
                                                    "model/max_abs/layers.1.bias"});
-    CHECK(WeightLogger<PerParameter<For<"nothing*", L2Norm>>>(placed)(placed).empty());
+    const WeightLogger<PerParameter<For<"*", L2Norm>, For<"*.bias", MaxAbs>>> shadowed{placed};
+    CHECK(shadowed.keys().size() == 12);
+    CHECK_THROWS_WITH_AS((WeightLogger<PerParameter<For<"*", L2Norm>, For<"layer.*", MaxAbs>>>(placed)),
+                         "WeightLogger: pattern 'layer.*' matches no parameter; there are [single.embedding_bags.whole.weight, "
+                         "single.embedding_bags.rows.weight, single.embedding_bags.columns.weight, wide.embedding_bags.grid.weight, "
+                         "wide.embedding_bags.uneven.weight, wide.embedding_bags.together.weight, layers.0.weight, layers.0.bias] and 4 "
+                         "more",
+                         IndexError);
   }
   TEST_CASE("mistakes are one sentence") {
     auto placed = ShardingPolicy<Local>{}.apply(two_tables());
     auto other = ShardingPolicy<Local>{}.apply(two_tables());
     CHECK_THROWS_WITH_AS(
         (WeightLogger<PerParameter<For<"embedding_bags.g.weight", L2Norm>>>(placed)),
-        "WeightLogger: no parameter 'embedding_bags.g.weight'; there are [embedding_bags.f.weight, embedding_bags.random.weight]",
+        "WeightLogger: pattern 'embedding_bags.g.weight' matches no parameter; there are [embedding_bags.f.weight, "
+        "embedding_bags.random.weight]",
         IndexError);
     WeightLogger<L2Norm> norms{placed};
     CHECK_THROWS_WITH_AS(norms(other), "WeightLogger: called with another model than it was made for", Error);

@@ -11,7 +11,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include <rookery/concepts/reducer.hpp>
 #include <rookery/core/error.hpp>
@@ -49,6 +51,19 @@ constexpr bool matches_pattern(std::string_view pattern, std::string_view name) 
 }
 
 namespace detail {
+
+/// Refuses a pattern other than `*` that none of the parameters' names matches. Errors: IndexError with names that there are.
+inline void check_patterns(std::span<const std::string_view> patterns, std::vector<std::string> names) {
+  constexpr std::size_t shown = 8;
+  for (const auto pattern : patterns) {
+    bool used = pattern == "*";
+    for (const auto& name : names) used = used || matches_pattern(pattern, name);
+    if (used) continue;
+    const auto more = names.size() > shown ? concat(" and ", names.size() - shown, " more") : std::string();
+    if (names.size() > shown) names.resize(shown);
+    fail<IndexError>("WeightLogger: pattern '", pattern, "' matches no parameter; there are ", names, more);
+  }
+}
 
 /// The first thing that a reducer lacks.
 enum class MissingOfReducer { nothing, no_data, name, input, partial, merge, finish };

@@ -58,7 +58,8 @@ template <class Reducer> class WeightLogger {
 /// Logs what `Reducer`, one for all parameters or a PerParameter, says, under `model/<reducer>/<parameter>`.
 ///
 /// Names:   those of the model's members, as "over.layers.0.weight"; of a table "user.embedding_bags.user_id.weight".
-/// Errors:  IndexError for a pattern without `*` that names no parameter; Error for another model than the one it was made for.
+/// Errors:  IndexError for a pattern that matches no parameter (an earlier one may take all that it matches); Error for another model
+///          than the one it was made for.
 /// Cost:    one pass over the local weights in float64, some hundred KB a thread; one all-reduce and one transfer to the host. Tables
 ///          whose columns are split over ranks take one more all-reduce for each `rows_per_exchange` of their rows after the first.
 /// Ranks:   all construct and call, in the same order; all get the same values.
@@ -88,8 +89,9 @@ class WeightLogger<Reducer> {
   /// Finds the reducer of each matrix.
   void choose() {
     const auto& matrices = reductions_.matrices();
-    for (const auto pattern : Rules::patterns)
-      if (pattern.find('*') == pattern.npos) detail::find_matrix(matrices, pattern, "WeightLogger", false);
+    std::vector<std::string> names;
+    for (const auto& one : matrices) names.push_back(one.name);
+    detail::check_patterns(Rules::patterns, std::move(names));
     for (std::size_t m = 0; m < matrices.size(); ++m) {
       const auto rule = Rules::match(matrices[m].name);
       if (rule == Rules::none) continue;

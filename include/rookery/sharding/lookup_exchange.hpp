@@ -66,6 +66,8 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
   for (const auto& slot : routing.slots) {
     const auto& input = inputs[slot.lookup];
     const auto& table = routing.tables[slot.table].description;
+    check<IndexError>(std::ranges::count(input.keys(), slot.feature) > 0, "feature '", slot.feature, "' of table '", table.name,
+                      "': the batch has no such key; keys are ", input.keys());
     const auto f = input.index_of(slot.feature);
     const auto feature = input.feature(f);
     auto ids = feature.values().to(at::kCPU, at::kLong, /*non_blocking=*/false, /*copy=*/keeping).contiguous();   // [n]
