@@ -50,7 +50,7 @@ double ratio_of(double above, double below) { return above == 0 || below == 0 ? 
 struct Reference {
   Vector w;
   std::vector<Vector> state;
-  double t = 0, scale = 1;                                   // step, and what the schedule multiplies the rate with
+  double t = 0, scale = 1;  // step, and what the schedule multiplies the rate with
 
   void step(const Sgd& rule, const Vector& g) { w = combine(1, w, -scale * rule.learning_rate, combine(1, g, rule.weight_decay, w)); }
   void step(const MomentumSgd& rule, const Vector& g0) {
@@ -87,8 +87,7 @@ struct Reference {
       if (count > rule.tail_id_threshold) {
         if (rule.learning_rate_mode == tail_id_lr_increase) rate *= std::max(1., std::min(10., 1 / power));
         if (rule.learning_rate_mode == tail_id_lr_decrease) rate *= std::min(1., std::max(.1, power));
-        if (rule.learning_rate_mode == counter_sgd)
-          rate = scale * rule.learning_rate / (std::sqrt(rule.adjustment_ub * count) + rule.eps);
+        if (rule.learning_rate_mode == counter_sgd) rate = scale * rule.learning_rate / (std::sqrt(rule.adjustment_ub * count) + rule.eps);
       }
       kept -= (half_life > 0 ? half_life / count : 1) * rule.weight_decay * (l2 ? plain : scale * rule.learning_rate);
     }
@@ -218,7 +217,7 @@ template <class Number, class Rule> double trial(Draw& draw, const Rule& rule) {
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
   Vector w(dim);
-  if (!draw.chance(.1))                                      // else a row of zeros
+  if (!draw.chance(.1))  // else a row of zeros
     for (auto& one : w) one = static_cast<double>(static_cast<Number>(draw.real(-1, 1)));
   Reference reference{w, {}};
   for (std::size_t slot = 0; slot < Rule::state.size(); ++slot)
@@ -226,7 +225,7 @@ template <class Number, class Rule> double trial(Draw& draw, const Rule& rule) {
   Pieces<Rule, Number> pieces(rule, w, cuts);
   const auto steps = draw.integer(1, 4);
   for (std::int64_t step = 0, t = 0; step < steps; ++step) {
-    t += draw.integer(1, 5);                                 // steps that do not reach the row lie between
+    t += draw.integer(1, 5);  // steps that do not reach the row lie between
     std::vector<Number> gradient(dim);
     for (auto& one : gradient) one = static_cast<Number>(draw.real(-1, 1));
     const double scale = draw.chance(.5) ? 1 : .25;
@@ -320,23 +319,28 @@ TEST_SUITE("rules/differential") {
     // torch 2.11.0 in float64: w.grad = factor * gradient; optimizer.step(), four times, then repr(w).
     const auto check = [](const Vector& found, const Vector& wanted) { CHECK(gap_of(found, wanted) <= 1e-14); };
     check(four_steps(Sgd{.learning_rate = .1, .weight_decay = .02}),
-          {0.867173568416, -1.9216227362320002, 0.24631118480799996, 3.4754735024479997, -0.031212599900000002});   // SGD(lr=.1, weight_decay=.02)
+          {0.867173568416, -1.9216227362320002, 0.24631118480799996, 3.4754735024479997,
+           -0.031212599900000002});  // SGD(lr=.1, weight_decay=.02)
     check(four_steps(MomentumSgd{.learning_rate = .1, .momentum = .8}),
-          {0.8293999999999999, -1.9147, 0.15879999999999997, 3.6824000000000003, -0.04265000000000001});   // SGD(lr=.1, momentum=.8)
+          {0.8293999999999999, -1.9147, 0.15879999999999997, 3.6824000000000003, -0.04265000000000001});  // SGD(lr=.1, momentum=.8)
     check(four_steps(MomentumSgd{.learning_rate = .1, .momentum = .8, .nesterov = true, .weight_decay = .02}),
-          {0.7184650902166017, -1.8277430195746431, -0.03158029403313922, 3.9791885199765247, -0.06513547319024});   // SGD(lr=.1, momentum=.8, nesterov=True, weight_decay=.02)
+          {0.7184650902166017, -1.8277430195746431, -0.03158029403313922, 3.9791885199765247,
+           -0.06513547319024});  // SGD(lr=.1, momentum=.8, nesterov=True, weight_decay=.02)
     check(four_steps(Adagrad{.learning_rate = .1, .eps = 1e-10}),
-          {0.8573773448061659, -1.8573773448270101, 0.3573773447957436, 3.1426226552094674, -0.1426226551313008});   // Adagrad(lr=.1)
+          {0.8573773448061659, -1.8573773448270101, 0.3573773447957436, 3.1426226552094674, -0.1426226551313008});  // Adagrad(lr=.1)
     check(four_steps(Adagrad{.learning_rate = .1, .eps = 1e-6, .weight_decay = .02, .initial_accumulator_value = .3}),
-          {0.8823885085473963, -1.898618779186415, 0.3674079229273705, 3.134945285943032, -0.050859058026689156});   // Adagrad(lr=.1, eps=1e-6, weight_decay=.02, initial_accumulator_value=.3)
+          {0.8823885085473963, -1.898618779186415, 0.3674079229273705, 3.134945285943032,
+           -0.050859058026689156});  // Adagrad(lr=.1, eps=1e-6, weight_decay=.02, initial_accumulator_value=.3)
     check(four_steps(Adam{.learning_rate = .1}),
-          {0.8326997586681725, -1.8326997618476504, 0.3326997570784336, 3.167300243716436, -0.16730023179339418});   // Adam(lr=.1)
+          {0.8326997586681725, -1.8326997618476504, 0.3326997570784336, 3.167300243716436, -0.16730023179339418});  // Adam(lr=.1)
     check(four_steps(Adam{.learning_rate = .1, .beta1 = .8, .beta2 = .95, .eps = 1e-6, .weight_decay = .02}),
-          {0.8245181888026453, -1.7951279578030788, 0.33205112473073345, 3.157414553969745, -0.16275319483751283});   // Adam(lr=.1, betas=(.8, .95), eps=1e-6, weight_decay=.02)
+          {0.8245181888026453, -1.7951279578030788, 0.33205112473073345, 3.157414553969745,
+           -0.16275319483751283});  // Adam(lr=.1, betas=(.8, .95), eps=1e-6, weight_decay=.02)
     check(four_steps(AdamW{.learning_rate = .1}),
-          {0.8290124062637729, -1.8250184054380636, 0.3310094066766276, 3.155011580120195, -0.16699358021735522});   // AdamW(lr=.1)
+          {0.8290124062637729, -1.8250184054380636, 0.3310094066766276, 3.155011580120195, -0.16699358021735522});  // AdamW(lr=.1)
     check(four_steps(AdamW{.learning_rate = .1, .beta1 = .8, .beta2 = .95, .eps = 1e-6, .weight_decay = .2}),
-          {0.7624815720517459, -1.6848500312184056, 0.3012973424679885, 2.9269912923239967, -0.1598856904516936});   // AdamW(lr=.1, betas=(.8, .95), eps=1e-6, weight_decay=.2)
+          {0.7624815720517459, -1.6848500312184056, 0.3012973424679885, 2.9269912923239967,
+           -0.1598856904516936});  // AdamW(lr=.1, betas=(.8, .95), eps=1e-6, weight_decay=.2)
   }
 }
 
