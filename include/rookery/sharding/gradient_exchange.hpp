@@ -48,25 +48,28 @@ inline std::vector<char> reached_lookups(const Capture& capture, const Routing& 
 }
 
 /// The gradient vectors of one route, packed [vectors, columns], divided for mean pooling; zeros where there is no gradient.
-template <class Number>
-void pack_gradients(const Capture& capture, const Routing& routing, std::size_t r, const at::Tensor& gradient, Number* out) {
+inline void pack_gradients(const Capture& capture, const Routing& routing, std::size_t r, const at::Tensor& gradient, void* packed) {
   const auto& route = routing.routes[r];
   const auto& slot = routing.slots[route.slot];
   const auto& box = routing.shard_of(route).box;
   const bool by_rows = capture.by_rows[slot.lookup];
-  const auto vectors = by_rows ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.own[route.slot].bags;
-  if (!gradient.defined()) {
-    std::fill_n(out, vectors * box.columns(), Number{0});
-    return;
-  }
-  const auto* from = gradient.const_data_ptr<Number>() + (by_rows ? 0 : slot.column) + box.column_begin;
+  const auto vectors = own_vectors(routing, capture, r);
   const auto& divisors = capture.divisors[route.slot];
-  for (std::int64_t v = 0; v < vectors; ++v, out += box.columns()) {
-    std::copy_n(from + (by_rows ? capture.positions[r][static_cast<std::size_t>(v)] : v) * gradient.stride(0), box.columns(), out);
-    if (by_rows || divisors.empty()) continue;
-    const double divisor = divisors[static_cast<std::size_t>(v)];
-    for (std::int64_t d = 0; d < box.columns(); ++d) out[d] = divisor == 0 ? Number{0} : out[d] / static_cast<Number>(divisor);
-  }
+  for_floating(routing.layout_of(route).dtype, [&](auto zero) {
+    using Number = decltype(zero);
+    auto* out = static_cast<Number*>(packed);
+    if (!gradient.defined()) {
+      std::fill_n(out, vectors * box.columns(), Number{0});
+      return;
+    }
+    const auto* from = gradient.const_data_ptr<Number>() + (by_rows ? 0 : slot.column) + box.column_begin;
+    for (std::int64_t v = 0; v < vectors; ++v, out += box.columns()) {
+      std::copy_n(from + (by_rows ? capture.positions[r][static_cast<std::size_t>(v)] : v) * gradient.stride(0), box.columns(), out);
+      if (by_rows || divisors.empty()) continue;
+      const double divisor = divisors[static_cast<std::size_t>(v)];
+      for (std::int64_t d = 0; d < box.columns(); ++d) out[d] = divisor == 0 ? Number{0} : out[d] / static_cast<Number>(divisor);
+    }
+  });
 }
 
 /// Gradients that arrived for one route of this rank from one rank: vectors of `columns` numbers, `stride` bytes apart.
@@ -82,100 +85,107 @@ struct ReceivedGradients {
   std::vector<at::Tensor> alive;
 };
 
+/// Gradients on one process: read where they lie unless they must be divided or picked.
+inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std::span<const Capture> captures) {
+  std::vector<ReceivedGradients> received;
+  for (const auto& capture : captures) {
+    auto& one = received.emplace_back();
+    one.reached = reached_lookups(capture, routing);
+    for (const auto r : routing.routes_of[0]) {
+      const auto& route = routing.routes[r];
+      const auto& slot = routing.slots[route.slot];
+      const auto& box = routing.shard_of(route).box;
+      const bool by_rows = capture.by_rows[slot.lookup];
+      auto gradient = gradient_of(capture, routing, route.slot);
+      std::int64_t column = (by_rows ? 0 : slot.column) + box.column_begin;
+      if (gradient.defined() && (by_rows ? !routing.has_all_rows(route) : !capture.divisors[route.slot].empty())) {
+        auto packed = at::empty({own_vectors(routing, capture, r), box.columns()}, gradient.options());
+        pack_gradients(capture, routing, r, gradient, packed.mutable_data_ptr());
+        gradient = std::move(packed);                                                        // [bags or ids, columns]
+        column = 0;
+      }
+      GradientBlock block;
+      if (gradient.defined()) {
+        const auto size = routing.element_size(route);
+        block = {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size};
+      }
+      one.blocks.push_back({block});
+      one.alive.push_back(std::move(gradient));
+    }
+  }
+  return received;
+}
+
+/// For each rank and capture: which lookups the loss reached, and the gradients of the routes whose shards the rank holds.
+inline ByteMessage pack_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self) {
+  const auto ranks = routing.routes_of.size();
+  const auto flags = static_cast<std::int64_t>(routing.lookups.size());
+  const auto& mine = routing.routes_of[self];
+  ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
+  for (const auto& capture : captures)
+    for (std::size_t peer = 0; peer < ranks; ++peer) {
+      message.bytes_out[peer] += padded(flags);
+      message.bytes_in[peer] += padded(flags);
+      for (const auto r : routing.routes_of[peer]) message.bytes_out[peer] += block_bytes(routing, r, own_vectors(routing, capture, r));
+      for (std::size_t i = 0; i < mine.size(); ++i)
+        message.bytes_in[peer] += block_bytes(routing, mine[i], peer_vectors(routing, capture, self, i, peer));
+    }
+  message.allocate();
+  auto* to = message.send.mutable_data_ptr<std::uint8_t>();
+  std::vector<std::vector<char>> reached;
+  std::vector<std::vector<at::Tensor>> gradients(captures.size());
+  for (std::size_t c = 0; c < captures.size(); ++c) {
+    reached.push_back(reached_lookups(captures[c], routing));
+    for (std::size_t s = 0; s < routing.slots.size(); ++s) gradients[c].push_back(gradient_of(captures[c], routing, s));
+  }
+  for (const auto& theirs : routing.routes_of)
+    for (std::size_t c = 0; c < captures.size(); ++c) {
+      std::fill(std::copy(reached[c].begin(), reached[c].end(), to), to + padded(flags), std::uint8_t{0});
+      to += padded(flags);
+      for (const auto r : theirs) {
+        pack_gradients(captures[c], routing, r, gradients[c][routing.routes[r].slot], to);
+        to += block_bytes(routing, r, own_vectors(routing, captures[c], r));
+      }
+    }
+  return message;
+}
+
+/// What arrived, as pointers into it.
+inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self,
+                                                     const at::Tensor& arrived) {
+  const auto& mine = routing.routes_of[self];
+  std::vector<ReceivedGradients> received(captures.size());
+  for (auto& one : received) {
+    one.blocks.resize(mine.size());
+    one.reached.resize(routing.lookups.size());
+    one.alive.push_back(arrived);
+  }
+  const auto* from = reinterpret_cast<const std::byte*>(arrived.const_data_ptr<std::uint8_t>());
+  for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer)
+    for (std::size_t c = 0; c < captures.size(); ++c) {
+      for (std::size_t l = 0; l < routing.lookups.size(); ++l) received[c].reached[l] |= static_cast<char>(from[l]);
+      from += padded(static_cast<std::int64_t>(routing.lookups.size()));
+      for (std::size_t i = 0; i < mine.size(); ++i) {
+        const auto& route = routing.routes[mine[i]];
+        received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * routing.element_size(route)});
+        from += block_bytes(routing, mine[i], peer_vectors(routing, captures[c], self, i, peer));
+      }
+    }
+  return received;
+}
+
 /// First phase. One exchange for all captures; none on one process.
 template <class Topology>
 std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Routing& routing, std::span<const Capture> captures) {
-  const auto self = static_cast<std::size_t>(topology.rank());
-  const auto& mine = routing.routes_of[self];
-  std::vector<ReceivedGradients> received(captures.size());
   if constexpr (!Topology::is_distributed) {
-    for (std::size_t c = 0; c < captures.size(); ++c) {
-      received[c].reached = reached_lookups(captures[c], routing);
-      for (const auto r : mine) {
-        const auto& route = routing.routes[r];
-        const auto& slot = routing.slots[route.slot];
-        const auto size = routing.element_size(route);
-        const auto& box = routing.shard_of(route).box;
-        const bool by_rows = captures[c].by_rows[slot.lookup];
-        auto gradient = gradient_of(captures[c], routing, route.slot);
-        std::int64_t column = (by_rows ? 0 : slot.column) + box.column_begin;
-        if (gradient.defined() && (by_rows ? !routing.has_all_rows(route) : !captures[c].divisors[route.slot].empty())) {
-          auto packed =
-              at::empty({vectors_of(captures[c].routed[received[c].blocks.size()][0], by_rows), box.columns()}, gradient.options());
-          for_floating(gradient.scalar_type(), [&](auto zero) {
-            pack_gradients(captures[c], routing, r, gradient, packed.template mutable_data_ptr<decltype(zero)>());
-          });
-          gradient = std::move(packed);                                                      // [bags or ids, columns]
-          column = 0;
-        }
-        GradientBlock block;
-        if (gradient.defined())
-          block = {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size};
-        received[c].blocks.push_back({block});
-        received[c].alive.push_back(std::move(gradient));
-      }
-    }
+    (void)topology;
+    return read_gradients(routing, captures);
   } else {
-    const auto ranks = static_cast<std::size_t>(topology.world_size());
-    const auto flags = static_cast<std::int64_t>(routing.lookups.size());
-    const auto bytes_of = [&](const Route& route, std::int64_t vectors) {
-      return padded(vectors * routing.shard_of(route).box.columns() * routing.element_size(route));
-    };
-    const auto by_rows = [&](const Capture& capture, std::size_t r) {
-      return capture.by_rows[routing.slots[routing.routes[r].slot].lookup] != 0;
-    };
-    const auto vectors_sent = [&](const Capture& capture, std::size_t r) {
-      return by_rows(capture, r) ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.own[routing.routes[r].slot].bags;
-    };
-    Counts bytes_out(ranks), bytes_in(ranks);
-    for (const auto& capture : captures)
-      for (std::size_t peer = 0; peer < ranks; ++peer) {
-        bytes_out[peer] += padded(flags);
-        bytes_in[peer] += padded(flags);
-        for (const auto r : routing.routes_of[peer]) bytes_out[peer] += bytes_of(routing.routes[r], vectors_sent(capture, r));
-        for (std::size_t i = 0; i < mine.size(); ++i)
-          bytes_in[peer] += bytes_of(routing.routes[mine[i]], vectors_of(capture.routed[i][peer], by_rows(capture, mine[i])));
-      }
-    std::int64_t total = 0;
-    for (const auto bytes : bytes_out) total += bytes;
-    auto send = at::empty({total}, at::kByte);                                               // [sum(bytes_out)]
-    auto* to = reinterpret_cast<std::byte*>(send.template mutable_data_ptr<std::uint8_t>());
-    std::vector<std::vector<at::Tensor>> gradients(captures.size());
-    std::vector<std::vector<char>> reached;
-    for (std::size_t c = 0; c < captures.size(); ++c) {
-      for (std::size_t s = 0; s < routing.slots.size(); ++s) gradients[c].push_back(gradient_of(captures[c], routing, s));
-      reached.push_back(reached_lookups(captures[c], routing));
-    }
-    for (std::size_t peer = 0; peer < ranks; ++peer)
-      for (std::size_t c = 0; c < captures.size(); ++c) {
-        std::fill(std::copy_n(reinterpret_cast<const std::byte*>(reached[c].data()), flags, to), to + padded(flags), std::byte{0});
-        to += padded(flags);
-        for (const auto r : routing.routes_of[peer]) {
-          for_floating(routing.layout_of(routing.routes[r]).dtype, [&](auto zero) {
-            pack_gradients(captures[c], routing, r, gradients[c][routing.routes[r].slot], reinterpret_cast<decltype(zero)*>(to));
-          });
-          to += bytes_of(routing.routes[r], vectors_sent(captures[c], r));
-        }
-      }
-    auto arrived = all_to_all_v(topology, std::move(send), bytes_out, bytes_in).wait();      // [sum(bytes_in)]
-    const auto* from = reinterpret_cast<const std::byte*>(arrived.template const_data_ptr<std::uint8_t>());
-    for (auto& one : received) {
-      one.blocks.resize(mine.size());
-      one.reached.resize(routing.lookups.size());
-      one.alive.push_back(arrived);
-    }
-    for (std::size_t peer = 0; peer < ranks; ++peer)
-      for (std::size_t c = 0; c < captures.size(); ++c) {
-        for (std::size_t l = 0; l < routing.lookups.size(); ++l) received[c].reached[l] |= static_cast<char>(from[l]);
-        from += padded(flags);
-        for (std::size_t i = 0; i < mine.size(); ++i) {
-          const auto& route = routing.routes[mine[i]];
-          received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * routing.element_size(route)});
-          from += bytes_of(route, vectors_of(captures[c].routed[i][peer], by_rows(captures[c], mine[i])));
-        }
-      }
+    const auto self = static_cast<std::size_t>(topology.rank());
+    auto message = pack_gradients(routing, captures, self);
+    return read_gradients(routing, captures, self,
+                          all_to_all_v(topology, std::move(message.send), message.bytes_out, message.bytes_in).wait());
   }
-  return received;
 }
 
 /// Second phase: the distinct rows of every local shard that trains, with their gradients summed.

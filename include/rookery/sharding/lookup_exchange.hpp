@@ -134,78 +134,142 @@ inline Bags read_bucket(const std::int64_t* words, std::int64_t bags, std::int64
 }
 inline std::int64_t bucket_words(std::int64_t bags, std::int64_t ids, bool weighted) { return bags + 1 + ids * (weighted ? 2 : 1); }
 
+/// The bucket of a route; fills `positions` where its lookup comes back by rows.
+inline std::vector<std::int64_t> bucket_of(const Routing& routing, Capture& capture, std::size_t r) {
+  const auto& route = routing.routes[r];
+  return bucket(capture.own[route.slot], routing.shard_of(route).box,
+                capture.by_rows[routing.lookup_of(r)] ? &capture.positions[r] : nullptr);
+}
+
+/// Ids on one process: read where they lie if the shard has all rows.
+inline void route_ids_here(const Routing& routing, Capture& capture) {
+  for (const auto r : routing.routes_of[0]) {
+    const auto& route = routing.routes[r];
+    const auto& own = capture.own[route.slot];
+    if (routing.has_all_rows(route)) {
+      for (std::int64_t i = 0; capture.by_rows[routing.lookup_of(r)] && i < own.count(); ++i) capture.positions[r].push_back(i);
+      capture.routed.push_back({own});
+    } else {
+      capture.alive.push_back(words_tensor(bucket_of(routing, capture, r)));                 // [words]
+      const auto* words = capture.alive.back().const_data_ptr<std::int64_t>();
+      capture.routed.push_back({read_bucket(words, own.bags, words[own.bags], own.weights != nullptr)});
+    }
+  }
+}
+
+/// Ids for the ranks that hold their rows: counts, so that a rank knows what comes, and words.
+/// Counts for a rank are: capturing, by_rows and rows of each lookup, ids of each route.
+struct IdMessage {
+  at::Tensor counts, words;                                  // [sum(counts_out)], [sum(words_out)]
+  Counts counts_out, counts_in, words_out;
+};
+
+inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t self, bool capturing) {
+  const auto head = 1 + 2 * routing.lookups.size();
+  IdMessage message;
+  std::vector<std::int64_t> counts, words;
+  for (const auto& theirs : routing.routes_of) {
+    const auto before = words.size();
+    counts.push_back(capturing);
+    counts.insert(counts.end(), capture.by_rows.begin(), capture.by_rows.end());
+    counts.insert(counts.end(), capture.rows.begin(), capture.rows.end());
+    for (const auto r : theirs) {
+      const auto block = bucket_of(routing, capture, r);
+      counts.push_back(block[static_cast<std::size_t>(capture.rows[routing.lookup_of(r)])]);
+      words.insert(words.end(), block.begin(), block.end());
+    }
+    message.counts_out.push_back(static_cast<std::int64_t>(head + theirs.size()));
+    message.counts_in.push_back(static_cast<std::int64_t>(head + routing.routes_of[self].size()));
+    message.words_out.push_back(static_cast<std::int64_t>(words.size() - before));
+  }
+  message.counts = words_tensor(counts);
+  message.words = words_tensor(words);
+  return message;
+}
+
+/// Words that come from each rank. Errors: CommunicationError when ranks disagree about capturing or by_rows.
+inline Counts words_to_come(const Routing& routing, const Capture& capture, std::size_t self, bool capturing, const at::Tensor& counts) {
+  const auto lookups = routing.lookups.size(), head = 1 + 2 * lookups;
+  const auto& mine = routing.routes_of[self];
+  const auto* count = counts.const_data_ptr<std::int64_t>();
+  Counts words(routing.routes_of.size());
+  for (std::size_t from = 0; from < words.size(); ++from, count += head + mine.size()) {
+    check<CommunicationError>(count[0] == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
+                              " disagree about training: one captures gradients and the other does not");
+    for (std::size_t l = 0; l < lookups; ++l)
+      check<CommunicationError>(count[1 + l] == capture.by_rows[l], "ranks ", self, " and ", from, " disagree about a lookup of '",
+                                routing.lookups[l].collection,
+                                "': the per-sample weights of one require grad and those of the other do not");
+    for (std::size_t i = 0; i < mine.size(); ++i)
+      words[from] += bucket_words(count[1 + lookups + routing.lookup_of(mine[i])], count[head + i],
+                                  routing.layout_of(routing.routes[mine[i]]).is_weighted);
+  }
+  return words;
+}
+
+/// Fills `routed` from the words that came.
+inline void read_ids(const Routing& routing, Capture& capture, std::size_t self, const at::Tensor& counts, at::Tensor words) {
+  const auto lookups = routing.lookups.size(), head = 1 + 2 * lookups;
+  const auto& mine = routing.routes_of[self];
+  const auto* count = counts.const_data_ptr<std::int64_t>();
+  const auto* word = words.const_data_ptr<std::int64_t>();
+  capture.routed.resize(mine.size());
+  for (std::size_t from = 0; from < routing.routes_of.size(); ++from, count += head + mine.size())
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      const bool weighted = routing.layout_of(routing.routes[mine[i]]).is_weighted;
+      const auto bags = count[1 + lookups + routing.lookup_of(mine[i])], ids = count[head + i];
+      capture.routed[i].push_back(read_bucket(word, bags, ids, weighted));
+      word += bucket_words(bags, ids, weighted);
+    }
+  capture.alive.push_back(std::move(words));
+}
+
 /// Sends every rank the ids of the rows that it holds; fills `routed` and, where lookups come back by rows, `positions`.
 /// `capturing` must be the same on all ranks, and so must by_rows.
 template <class Topology> void route_ids(Topology& topology, const Routing& routing, Capture& capture, bool capturing) {
-  const auto self = static_cast<std::size_t>(topology.rank());
-  const auto lookup_of = [&](std::size_t r) { return routing.slots[routing.routes[r].slot].lookup; };
-  const auto fill = [&](std::size_t r) {
-    auto* positions = capture.by_rows[lookup_of(r)] ? &capture.positions[r] : nullptr;
-    return bucket(capture.own[routing.routes[r].slot], routing.shard_of(routing.routes[r]).box, positions);
-  };
   if constexpr (!Topology::is_distributed) {
-    for (const auto r : routing.routes_of[self]) {
-      const auto& route = routing.routes[r];
-      const auto& own = capture.own[route.slot];
-      if (routing.has_all_rows(route)) {                       // read where they lie
-        for (std::int64_t i = 0; capture.by_rows[lookup_of(r)] && i < own.count(); ++i) capture.positions[r].push_back(i);
-        capture.routed.push_back({own});
-      } else {
-        capture.alive.push_back(words_tensor(fill(r)));                                      // [words]
-        const auto* words = capture.alive.back().template const_data_ptr<std::int64_t>();
-        capture.routed.push_back({read_bucket(words, own.bags, words[own.bags], own.weights != nullptr)});
-      }
-    }
+    (void)topology, (void)capturing;
+    route_ids_here(routing, capture);
   } else {
-    const auto ranks = static_cast<std::size_t>(topology.world_size());
-    const std::size_t lookups = routing.lookups.size(), head = 1 + 2 * lookups;
-    const auto& mine = routing.routes_of[self];
-    std::vector<std::int64_t> counts, words;
-    Counts count_sizes(ranks), counts_in(ranks, static_cast<std::int64_t>(head + mine.size())), word_sizes(ranks);
-    for (std::size_t to = 0; to < ranks; ++to) {
-      const auto before = words.size();
-      counts.push_back(capturing);
-      counts.insert(counts.end(), capture.by_rows.begin(), capture.by_rows.end());
-      counts.insert(counts.end(), capture.rows.begin(), capture.rows.end());
-      for (const auto r : routing.routes_of[to]) {
-        const auto block = fill(r);
-        counts.push_back(block[static_cast<std::size_t>(capture.rows[lookup_of(r)])]);
-        words.insert(words.end(), block.begin(), block.end());
-      }
-      count_sizes[to] = static_cast<std::int64_t>(head + routing.routes_of[to].size());
-      word_sizes[to] = static_cast<std::int64_t>(words.size() - before);
-    }
-    const auto received_counts = all_to_all_v(topology, words_tensor(counts), count_sizes, counts_in).wait();   // [W * (head + routes)]
-    Counts words_in(ranks);
-    const auto* count = received_counts.template const_data_ptr<std::int64_t>();
-    for (std::size_t from = 0; from < ranks; ++from, count += counts_in[self]) {
-      check<CommunicationError>(count[0] == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
-                                " disagree about training: one captures gradients and the other does not");
-      for (std::size_t l = 0; l < lookups; ++l)
-        check<CommunicationError>(count[1 + l] == capture.by_rows[l], "ranks ", self, " and ", from, " disagree about a lookup of '",
-                                  routing.lookups[l].collection,
-                                  "': the per-sample weights of one require grad and those of the other do not");
-      for (std::size_t i = 0; i < mine.size(); ++i)
-        words_in[from] +=
-            bucket_words(count[1 + lookups + lookup_of(mine[i])], count[head + i], routing.layout_of(routing.routes[mine[i]]).is_weighted);
-    }
-    auto received = all_to_all_v(topology, words_tensor(words), word_sizes, words_in).wait();                // [sum(words_in)]
-    capture.routed.assign(mine.size(), {});
-    const auto* word = received.template const_data_ptr<std::int64_t>();
-    count = received_counts.template const_data_ptr<std::int64_t>();
-    for (std::size_t from = 0; from < ranks; ++from, count += counts_in[self])
-      for (std::size_t i = 0; i < mine.size(); ++i) {
-        const bool weighted = routing.layout_of(routing.routes[mine[i]]).is_weighted;
-        const auto bags = count[1 + lookups + lookup_of(mine[i])], ids = count[head + i];
-        capture.routed[i].push_back(read_bucket(word, bags, ids, weighted));
-        word += bucket_words(bags, ids, weighted);
-      }
-    capture.alive.push_back(std::move(received));
+    const auto self = static_cast<std::size_t>(topology.rank());
+    auto message = pack_ids(routing, capture, self, capturing);
+    const auto counts = all_to_all_v(topology, std::move(message.counts), message.counts_out, message.counts_in).wait();
+    const auto words_in = words_to_come(routing, capture, self, capturing, counts);
+    read_ids(routing, capture, self, counts, all_to_all_v(topology, std::move(message.words), message.words_out, words_in).wait());
   }
 }
 
 /// Vectors that one route sends back to one rank: pooled bags, or rows.
 inline std::int64_t vectors_of(const Bags& bags, bool by_rows) { return by_rows ? bags.count() : bags.bags; }
+
+/// Vectors that one route brings to this rank's bags.
+inline std::int64_t own_vectors(const Routing& routing, const Capture& capture, std::size_t r) {
+  return capture.by_rows[routing.lookup_of(r)] ? static_cast<std::int64_t>(capture.positions[r].size())
+                                               : capture.own[routing.routes[r].slot].bags;
+}
+
+/// Vectors that the route of this rank with number `i` gives to a rank.
+inline std::int64_t peer_vectors(const Routing& routing, const Capture& capture, std::size_t self, std::size_t i, std::size_t peer) {
+  return vectors_of(capture.routed[i][peer], capture.by_rows[routing.lookup_of(routing.routes_of[self][i])] != 0);
+}
+
+/// Bytes of a route's vectors in a message.
+inline std::int64_t block_bytes(const Routing& routing, std::size_t r, std::int64_t vectors) {
+  const auto& route = routing.routes[r];
+  return padded(vectors * routing.shard_of(route).box.columns() * routing.element_size(route));
+}
+
+/// A message of bytes, and how many go to and come from each rank.
+struct ByteMessage {
+  at::Tensor send;                                           // [sum(bytes_out)]
+  Counts bytes_out, bytes_in;
+
+  void allocate() {
+    std::int64_t total = 0;
+    for (const auto bytes : bytes_out) total += bytes;
+    send = at::empty({total}, at::kByte);
+  }
+};
 
 /// Looks up what a route asks of a local shard.
 inline void look_up(const Routing& routing, const Route& route, const Bags& bags, bool by_rows, void* out, std::int64_t out_stride) {
@@ -245,82 +309,86 @@ inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Captu
 }
 
 /// Adds a block of vectors that came back for a route to its place in the output.
-template <class Number>
-void add_block(const Number* block, const ShardBox& box, const std::vector<std::int64_t>& positions, bool by_rows, std::int64_t vectors,
-               const SlotOutput& output) {
-  auto* out = output.tensor.mutable_data_ptr<Number>() + output.column + box.column_begin;
-  for (std::int64_t v = 0; v < vectors; ++v) {
-    Number* to = out + (by_rows ? positions[static_cast<std::size_t>(v)] : v) * output.tensor.stride(0);
-    for (std::int64_t d = 0; d < box.columns(); ++d) to[d] += block[v * box.columns() + d];
+inline void add_block(const Routing& routing, const Capture& capture, std::size_t r, const void* block, const SlotOutput& output) {
+  const auto& box = routing.shard_of(routing.routes[r]).box;
+  const bool by_rows = capture.by_rows[routing.lookup_of(r)];
+  const auto vectors = own_vectors(routing, capture, r);
+  for_floating(output.tensor.scalar_type(), [&](auto zero) {
+    using Number = decltype(zero);
+    const auto* from = static_cast<const Number*>(block);
+    auto* out = output.tensor.template mutable_data_ptr<Number>() + output.column + box.column_begin;
+    for (std::int64_t v = 0; v < vectors; ++v, from += box.columns()) {
+      Number* to = out + (by_rows ? capture.positions[r][static_cast<std::size_t>(v)] : v) * output.tensor.stride(0);
+      for (std::int64_t d = 0; d < box.columns(); ++d) to[d] += from[d];
+    }
+  });
+}
+
+/// Values on one process: pooled into the output if the shard has all rows.
+inline void look_up_here(const Routing& routing, const Capture& capture, std::span<const SlotOutput> outputs) {
+  for (std::size_t i = 0; i < routing.routes_of[0].size(); ++i) {
+    const auto r = routing.routes_of[0][i];
+    const auto& route = routing.routes[r];
+    const auto& bags = capture.routed[i][0];
+    const auto& output = outputs[route.slot];
+    const auto& box = routing.shard_of(route).box;
+    const bool by_rows = capture.by_rows[routing.lookup_of(r)];
+    if (routing.has_all_rows(route)) {
+      auto* out =
+          static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + (output.column + box.column_begin) * routing.element_size(route);
+      look_up(routing, route, bags, by_rows, out, output.tensor.stride(0));
+    } else {
+      const auto block = at::empty({vectors_of(bags, by_rows), box.columns()}, routing.layout_of(route).dtype);   // [bags or ids, columns]
+      look_up(routing, route, bags, by_rows, block.mutable_data_ptr(), box.columns());
+      add_block(routing, capture, r, block.const_data_ptr(), output);
+    }
+  }
+}
+
+/// Looks up what all ranks asked of this one.
+inline ByteMessage pack_values(const Routing& routing, const Capture& capture, std::size_t self) {
+  const auto ranks = routing.routes_of.size();
+  const auto& mine = routing.routes_of[self];
+  ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
+  for (std::size_t peer = 0; peer < ranks; ++peer) {
+    for (std::size_t i = 0; i < mine.size(); ++i)
+      message.bytes_out[peer] += block_bytes(routing, mine[i], peer_vectors(routing, capture, self, i, peer));
+    for (const auto r : routing.routes_of[peer]) message.bytes_in[peer] += block_bytes(routing, r, own_vectors(routing, capture, r));
+  }
+  message.allocate();
+  auto* to = message.send.mutable_data_ptr<std::uint8_t>();
+  for (std::size_t peer = 0; peer < ranks; ++peer)
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      const auto& route = routing.routes[mine[i]];
+      look_up(routing, route, capture.routed[i][peer], capture.by_rows[routing.lookup_of(mine[i])], to,
+              routing.shard_of(route).box.columns());
+      to += block_bytes(routing, mine[i], peer_vectors(routing, capture, self, i, peer));
+    }
+  return message;
+}
+
+/// Adds up what came back, in route order: the sum does not depend on ranks.
+inline void add_values(const Routing& routing, const Capture& capture, const at::Tensor& received, const Counts& bytes_in,
+                       std::span<const SlotOutput> outputs) {
+  std::vector<const std::uint8_t*> from{received.const_data_ptr<std::uint8_t>()};
+  for (const auto bytes : bytes_in) from.push_back(from.back() + bytes);
+  for (std::size_t r = 0; r < routing.routes.size(); ++r) {
+    auto*& block = from[static_cast<std::size_t>(routing.shard_of(routing.routes[r]).rank)];
+    add_block(routing, capture, r, block, outputs[routing.routes[r].slot]);
+    block += block_bytes(routing, r, own_vectors(routing, capture, r));
   }
 }
 
 /// The values of every slot, sums not yet divided. One exchange; none on one process.
 template <class Topology> std::vector<SlotOutput> exchange_values(Topology& topology, const Routing& routing, const Capture& capture) {
-  const auto self = static_cast<std::size_t>(topology.rank());
   auto outputs = empty_outputs(routing, capture);
-  const auto by_rows = [&](std::size_t r) { return capture.by_rows[routing.slots[routing.routes[r].slot].lookup] != 0; };
   if constexpr (!Topology::is_distributed) {
-    for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
-      const auto r = routing.routes_of[self][i];
-      const auto& route = routing.routes[r];
-      const auto& bags = capture.routed[i][0];
-      const auto& output = outputs[route.slot];
-      const auto& box = routing.shard_of(route).box;
-      if (routing.has_all_rows(route)) {
-        auto* out =
-            static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + (output.column + box.column_begin) * routing.element_size(route);
-        look_up(routing, route, bags, by_rows(r), out, output.tensor.stride(0));
-        continue;
-      }
-      const auto vectors = vectors_of(bags, by_rows(r));
-      const auto block = at::empty({vectors, box.columns()}, routing.layout_of(route).dtype);              // [bags or ids, columns]
-      look_up(routing, route, bags, by_rows(r), block.mutable_data_ptr(), box.columns());
-      for_floating(block.scalar_type(), [&](auto zero) {
-        add_block(block.template const_data_ptr<decltype(zero)>(), box, capture.positions[r], by_rows(r), vectors, output);
-      });
-    }
+    (void)topology;
+    look_up_here(routing, capture, outputs);
   } else {
-    const auto ranks = static_cast<std::size_t>(topology.world_size());
-    const auto block_bytes = [&](const Route& route, std::int64_t vectors) {
-      return padded(vectors * routing.shard_of(route).box.columns() * routing.element_size(route));
-    };
-    const auto vectors_back = [&](std::size_t r) {
-      return by_rows(r) ? static_cast<std::int64_t>(capture.positions[r].size()) : capture.own[routing.routes[r].slot].bags;
-    };
-    Counts bytes_out(ranks), bytes_in(ranks);
-    for (std::size_t peer = 0; peer < ranks; ++peer) {
-      for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
-        const auto r = routing.routes_of[self][i];
-        bytes_out[peer] += block_bytes(routing.routes[r], vectors_of(capture.routed[i][peer], by_rows(r)));
-      }
-      for (const auto r : routing.routes_of[peer]) bytes_in[peer] += block_bytes(routing.routes[r], vectors_back(r));
-    }
-    std::int64_t total = 0;
-    for (const auto bytes : bytes_out) total += bytes;
-    auto send = at::empty({total}, at::kByte);                                               // [sum(bytes_out)]
-    auto* to = send.template mutable_data_ptr<std::uint8_t>();
-    for (std::size_t peer = 0; peer < ranks; ++peer)
-      for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
-        const auto r = routing.routes_of[self][i];
-        const auto& route = routing.routes[r];
-        look_up(routing, route, capture.routed[i][peer], by_rows(r), to, routing.shard_of(route).box.columns());
-        to += block_bytes(route, vectors_of(capture.routed[i][peer], by_rows(r)));
-      }
-    const auto received = all_to_all_v(topology, std::move(send), bytes_out, bytes_in).wait();   // [sum(bytes_in)]
-    std::vector<const std::uint8_t*> from(ranks);
-    const auto* next = received.template const_data_ptr<std::uint8_t>();
-    for (std::size_t peer = 0; peer < ranks; next += bytes_in[peer++]) from[peer] = next;
-    for (std::size_t r = 0; r < routing.routes.size(); ++r) {  // route order: the sum does not depend on ranks
-      const auto& route = routing.routes[r];
-      const auto& shard = routing.shard_of(route);
-      auto*& block = from[static_cast<std::size_t>(shard.rank)];
-      for_floating(routing.layout_of(route).dtype, [&](auto zero) {
-        add_block(reinterpret_cast<const decltype(zero)*>(block), shard.box, capture.positions[r], by_rows(r), vectors_back(r),
-                  outputs[route.slot]);
-      });
-      block += block_bytes(route, vectors_back(r));
-    }
+    auto message = pack_values(routing, capture, static_cast<std::size_t>(topology.rank()));
+    const auto received = all_to_all_v(topology, std::move(message.send), message.bytes_out, message.bytes_in).wait();
+    add_values(routing, capture, received, message.bytes_in, outputs);                       // [sum(bytes_in)]
   }
   return outputs;
 }

@@ -49,6 +49,7 @@ struct Routing {
 
   const PlacedTable& table_of(const Route& route) const { return tables[slots[route.slot].table]; }
   const PlacedShard& shard_of(const Route& route) const { return table_of(route).shards[route.shard]; }
+  std::size_t lookup_of(std::size_t route) const { return slots[routes[route].slot].lookup; }
   const LookupLayout& layout_of(const Route& route) const { return lookups[slots[route.slot].lookup]; }
   std::int64_t element_size(const Route& route) const { return static_cast<std::int64_t>(c10::elementSize(layout_of(route).dtype)); }
   /// Whether the route's shard has all rows of its table, so that it is asked for every id of the slot.
