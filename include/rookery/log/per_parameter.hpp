@@ -18,6 +18,7 @@
 #include <rookery/concepts/reducer.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/key.hpp>
+#include <rookery/core/pattern.hpp>
 
 namespace rookery {
 
@@ -29,26 +30,6 @@ template <detail::FixedString Pattern, class Reducer> struct For {
 
 /// The first rule that matches a parameter counts; a parameter that none matches is left out.
 template <class... Rules> struct PerParameter {};
-
-/// Whether `name` is what `pattern` says.
-constexpr bool matches_pattern(std::string_view pattern, std::string_view name) {
-  std::size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      resume = n;
-    } else if (p < pattern.size() && pattern[p] == name[n]) {
-      ++p, ++n;
-    } else if (star != std::string_view::npos) {               // let the last star take one character more
-      p = star + 1;
-      n = ++resume;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
-}
 
 namespace detail {
 

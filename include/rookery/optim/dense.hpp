@@ -12,7 +12,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,9 +52,10 @@ inline double sum_of_squares(const at::Tensor& tensor) {
 struct DenseParameter {
   std::string name;
   Parameter* parameter = nullptr;
-  std::vector<at::Tensor> state;         // per slot, of the parameter's shape
+  std::vector<at::Tensor> state{};       // per slot, of the parameter's shape
   std::int64_t steps = 0;                // updates so far: its own bias correction, as in torch
-  at::Tensor gradient;                   // of this step, summed over ranks; undefined when no loss reached it
+  at::Tensor gradient{};                 // of this step, summed over ranks; undefined when no loss reached it
+  std::size_t group = 0;                 // which of the step's rates it takes
 };
 
 /// The dense parameters of a model under one rule. The rule has per-weight state only.
@@ -61,8 +64,11 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   explicit DenseOptimizer(Rule rule) : rule_(rule) {}
 
   void add(std::string name, Parameter& parameter) {
-    DenseParameter one{std::move(name), &parameter, {}, 0, {}};
-    for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) one.state.push_back(at::zeros(parameter.shape(), parameter.dtype()));
+    DenseParameter one{std::move(name), &parameter};
+    for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) {
+      one.state.push_back(at::zeros(parameter.shape(), parameter.dtype()));
+      if (const double start = initial_state(rule_, slot); start != 0) one.state.back().fill_(start);
+    }
     parameters_.push_back(std::move(one));
   }
 
@@ -80,8 +86,14 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
       if (one.gradient.defined()) one.gradient.mul_(factor);
   }
 
-  /// Applies the rule to every parameter that has a gradient; `rate` multiplies its learning rate.
-  void update(double rate);
+  /// Brings every element of every gradient of this step within [-limit, limit].
+  void clamp(double limit) {
+    for (auto& one : parameters_)
+      if (one.gradient.defined()) one.gradient.clamp_(-limit, limit);
+  }
+
+  /// Applies the rule to every parameter that has a gradient; the rate of its group multiplies its learning rate.
+  void update(std::span<const double> rates);
 
   /// Forgets the gradients of this step.
   void clear() {
@@ -131,10 +143,10 @@ template <concepts::ElementwiseRule Rule> template <class Topology> void DenseOp
   }
 }
 
-template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(double rate) {
+template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(std::span<const double> rates) {
   for (auto& one : parameters_) {
     if (!one.gradient.defined()) continue;
-    const StepContext context{.step = ++one.steps, .rate = rate};
+    const StepContext context{.step = ++one.steps, .rate = rates[one.group]};
     const auto& tensor = one.parameter->tensor();
     for_floating(tensor.scalar_type(), [&](auto zero) {
       using Number = decltype(zero);

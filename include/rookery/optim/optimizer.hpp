@@ -14,7 +14,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -25,6 +28,7 @@
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/optim/dense.hpp>
+#include <rookery/optim/parameter_group.hpp>
 #include <rookery/rules/probe.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 
@@ -35,13 +39,23 @@ enum class NonFinite { error, skip };
 
 struct OptimizerOptions {
   double clip_norm = 0;                          // largest norm of the whole gradient; 0: no clipping
+  double clip_value = 0;                         // then: largest absolute value of an element of it; 0: no clipping
   NonFinite non_finite = NonFinite::error;
+  std::vector<ParameterGroup> groups{};          // learning rates and schedules of parameters and tables, by name
+};
+
+/// A tensor of optimizer state that is on this rank.
+struct OptimizerState {
+  std::string parameter;                         // full name: "over.layers.0.weight", "item.embedding_bags.item_id.weight"
+  std::string slot;                              // "exp_avg"
+  std::optional<ShardBox> box{};                 // of a table: the rectangle whose rows this is the state of
+  at::Tensor tensor;
 };
 
 /// Steps a placed model. The tables follow their own rules, the dense parameters `DenseRule`.
 ///
 /// `step()` uses every forward pass since the last step whose gradients were captured: several are one larger batch. The gradient is
-/// divided by the loss's normaliser, summed over ranks and passes.
+/// divided by the loss's normaliser, summed over ranks and passes, then clipped by norm, then by value.
 /// Errors:  NonFiniteError naming the first parameter or table, Error when backward() was forgotten, both before any weight or state
 ///          has changed; ConfigError when ranks were given different options or learning rate factors.
 /// Cost:    one all-reduce of dense gradients, one exchange of table gradients, one small all-reduce of norms.
@@ -61,11 +75,16 @@ template <class Model, class DenseRule> class Optimizer {
  public:
   Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {}) : model_(&model), dense_(admit(rule)), options_(options) {
     check<ConfigError>(options.clip_norm >= 0, "Optimizer: clip_norm is ", options.clip_norm, "; it must not be negative");
+    check<ConfigError>(options.clip_value >= 0, "Optimizer: clip_value is ", options.clip_value, "; it must not be negative");
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
-    if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed)
-      agree(model.topology(), "Optimizer",
-            concat("clip_norm ", options.clip_norm, options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error",
-                   "\ndense ", probe(dense_.rule())));
+    assign_groups();
+    if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed) {
+      auto lines = concat("clip_norm ", options.clip_norm, "\nclip_value ", options.clip_value,
+                          options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error", "\ndense ",
+                          probe(dense_.rule()));
+      for (const auto& group : options.groups) lines += concat("\ngroup ", group.pattern, " times ", group.learning_rate_factor);
+      agree(model.topology(), "Optimizer", lines);
+    }
     tell_step();
   }
 
@@ -93,6 +112,11 @@ template <class Model, class DenseRule> class Optimizer {
   double gradient_norm() const { return gradient_norm_; }
 
   const DenseOptimizer<Admitted>& dense() const { return dense_; }
+  DenseOptimizer<Admitted>& dense() { return dense_; }
+
+  /// Calls `fn(OptimizerState)` for all state on this rank: of dense parameters in member order, then of local shards of tables.
+  /// Parameter, slot and box together are unique.
+  template <class Fn> void for_each_state(Fn&& fn) const;
 
  private:
   using Shards = std::vector<detail::ShardGradients>;
@@ -118,11 +142,15 @@ template <class Model, class DenseRule> class Optimizer {
     double squares = 0, normaliser = 0;
     std::string not_finite;
   };
-  Norm norm(const Shards& shards, std::int64_t passes) const;
+  Norm norm(const Shards& shards, std::int64_t passes, std::span<const double> rates) const;
+
+  /// Finds the group of each parameter and table.
+  void assign_groups();
 
   Model* model_;
   DenseOptimizer<Admitted> dense_;
   OptimizerOptions options_;
+  std::vector<std::size_t> group_of_table_;
   std::int64_t count_ = 0, skipped_ = 0;
   double gradient_norm_ = 0, rate_ = 1;
 };
@@ -136,7 +164,8 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   const Cleared cleared{*this};
   dense_.reduce(model_->topology());
   auto shards = model_->runtime().gradients(model_->topology());
-  const auto [squares, normaliser, not_finite] = norm(shards, passes);
+  const auto rates = detail::group_rates(options_.groups, rate_, count_);
+  const auto [squares, normaliser, not_finite] = norm(shards, passes, rates);
   const double scale = !divides ? 1 : normaliser == 0 ? 0 : 1 / normaliser;
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {
@@ -147,11 +176,15 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   const double factor = options_.clip_norm > 0 ? scale * std::min(1.0, options_.clip_norm / (gradient_norm_ + 1e-6)) : scale;
   dense_.scale(factor);
   for (auto& shard : shards) shard.gradients.sums.mul_(factor);                              // [U, columns]
-  const StepContext context{.step = count_ + 1, .rate = rate_};
-  auto sums = model_->row_sums(shards, context);
+  if (options_.clip_value > 0) {
+    dense_.clamp(options_.clip_value);
+    for (auto& shard : shards) shard.gradients.sums.clamp_(-options_.clip_value, options_.clip_value);   // [U, columns]
+  }
+  auto sums = model_->row_sums(shards, {.step = count_ + 1, .rate = rate_});
   detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
-  dense_.update(context.rate);
-  model_->update(shards, context, sums);
+  dense_.update(rates);
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    model_->update({&shards[i], 1}, {.step = count_ + 1, .rate = rates[group_of_table_[shards[i].table]]}, {&sums[i], 1});
   ++count_;
   tell_step();
   return true;
@@ -166,8 +199,30 @@ template <class Model, class DenseRule> std::int64_t Optimizer<Model, DenseRule>
   });
 }
 
+template <class Model, class DenseRule> void Optimizer<Model, DenseRule>::assign_groups() {
+  std::vector<std::string> names;
+  for (const auto& one : dense_.parameters()) names.push_back(one.name);
+  for (const auto& table : model_->tables()) names.push_back(table.description.name + ".weight");
+  const auto numbers = detail::group_numbers(options_.groups, names);
+  const auto dense = static_cast<std::ptrdiff_t>(dense_.parameters().size());
+  for (std::ptrdiff_t p = 0; p < dense; ++p) dense_.parameters()[static_cast<std::size_t>(p)].group = numbers[static_cast<std::size_t>(p)];
+  group_of_table_.assign(numbers.begin() + dense, numbers.end());
+}
+
+template <class Model, class DenseRule> template <class Fn> void Optimizer<Model, DenseRule>::for_each_state(Fn&& fn) const {
+  for (const auto& one : dense_.parameters())
+    for (std::size_t slot = 0; slot < one.state.size(); ++slot)
+      fn(OptimizerState{one.name, std::string(Admitted::state[slot].name), std::nullopt, one.state[slot]});
+  for (const auto& table : model_->tables())
+    for (const auto& shard : table.shards) {
+      const auto slots = shard.local ? shard.local->storage.state_names() : std::vector<std::string>{};
+      for (std::size_t slot = 0; slot < slots.size(); ++slot)
+        fn(OptimizerState{table.description.name + ".weight", slots[slot], shard.box, shard.local->storage.state(slot)});
+    }
+}
+
 template <class Model, class DenseRule>
-auto Optimizer<Model, DenseRule>::norm(const Shards& shards, std::int64_t passes) const -> Norm {
+auto Optimizer<Model, DenseRule>::norm(const Shards& shards, std::int64_t passes, std::span<const double> rates) const -> Norm {
   const auto& tables = model_->tables();
   const auto count = static_cast<std::int64_t>(tables.size());
   const auto& topology = model_->topology();
@@ -178,13 +233,14 @@ auto Optimizer<Model, DenseRule>::norm(const Shards& shards, std::int64_t passes
     if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
       values[count] += capture.normaliser.template item<double>();
   values[count + 1] = static_cast<double>(passes);
-  values[count + 2 + topology.rank()] = rate_;
+  for (const double rate : rates) values[count + 2 + topology.rank()] += rate;
   sums = all_reduce(model_->topology(), std::move(sums)).wait();
   values = sums.template mutable_data_ptr<double>();
   check<Error>(values[count + 1] > 0, "Optimizer: step() without backward() from any rank's forward pass since the last one");
   for (int rank = 1; rank < topology.world_size(); ++rank)
     check<ConfigError>(values[count + 2 + rank] == values[count + 2], "Optimizer: the learning rate factor is ", values[count + 2],
-                       " on rank 0 and ", values[count + 2 + rank], " on rank ", rank);
+                       " on rank 0 and ", values[count + 2 + rank], " on rank ", rank,
+                       options_.groups.empty() ? "" : ", summed over groups");
   Norm norm{.squares = 0, .normaliser = values[count], .not_finite = {}};
   if (divides && !(std::isfinite(values[count]) && values[count] >= 0))
     norm.not_finite = concat("the loss's normaliser, summed over ranks, is ", values[count]);
