@@ -12,6 +12,7 @@
 #include <rookery/core/parameter.hpp>
 #include <rookery/embedding/assign.hpp>
 #include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/embedding/embedding_collection.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/loss/bce.hpp>
 #include <rookery/loss/callable.hpp>

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <rookery/modules/linear.hpp>
+#include <rookery/embedding/embedding_bag_collection.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>
 #include <rookery/rules/sgd.hpp>
 #include <rookery/sharding/sharding_policy.hpp>

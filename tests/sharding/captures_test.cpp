@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <rookery/embedding/assign.hpp>
+#include <rookery/embedding/embedding_bag_collection.hpp>
 #include <rookery/modules/linear.hpp>
 #include <rookery/optim/optimizer.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <rookery/embedding/assign.hpp>
+#include <rookery/embedding/embedding_bag_collection.hpp>
 #include <rookery/loss/callable.hpp>
 #include <rookery/modules/mlp.hpp>
 #include <rookery/optim/optimizer.hpp>

@@ -39,6 +39,16 @@ template <std::size_t N> struct KeyPart<FixedString<N>> {
 template <class Value, class Class> KeyPart(Value Class::*) -> KeyPart<Value Class::*>;
 template <std::size_t N> KeyPart(const char (&)[N]) -> KeyPart<FixedString<N>>;
 
+/// Type of the member that the last of a tuple of member pointers points to; void for none.
+template <class Path, std::size_t size = std::tuple_size_v<Path>>
+struct LastMember : LastMember<std::tuple<std::tuple_element_t<size - 1, Path>>, 1> {};
+template <class Path> struct LastMember<Path, 0> {
+  using type = void;
+};
+template <class Value, class Class> struct LastMember<std::tuple<Value Class::*>, 1> {
+  using type = Value;
+};
+
 template <class Value> constexpr auto pointers_of(const KeyPart<Value>& part) {
   if constexpr (KeyPart<Value>::is_name) return std::tuple<>{};
   else return std::tuple<Value>(part.value);
@@ -49,6 +59,9 @@ template <class Value> constexpr auto pointers_of(const KeyPart<Value>& part) {
 /// A path of member pointers from a model down to one of its members, then at most one name.
 template <detail::KeyPart... Parts> struct Key {
   static constexpr auto path = std::tuple_cat(detail::pointers_of(Parts)...);
+
+  /// Type of the member that the path leads to; void for an empty path.
+  using Member = typename detail::LastMember<std::remove_const_t<decltype(path)>>::type;
 
   /// The member of `object` that the path leads to.
   template <class Object> static auto& resolve(Object& object) {

@@ -1,30 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// EmbeddingBagConfig: what a user says of a table; TableDescription: what the rest of the library sees of it.
+// EmbeddingBagConfig, EmbeddingConfig: what a user says of a table; TableDescription: what the rest of the library sees of it.
 //
-// Answers to torchrec/modules/embedding_configs.py EmbeddingBagConfig, with its field names.  Include cost: tensor.
+// Answers to torchrec/modules/embedding_configs.py, with its field names.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/random.hpp>
+#include <rookery/embedding/managed_collision.hpp>
 #include <rookery/rules/rules.hpp>
 
 namespace rookery {
 
-/// How the rows of a bag become one vector. A weighted mean divides by the sum of weights; a zero sum gives zeros.
-enum class PoolingType { sum, mean };
+/// How the rows of a bag become one vector, if they do. A weighted mean divides by the sum of weights; a zero sum gives zeros.
+enum class PoolingType { sum, mean, none };
+
+inline std::string_view to_string(PoolingType pooling) {
+  return pooling == PoolingType::sum ? "sum" : pooling == PoolingType::mean ? "mean" : "none";
+}
 
 namespace detail {
 // GCC 12 fails on `std::vector<..> member{}` in a template aggregate that is initialised by designators; a call is fine.
 inline std::string no_name() noexcept { return {}; }
 inline std::vector<std::string> no_names() noexcept { return {}; }
 inline Initial uniform_by_default() noexcept { return Uniform{}; }
+inline std::optional<ManagedCollision> no_collision() noexcept { return {}; }
 }  // namespace detail
 
 /// One table of an EmbeddingBagCollection whose optimizers come from `Set` = Rules<...>.
@@ -39,6 +47,25 @@ template <class Set> struct EmbeddingBagConfig {
   RuleChoice<Set> optimizer{};                                          // the first of the set
   bool frozen = false;                                                   // looked up, never updated; no state
   bool stochastic_rounding = true;                                       // of float16 and bfloat16 weights; else to the nearest
+  std::optional<ManagedCollision> managed_collision = detail::no_collision();   // any id, by an evicting vocabulary; else rows are ids
+
+  static constexpr std::string_view collection = "EmbeddingBagCollection", prefix = "embedding_bags";
+};
+
+/// One table of an EmbeddingCollection; as EmbeddingBagConfig without pooling.
+template <class Set> struct EmbeddingConfig {
+  std::string name = detail::no_name();
+  std::int64_t num_embeddings = 0;
+  std::int64_t embedding_dim = 0;
+  std::vector<std::string> feature_names = detail::no_names();
+  at::ScalarType data_type = at::kFloat;
+  Initial initial = detail::uniform_by_default();
+  RuleChoice<Set> optimizer{};
+  bool frozen = false;
+  bool stochastic_rounding = true;
+  std::optional<ManagedCollision> managed_collision = detail::no_collision();
+
+  static constexpr std::string_view collection = "EmbeddingCollection", prefix = "embeddings";
 };
 
 /// A table as planner, exchange and logs see it: no optimizer type, no memory.
@@ -53,6 +80,10 @@ struct TableDescription {
   std::string settings{};                                                // features, first values, hyper-parameters; ranks compare it
   std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of compute_dtype
   std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs
+  std::optional<ManagedCollision> managed_collision{};
+
+  /// Shards begin and end at multiples of this many rows.
+  std::int64_t row_block() const { return managed_collision ? num_embeddings / managed_collision->buckets : 1; }
 
   /// Weights and state of the whole table.
   std::int64_t bytes() const { return bytes(num_embeddings, embedding_dim); }

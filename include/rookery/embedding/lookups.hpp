@@ -11,8 +11,10 @@
 
 #include <array>
 #include <cstddef>
+#include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <rookery/core/key.hpp>
 #include <rookery/core/members.hpp>
@@ -35,9 +37,17 @@ template <class... K> struct Lookups {
   std::array<KeyedJaggedTensor, sizeof...(K)> features;
 };
 
-/// What came back: pooled embeddings [B, sum(D)] a lookup.
+/// What came back, a lookup each: the Output of its collection, such as pooled embeddings [B, sum(D)].
 template <class... K> struct Pooled {
-  std::array<KeyedTensor, sizeof...(K)> tensors;
+  std::tuple<typename K::Member::Output...> outputs;
+
+  Pooled() = default;
+  /// From what the runtime looked up, in the same order.
+  template <class LookedUp> explicit Pooled(std::vector<LookedUp>&& looked) : Pooled(looked, std::index_sequence_for<K...>{}) {}
+
+ private:
+  template <class LookedUp, std::size_t... i>
+  Pooled([[maybe_unused]] std::vector<LookedUp>& looked, std::index_sequence<i...>) : outputs(K::Member::output(std::move(looked[i]))...) {}
 };
 
 /// Looks `features` up in the tables that the key leads to.
@@ -46,15 +56,23 @@ template <detail::KeyPart... Parts> Lookup<Key<Parts...>> lookup(KeyedJaggedTens
 /// Joins the lookups of a batch.
 template <class... K> Lookups<K...> lookups(Lookup<K>... lookup) { return {{std::move(lookup.features)...}}; }
 
-/// The pooled embeddings of one lookup.
-template <detail::KeyPart... Parts, class... K> const KeyedTensor& get(const Pooled<K...>& pooled) {
+/// What one lookup gave: a KeyedTensor, or KeyedSequences of an EmbeddingCollection.
+template <detail::KeyPart... Parts, class... K> const auto& get(const Pooled<K...>& pooled) {
   constexpr bool present = (std::is_same_v<Key<Parts...>, K> || ...);
   static_assert(
       present,
       "rookery::get: this key is not among the model's lookups; write `lookup<...>` with the same key; see docs/concepts.md#lookups");
-  std::size_t index = 0;
-  const bool found = ((std::is_same_v<Key<Parts...>, K> ? true : (++index, false)) || ...);
-  return pooled.tensors[found ? index : 0];
+  if constexpr (present) {
+    constexpr auto index = [] {
+      std::size_t i = 0;
+      (void)((std::is_same_v<Key<Parts...>, K> ? true : (++i, false)) || ...);
+      return i;
+    }();
+    return std::get<index>(pooled.outputs);
+  } else {                                                     // explained already
+    static const KeyedTensor nothing;
+    return nothing;
+  }
 }
 
 namespace detail {

@@ -19,7 +19,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
 #include <rookery/core/parameter.hpp>
-#include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/embedding/table_collection.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/sharding/placement.hpp>
 

@@ -185,6 +185,7 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   dense_.update(rates);
   for (std::size_t i = 0; i < shards.size(); ++i)
     model_->update({&shards[i], 1}, {.step = count_ + 1, .rate = rates[group_of_table_[shards[i].table]]}, {&sums[i], 1});
+  model_->end_step();
   ++count_;
   tell_step();
   return true;

@@ -68,7 +68,7 @@ inline Plan place(std::span<const TableDescription> tables, int world_size, cons
   for (std::size_t t = 0; t < tables.size(); ++t) {
     const auto* constraint = constraint_of(tables[t]);
     const bool split = constraint && !constraint->kinds.empty() && constraint->kinds.front() == ShardingKind::row_wise;
-    if (split) put(t, row_wise_shards(tables[t].num_embeddings, tables[t].embedding_dim, world_size));
+    if (split) put(t, row_wise_shards(tables[t].num_embeddings, tables[t].embedding_dim, world_size, tables[t].row_block()));
     else if (constraint && !constraint->ranks.empty())
       put(t, table_wise_shards(tables[t].num_embeddings, tables[t].embedding_dim, constraint->ranks.front()));
     else free.push_back(t);

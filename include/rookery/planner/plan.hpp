@@ -17,7 +17,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/embedding/config.hpp>
-#include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/embedding/table_collection.hpp>
 
 namespace rookery {
 
@@ -32,10 +32,11 @@ struct Shard {
   int rank = 0;
 };
 
-/// Blocks of ceil(rows / ranks) rows on ranks 0, 1, ..; the last block may be smaller and later ranks hold none.
-inline std::vector<Shard> row_wise_shards(std::int64_t rows, std::int64_t columns, int ranks) {
+/// Blocks of ceil(rows / ranks) rows on ranks 0, 1, ..; the last block may be smaller and later ranks hold none. Blocks are a multiple
+/// of `row_block` rows.
+inline std::vector<Shard> row_wise_shards(std::int64_t rows, std::int64_t columns, int ranks, std::int64_t row_block = 1) {
   std::vector<Shard> shards;
-  const std::int64_t block = (rows + ranks - 1) / ranks;
+  const std::int64_t block = ((rows + row_block - 1) / row_block + ranks - 1) / ranks * row_block;
   for (int rank = 0; rank < ranks; ++rank) {
     const std::int64_t begin = std::min(rows, rank * block), end = std::min(rows, begin + block);
     if (begin < end) shards.push_back({{begin, end, 0, columns}, rank});
@@ -92,6 +93,10 @@ inline void validate(const Plan& plan, std::span<const TableDescription> tables,
                            box.column_begin < box.column_end && box.column_end <= table.embedding_dim,
                        "Plan: table '", table.name, "' of [", table.num_embeddings, ", ", table.embedding_dim, "] has a shard of rows ",
                        box.row_begin, " to ", box.row_end, " and columns ", box.column_begin, " to ", box.column_end);
+      check<PlanError>(
+          box.row_begin % table.row_block() == 0 && (box.row_end == table.num_embeddings || box.row_end % table.row_block() == 0),
+          "Plan: table '", table.name, "' has a shard of rows ", box.row_begin, " to ", box.row_end,
+          "; its buckets of managed collision have ", table.row_block(), " rows and none may be cut");
       for (std::size_t j = 0; j < i; ++j) {
         const auto& other = shards[j].box;
         const bool apart = box.row_end <= other.row_begin || other.row_end <= box.row_begin || box.column_end <= other.column_begin ||

@@ -34,9 +34,9 @@ struct ShardGradients {
 /// The gradient that a backward pass left on what a slot was given, contiguous; undefined when the loss did not reach it.
 inline at::Tensor gradient_of(const Capture& capture, const Routing& routing, std::size_t slot) {
   const auto lookup = routing.slots[slot].lookup;
-  const auto& leaf = capture.by_rows[lookup] ? capture.row_leaves[slot] : capture.leaves[lookup];
+  const auto& leaf = capture.by_slot[lookup] ? capture.slot_leaves[slot] : capture.leaves[lookup];
   const auto& gradient = leaf.grad();
-  return gradient.defined() ? gradient.contiguous() : gradient;                              // [B, width] or [ids, D]
+  return gradient.defined() ? gradient.contiguous() : gradient;                              // [B, width] or [bags or ids, D]
 }
 
 /// Whether this rank's loss reached each lookup.
@@ -62,7 +62,7 @@ inline void pack_gradients(const Capture& capture, const Routing& routing, std::
       std::fill_n(out, vectors * box.columns(), Number{0});
       return;
     }
-    const auto* from = gradient.const_data_ptr<Number>() + (by_rows ? 0 : slot.column) + box.column_begin;
+    const auto* from = gradient.const_data_ptr<Number>() + (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
     for (std::int64_t v = 0; v < vectors; ++v, out += box.columns()) {
       std::copy_n(from + (by_rows ? capture.positions[r][static_cast<std::size_t>(v)] : v) * gradient.stride(0), box.columns(), out);
       if (by_rows || divisors.empty()) continue;
@@ -97,7 +97,7 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
       const auto& box = routing.shard_of(route).box;
       const bool by_rows = capture.by_rows[slot.lookup];
       auto gradient = gradient_of(capture, routing, route.slot);
-      std::int64_t column = (by_rows ? 0 : slot.column) + box.column_begin;
+      std::int64_t column = (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
       if (gradient.defined() && (by_rows ? !routing.has_all_rows(route) : !capture.divisors[route.slot].empty())) {
         auto packed = at::empty({own_vectors(routing, capture, r), box.columns()}, gradient.options());
         pack_gradients(capture, routing, r, gradient, packed.mutable_data_ptr());

@@ -22,93 +22,24 @@
 #include <rookery/comm/all_to_all_v.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
+#include <rookery/sharding/capture.hpp>
 #include <rookery/sharding/routing.hpp>
 
 namespace rookery::detail {
 
-/// Bags of ids as plain pointers into tensors that a Capture keeps alive.
-struct Bags {
-  const std::int64_t* ids = nullptr;
-  const std::int64_t* offsets = nullptr;     // [bags + 1]; id i of the task is ids[i - offsets[0]]
-  const double* weights = nullptr;
-  std::int64_t bags = 0;
-  std::int64_t count() const { return bags == 0 ? 0 : offsets[bags] - offsets[0]; }
-};
-
-/// One forward pass, as far as its step needs it.
-struct Capture {
-  std::vector<std::int64_t> rows;                            // per lookup: bags a feature, of this rank
-  std::vector<char> by_rows;                                 // per lookup: rows came back unpooled, see below
-  std::vector<Bags> own;                                     // per slot: this rank's bags
-  std::vector<std::vector<double>> divisors;                 // per slot: of each bag, for mean pooling; else empty
-  std::vector<std::vector<std::int64_t>> positions;          // per route, by rows: which of the slot's ids went there
-  std::vector<std::vector<Bags>> routed;                     // per route of this rank, per source rank
-  std::vector<at::Tensor> leaves;                            // per lookup: the pooled values given to the model [B, width]
-  std::vector<at::Tensor> row_leaves;                        // per slot, by rows: [ids, D]
-  at::Tensor used;                                           // [] a leaf: has a gradient once the pass's loss was back-propagated
-  at::Tensor normaliser;                                     // [] of this rank
-  std::vector<at::Tensor> alive;                             // what the pointers point into
-};
-
-/// This rank's bags of every slot, checked. Ids and weights are copied when a step will read them again (`keeping`), so that the
-/// caller may reuse its batch.
-/// Errors: IndexError naming feature, table, row, position, id and table size; ShapeError on a different weightedness.
-inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTensor> inputs, bool keeping) {
-  Capture capture;
-  for (std::size_t l = 0; l < inputs.size(); ++l) {
-    check<ShapeError>(inputs[l].is_weighted() == routing.lookups[l].is_weighted, "a lookup of '", routing.lookups[l].collection,
-                      "' is given ids ", inputs[l].is_weighted() ? "with" : "without",
-                      " weights, but the collection has is_weighted = ", routing.lookups[l].is_weighted);
-    capture.rows.push_back(inputs[l].stride());
-    capture.by_rows.push_back(inputs[l].is_weighted() && inputs[l].weights().requires_grad());
-    capture.alive.push_back(inputs[l].offsets());
-  }
-  for (const auto& slot : routing.slots) {
-    const auto& input = inputs[slot.lookup];
-    const auto& table = routing.tables[slot.table].description;
-    check<IndexError>(std::ranges::count(input.keys(), slot.feature) > 0, "feature '", slot.feature, "' of table '", table.name,
-                      "': the batch has no such key; keys are ", input.keys());
-    const auto f = input.index_of(slot.feature);
-    const auto feature = input.feature(f);
-    auto ids = feature.values().to(at::kCPU, at::kLong, /*non_blocking=*/false, /*copy=*/keeping).contiguous();   // [n]
-    Bags bags{.ids = ids.const_data_ptr<std::int64_t>(),
-              .offsets = input.offsets().const_data_ptr<std::int64_t>() + static_cast<std::int64_t>(f) * input.stride(),
-              .bags = input.stride()};
-    capture.alive.push_back(std::move(ids));
-    if (input.is_weighted()) {
-      auto weights = feature.weights().detach().to(at::kCPU, at::kDouble, false, keeping).contiguous();   // [n]
-      bags.weights = weights.const_data_ptr<double>();
-      capture.alive.push_back(std::move(weights));
-    }
-    for (std::int64_t i = 0; i < bags.count(); ++i) {
-      if (bags.ids[i] >= 0 && bags.ids[i] < table.num_embeddings) [[likely]] continue;
-      const auto row = std::upper_bound(bags.offsets, bags.offsets + bags.bags + 1, bags.offsets[0] + i) - bags.offsets - 1;
-      fail<IndexError>("feature '", slot.feature, "' of table '", table.name, "': id ", bags.ids[i], " at position ",
-                       bags.offsets[0] + i - bags.offsets[row], " of row ", row, "; the table has ", table.num_embeddings, " rows");
-    }
-    std::vector<double> divisors;
-    if (table.pooling == PoolingType::mean)
-      for (std::int64_t b = 0; b < bags.bags; ++b) {
-        double divisor = bags.weights ? 0 : static_cast<double>(bags.offsets[b + 1] - bags.offsets[b]);
-        if (bags.weights)
-          for (auto i = bags.offsets[b]; i < bags.offsets[b + 1]; ++i) divisor += bags.weights[i - bags.offsets[0]];
-        divisors.push_back(divisor);
-      }
-    capture.divisors.push_back(std::move(divisors));
-    capture.own.push_back(bags);
-  }
-  capture.positions.resize(routing.routes.size());
-  return capture;
-}
-
 /// The ids of `bags` whose rows a shard holds, counted from the shard's first row, in the message of 8-byte words
-/// offsets [bags + 1], ids [n], weights [n] where there are any. Fills `positions` when asked to.
-inline std::vector<std::int64_t> bucket(const Bags& bags, const ShardBox& box, std::vector<std::int64_t>* positions) {
+/// offsets [bags + 1], ids [n], weights [n] where there are any. Under managed collision ids go as they are, by their buckets.
+/// Fills `positions` when asked to.
+inline std::vector<std::int64_t> bucket(const Bags& bags, const ShardBox& box, const TableDescription& table,
+                                        std::vector<std::int64_t>* positions) {
   std::vector<std::int64_t> words{0}, ids, weights;
+  const auto& managed = table.managed_collision;
+  const auto block = table.row_block();
   for (std::int64_t b = 0; b < bags.bags; ++b) {
     for (auto i = bags.offsets[b] - bags.offsets[0]; i < bags.offsets[b + 1] - bags.offsets[0]; ++i) {
-      if (bags.ids[i] < box.row_begin || bags.ids[i] >= box.row_end) continue;
-      ids.push_back(bags.ids[i] - box.row_begin);
+      const auto row = managed ? managed->bucket_of(bags.ids[i]) * block : bags.ids[i];
+      if (row < box.row_begin || row >= box.row_end) continue;
+      ids.push_back(managed ? bags.ids[i] : row - box.row_begin);
       if (bags.weights) weights.push_back(std::bit_cast<std::int64_t>(bags.weights[i]));
       if (positions) positions->push_back(i);
     }
@@ -137,7 +68,7 @@ inline std::int64_t bucket_words(std::int64_t bags, std::int64_t ids, bool weigh
 /// The bucket of a route; fills `positions` where its lookup comes back by rows.
 inline std::vector<std::int64_t> bucket_of(const Routing& routing, Capture& capture, std::size_t r) {
   const auto& route = routing.routes[r];
-  return bucket(capture.own[route.slot], routing.shard_of(route).box,
+  return bucket(capture.own[route.slot], routing.shard_of(route).box, routing.table_of(route).description,
                 capture.by_rows[routing.lookup_of(r)] ? &capture.positions[r] : nullptr);
 }
 
@@ -158,28 +89,28 @@ inline void route_ids_here(const Routing& routing, Capture& capture) {
 }
 
 /// Ids for the ranks that hold their rows: counts, so that a rank knows what comes, and words.
-/// Counts for a rank are: capturing, by_rows and rows of each lookup, ids of each route.
+/// Counts for a rank are: capturing, by_rows of each lookup, bags and ids of each route.
 struct IdMessage {
   at::Tensor counts, words;                                  // [sum(counts_out)], [sum(words_out)]
   Counts counts_out, counts_in, words_out;
 };
 
 inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t self, bool capturing) {
-  const auto head = 1 + 2 * routing.lookups.size();
+  const auto head = 1 + routing.lookups.size();
   IdMessage message;
   std::vector<std::int64_t> counts, words;
   for (const auto& theirs : routing.routes_of) {
     const auto before = words.size();
     counts.push_back(capturing);
     counts.insert(counts.end(), capture.by_rows.begin(), capture.by_rows.end());
-    counts.insert(counts.end(), capture.rows.begin(), capture.rows.end());
     for (const auto r : theirs) {
       const auto block = bucket_of(routing, capture, r);
-      counts.push_back(block[static_cast<std::size_t>(capture.rows[routing.lookup_of(r)])]);
+      counts.push_back(capture.own[routing.routes[r].slot].bags);
+      counts.push_back(block[static_cast<std::size_t>(counts.back())]);
       words.insert(words.end(), block.begin(), block.end());
     }
-    message.counts_out.push_back(static_cast<std::int64_t>(head + theirs.size()));
-    message.counts_in.push_back(static_cast<std::int64_t>(head + routing.routes_of[self].size()));
+    message.counts_out.push_back(static_cast<std::int64_t>(head + 2 * theirs.size()));
+    message.counts_in.push_back(static_cast<std::int64_t>(head + 2 * routing.routes_of[self].size()));
     message.words_out.push_back(static_cast<std::int64_t>(words.size() - before));
   }
   message.counts = words_tensor(counts);
@@ -189,11 +120,11 @@ inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t 
 
 /// Words that come from each rank. Errors: CommunicationError when ranks disagree about capturing or by_rows.
 inline Counts words_to_come(const Routing& routing, const Capture& capture, std::size_t self, bool capturing, const at::Tensor& counts) {
-  const auto lookups = routing.lookups.size(), head = 1 + 2 * lookups;
+  const auto lookups = routing.lookups.size(), head = 1 + lookups;
   const auto& mine = routing.routes_of[self];
   const auto* count = counts.const_data_ptr<std::int64_t>();
   Counts words(routing.routes_of.size());
-  for (std::size_t from = 0; from < words.size(); ++from, count += head + mine.size()) {
+  for (std::size_t from = 0; from < words.size(); ++from, count += head + 2 * mine.size()) {
     check<CommunicationError>(count[0] == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
                               " disagree about training: one captures gradients and the other does not");
     for (std::size_t l = 0; l < lookups; ++l)
@@ -201,34 +132,49 @@ inline Counts words_to_come(const Routing& routing, const Capture& capture, std:
                                 routing.lookups[l].collection,
                                 "': the per-sample weights of one require grad and those of the other do not");
     for (std::size_t i = 0; i < mine.size(); ++i)
-      words[from] += bucket_words(count[1 + lookups + routing.lookup_of(mine[i])], count[head + i],
-                                  routing.layout_of(routing.routes[mine[i]]).is_weighted);
+      words[from] += bucket_words(count[head + 2 * i], count[head + 2 * i + 1], routing.layout_of(routing.routes[mine[i]]).is_weighted);
   }
   return words;
 }
 
 /// Fills `routed` from the words that came.
 inline void read_ids(const Routing& routing, Capture& capture, std::size_t self, const at::Tensor& counts, at::Tensor words) {
-  const auto lookups = routing.lookups.size(), head = 1 + 2 * lookups;
+  const auto head = 1 + routing.lookups.size();
   const auto& mine = routing.routes_of[self];
   const auto* count = counts.const_data_ptr<std::int64_t>();
   const auto* word = words.const_data_ptr<std::int64_t>();
   capture.routed.resize(mine.size());
-  for (std::size_t from = 0; from < routing.routes_of.size(); ++from, count += head + mine.size())
+  for (std::size_t from = 0; from < routing.routes_of.size(); ++from, count += head + 2 * mine.size())
     for (std::size_t i = 0; i < mine.size(); ++i) {
       const bool weighted = routing.layout_of(routing.routes[mine[i]]).is_weighted;
-      const auto bags = count[1 + lookups + routing.lookup_of(mine[i])], ids = count[head + i];
+      const auto bags = count[head + 2 * i], ids = count[head + 2 * i + 1];
       capture.routed[i].push_back(read_bucket(word, bags, ids, weighted));
       word += bucket_words(bags, ids, weighted);
     }
   capture.alive.push_back(std::move(words));
 }
 
+/// Turns the ids that came into rows, where the shard they came to has a vocabulary.
+inline void give_rows(const Routing& routing, Capture& capture, std::size_t self) {
+  const auto& mine = routing.routes_of[self];
+  capture.raw.resize(mine.size());
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    const auto& vocabulary = routing.shard_of(routing.routes[mine[i]]).local->vocabulary;
+    if (!vocabulary) continue;
+    capture.raw[i] = capture.routed[i];
+    for (auto& bags : capture.routed[i]) {
+      std::vector<std::int64_t> rows;
+      for (std::int64_t k = 0; k < bags.count(); ++k) rows.push_back(vocabulary->row_of(bags.ids[k]));
+      bags.ids = capture.keep(rows);
+    }
+  }
+}
+
 /// Sends every rank the ids of the rows that it holds; fills `routed` and, where lookups come back by rows, `positions`.
 /// `capturing` must be the same on all ranks, and so must by_rows.
 template <class Topology> void route_ids(Topology& topology, const Routing& routing, Capture& capture, bool capturing) {
   if constexpr (!Topology::is_distributed) {
-    (void)topology, (void)capturing;
+    (void)capturing;
     route_ids_here(routing, capture);
   } else {
     const auto self = static_cast<std::size_t>(topology.rank());
@@ -237,6 +183,7 @@ template <class Topology> void route_ids(Topology& topology, const Routing& rout
     const auto words_in = words_to_come(routing, capture, self, capturing, counts);
     read_ids(routing, capture, self, counts, all_to_all_v(topology, std::move(message.words), message.words_out, words_in).wait());
   }
+  give_rows(routing, capture, static_cast<std::size_t>(topology.rank()));
 }
 
 /// Vectors that one route sends back to one rank: pooled bags, or rows.
@@ -287,22 +234,23 @@ inline void look_up(const Routing& routing, const Route& route, const Bags& bags
   by_rows ? kernels::row_lookup(task) : kernels::pooled_lookup(task);
 }
 
-/// Where the values of a slot go: its columns of the lookup's output, or its rows.
+/// Where the values of a slot go: its columns of the lookup's output, or a tensor of its own.
 struct SlotOutput {
-  at::Tensor tensor;             // [B, width] or [ids, D]
+  at::Tensor tensor;             // [B, width] or [bags or ids, D]
   std::int64_t column = 0;
 };
 
 inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Capture& capture) {
   std::vector<at::Tensor> by_lookup;
   for (std::size_t l = 0; l < routing.lookups.size(); ++l)
-    by_lookup.push_back(capture.by_rows[l] ? at::Tensor{}
+    by_lookup.push_back(capture.by_slot[l] ? at::Tensor{}
                                            : at::zeros({capture.rows[l], routing.lookups[l].width}, routing.lookups[l].dtype));
   std::vector<SlotOutput> outputs;
   for (std::size_t s = 0; s < routing.slots.size(); ++s) {
     const auto& slot = routing.slots[s];
     const auto dim = routing.tables[slot.table].description.embedding_dim;
-    if (capture.by_rows[slot.lookup]) outputs.push_back({at::zeros({capture.own[s].count(), dim}, routing.lookups[slot.lookup].dtype), 0});
+    const auto vectors = vectors_of(capture.own[s], capture.by_rows[slot.lookup]);
+    if (capture.by_slot[slot.lookup]) outputs.push_back({at::zeros({vectors, dim}, routing.lookups[slot.lookup].dtype), 0});
     else outputs.push_back({by_lookup[slot.lookup], slot.column});
   }
   return outputs;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <rookery/embedding/config.hpp>
-#include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/embedding/table_collection.hpp>
 
 namespace rookery {
 

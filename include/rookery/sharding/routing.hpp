@@ -14,7 +14,7 @@
 #include <vector>
 
 #include <rookery/embedding/config.hpp>
-#include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/embedding/table_collection.hpp>
 #include <rookery/sharding/placement.hpp>
 #include <rookery/sparse/keyed_jagged_tensor.hpp>
 
@@ -33,6 +33,8 @@ struct LookupLayout {
   at::ScalarType dtype = at::kFloat;
   std::int64_t width = 0;                // sum(D)
   bool is_weighted = false;
+  bool is_sequence = false;              // rows come back one by one
+  BadIds bad_ids = BadIds::refuse;
   std::shared_ptr<const KeyedColumns> columns;
 };
 

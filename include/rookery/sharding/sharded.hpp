@@ -74,6 +74,8 @@ template <class Model> class PlacedMembers {
       }
     });
   }
+  /// Ids that were left out under BadIds::drop or empty_bag on this rank since the model was placed.
+  std::vector<BadIdCount> bad_ids() const { return runtime_.bad_ids(); }
   /// All tables and where their shards are, in member order.
   const std::vector<PlacedTable>& tables() const { return runtime_.routing().tables; }
   TableRuntime& runtime() { return runtime_; }
@@ -82,6 +84,8 @@ template <class Model> class PlacedMembers {
   std::vector<std::vector<double>> row_sums(std::span<const detail::ShardGradients> shards, const StepContext& context);
   /// One update of each row that has a gradient. Called by Optimizer.
   void update(std::span<const detail::ShardGradients> shards, const StepContext& context, std::span<const std::vector<double>> sums);
+  /// Vocabularies of managed collision take in the ids of the captured passes. Called by Optimizer, after all updates.
+  void end_step();
 
  protected:
   explicit PlacedMembers(Model model) : model_(std::move(model)) {}
@@ -180,8 +184,13 @@ template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vect
   for (std::size_t l = 0; l < collections.size(); ++l)
     for_each_collection([&](std::string_view path, auto& collection, std::size_t first) {
       if (&collection != collections[l]) return;
-      routing.lookups.push_back(
-          {std::string(path), collection.data_type(), collection.width(), collection.is_weighted(), collection.columns()});
+      routing.lookups.push_back({.collection = std::string(path),
+                                 .dtype = collection.data_type(),
+                                 .width = collection.width(),
+                                 .is_weighted = collection.is_weighted(),
+                                 .is_sequence = collection.is_sequence,
+                                 .bad_ids = collection.bad_ids(),
+                                 .columns = collection.columns()});
       for (const auto& feature : collection.features())
         routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});
     });
@@ -204,6 +213,16 @@ void PlacedMembers<Model>::update(std::span<const detail::ShardGradients> shards
   for (std::size_t i = 0; i < shards.size(); ++i)
     with_collection(shards[i],
                     [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
+}
+
+template <class Model> void PlacedMembers<Model>::end_step() {
+  for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
+    for (auto& local : collection.shards())
+      if (local.vocabulary) {
+        runtime_.for_each_id(first + local.table, local.shard, [&](std::span<const std::int64_t> ids) { local.vocabulary->see(ids); });
+        collection.renew(local, local.vocabulary->step());
+      }
+  });
 }
 
 /// What a placed model and a placed collection have in common on a topology.
@@ -301,9 +320,8 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
       const auto lookups = std::as_const(this->model()).lookups(batch);
       auto looked = this->runtime().look_up(this->topology(), lookups.features, capturing);
       capture = std::move(looked.capture);
-      typename detail::PooledOf<Looked>::type pooled;
-      std::move(looked.values.begin(), looked.values.end(), pooled.tensors.begin());
-      return this->model().forward(batch, std::as_const(pooled));
+      const typename detail::PooledOf<Looked>::type pooled(std::move(looked.lookups));
+      return this->model().forward(batch, pooled);
     } else {
       return this->model().forward(batch);
     }
@@ -312,7 +330,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   [[no_unique_address]] Loss loss_;
 };
 
-/// A placed collection, for scripts and tests: KeyedJaggedTensor -> KeyedTensor.
+/// A placed collection, for scripts and tests: KeyedJaggedTensor -> its Output.
 template <class Collection, class Topology>
   requires EmbeddingTables<Collection>
 class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
@@ -323,12 +341,11 @@ class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
       : Placed<Collection, Topology>(std::move(declared), topology, options) {
     this->expect_lookups({&this->model()}, topology.world_size());
   }
-  /// Pooled embeddings [B, sum(D)].
-  KeyedTensor operator()(const KeyedJaggedTensor& features) {
+  typename Collection::Output operator()(const KeyedJaggedTensor& features) {
     const bool capturing = this->capturing();
     auto looked = this->runtime().look_up(this->topology(), std::span(&features, 1), capturing);
     if (capturing) this->runtime().keep(std::move(looked.capture));
-    return std::move(looked.values.front());
+    return Collection::output(std::move(looked.lookups.front()));
   }
 };
 

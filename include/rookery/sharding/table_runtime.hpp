@@ -16,15 +16,18 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include <rookery/sharding/gradient_exchange.hpp>
 #include <rookery/sharding/lookup_exchange.hpp>
 #include <rookery/sharding/routing.hpp>
-#include <rookery/sparse/keyed_tensor.hpp>
+#include <rookery/sparse/jagged_tensor.hpp>
 
 namespace rookery {
 
@@ -46,17 +49,23 @@ inline at::Tensor pool_rows(const at::Tensor& rows, const Bags& bags, const at::
 
 }  // namespace detail
 
+/// How many ids of a feature were left out because a table had no row for them.
+struct BadIdCount {
+  std::string feature, table;
+  std::int64_t count = 0;
+};
+
 /// The lookups and captures of one placed model.
 class TableRuntime {
  public:
   /// What a forward pass computes with, and what its step will need.
   struct Looked {
-    std::vector<KeyedTensor> values;         // per lookup, [B, sum(D)]
+    std::vector<LookedUp> lookups;
     detail::Capture capture;
   };
 
   /// Looks everything up in one exchange. With `capturing` the values require grad. Ranks: all, in the same order.
-  template <class Topology> Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const;
+  template <class Topology> Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing);
 
   /// Remembers a pass until `clear`. Errors: Error when a step has not come for `most_captures` passes.
   void keep(detail::Capture capture) {
@@ -71,6 +80,25 @@ class TableRuntime {
   std::span<const detail::Capture> captures() const { return captures_; }
   void clear() { captures_.clear(); }
 
+  /// Ids left out so far, of each feature and table that had any.
+  std::vector<BadIdCount> bad_ids() const {
+    std::vector<BadIdCount> counts;
+    for (std::size_t s = 0; s < bad_.size(); ++s)
+      if (bad_[s] > 0) counts.push_back({routing_.slots[s].feature, routing_.tables[routing_.slots[s].table].description.name, bad_[s]});
+    return counts;
+  }
+
+  /// Calls `fn(ids)` with what the captured passes asked of a local shard of managed collision.
+  template <class Fn> void for_each_id(std::size_t table, std::size_t shard, Fn&& fn) const {
+    const auto& mine = routing_.routes_of[static_cast<std::size_t>(routing_.tables[table].shards[shard].rank)];
+    for (const auto& capture : captures_)
+      for (std::size_t i = 0; i < capture.raw.size(); ++i) {
+        const auto& route = routing_.routes[mine[i]];
+        if (routing_.slots[route.slot].table != table || route.shard != shard) continue;
+        for (const auto& bags : capture.raw[i]) fn(std::span(bags.ids, static_cast<std::size_t>(bags.count())));
+      }
+  }
+
   /// First and second phase of a step: the distinct rows of every local shard with their summed gradients.
   template <class Topology> std::vector<detail::ShardGradients> gradients(Topology& topology) const {
     const auto received = detail::exchange_gradients(topology, routing_, captures_);
@@ -82,17 +110,28 @@ class TableRuntime {
   Looked as_leaves(std::span<const KeyedJaggedTensor> inputs, bool capturing, detail::Capture capture,
                    std::span<const detail::SlotOutput> outputs) const;
 
+  /// Ids in each bag [B].
+  static at::Tensor lengths_of(const detail::Bags& bags) {
+    auto lengths = at::empty({bags.bags}, at::kLong);                                        // [B]
+    auto* to = lengths.mutable_data_ptr<std::int64_t>();
+    for (std::int64_t b = 0; b < bags.bags; ++b) to[b] = bags.offsets[b + 1] - bags.offsets[b];
+    return lengths;
+  }
+
   detail::Routing routing_;
   std::vector<detail::Capture> captures_;
+  std::vector<std::int64_t> bad_;            // per slot: ids left out
 };
 
 template <class Topology>
-auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) const -> Looked {
+auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) -> Looked {
   std::vector<detail::SlotOutput> outputs;
   detail::Capture capture;
   {
     const at::NoGradGuard no_grad;
     capture = detail::own_bags(routing_, inputs, capturing);
+    bad_.resize(capture.bad.size());
+    std::transform(bad_.begin(), bad_.end(), capture.bad.begin(), bad_.begin(), std::plus<>());
     if (!routing_.slots.empty()) {
       detail::route_ids(topology, routing_, capture, capturing);
       outputs = detail::exchange_values(topology, routing_, capture);
@@ -105,32 +144,37 @@ auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor
 inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, bool capturing, detail::Capture capture,
                                     std::span<const detail::SlotOutput> outputs) const -> Looked {
   capture.leaves.resize(routing_.lookups.size());
-  capture.row_leaves.resize(routing_.slots.size());
-  std::vector<std::vector<at::Tensor>> pooled(routing_.lookups.size());
+  capture.slot_leaves.resize(routing_.slots.size());
+  std::vector<LookedUp> lookups(routing_.lookups.size());
+  std::vector<std::vector<at::Tensor>> parts(lookups.size());
   for (std::size_t s = 0; s < routing_.slots.size(); ++s) {
     const auto& slot = routing_.slots[s];
-    if (!capture.by_rows[slot.lookup]) {
+    if (!capture.by_slot[slot.lookup]) {
       capture.leaves[slot.lookup] = outputs[s].tensor;                                       // [B, width]
       continue;
     }
-    capture.row_leaves[s] = outputs[s].tensor.set_requires_grad(capturing);                  // [n, D]
-    const auto& input = inputs[slot.lookup];
-    pooled[slot.lookup].push_back(detail::pool_rows(outputs[s].tensor, capture.own[s],
-                                                    input.feature(input.index_of(slot.feature)).weights(),
-                                                    routing_.tables[slot.table].description.pooling));
+    const auto& values = capture.slot_leaves[s] = outputs[s].tensor.set_requires_grad(capturing);   // [bags or ids, D]
+    const auto feature = inputs[slot.lookup].feature(inputs[slot.lookup].index_of(slot.feature));
+    auto weights = feature.is_weighted() ? feature.weights() : at::Tensor{};                 // [ids]
+    if (weights.defined() && capture.kept[s].defined()) weights = weights.index_select(0, capture.kept[s]);
+    if (routing_.lookups[slot.lookup].is_sequence)
+      lookups[slot.lookup].sequences.emplace_back(values, lengths_of(capture.own[s]), weights);
+    else
+      parts[slot.lookup].push_back(
+          detail::pool_rows(values, capture.own[s], weights, routing_.tables[slot.table].description.pooling));
   }
-  std::vector<KeyedTensor> values;
-  for (std::size_t l = 0; l < routing_.lookups.size(); ++l) {
-    auto& leaf = capture.leaves[l];
-    if (capture.by_rows[l]) {
-      values.emplace_back(routing_.lookups[l].columns, at::cat(pooled[l], 1));               // [B, width]
-    } else {
-      if (!leaf.defined()) leaf = at::zeros({capture.rows[l], 0}, routing_.lookups[l].dtype);   // a collection without tables
-      leaf.set_requires_grad(capturing);
-      values.emplace_back(routing_.lookups[l].columns, leaf);                                // [B, width]
+  for (std::size_t l = 0; l < lookups.size(); ++l) {
+    lookups[l].columns = routing_.lookups[l].columns;
+    if (routing_.lookups[l].is_sequence) continue;
+    if (capture.by_slot[l]) {
+      lookups[l].pooled = at::cat(parts[l], 1);                                              // [B, width]
+      continue;
     }
+    auto& leaf = capture.leaves[l];
+    if (!leaf.defined()) leaf = at::zeros({capture.rows[l], 0}, routing_.lookups[l].dtype);  // a collection without tables
+    lookups[l].pooled = leaf.set_requires_grad(capturing);                                   // [B, width]
   }
-  return {std::move(values), std::move(capture)};
+  return {std::move(lookups), std::move(capture)};
 }
 
 }  // namespace rookery

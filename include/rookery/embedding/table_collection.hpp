@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// TableCollection: tables that are looked up together, declared by their configs; what every kind of collection is made of.
+//
+// A declaration costs no memory. ShardingPolicy::apply gives it the shards that live on this rank, and only those. Reading,
+// exchanging and stepping go through shards; the collection itself knows its configs, its rules and its local shards.
+// Features come in table order; one that several tables share appears as `feature@table`.
+// Answers to torchrec/modules/embedding_modules.py.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <rookery/core/error.hpp>
+#include <rookery/core/mix.hpp>
+#include <rookery/core/parallel.hpp>
+#include <rookery/embedding/config.hpp>
+#include <rookery/embedding/managed_collision.hpp>
+#include <rookery/embedding/table_storage.hpp>
+#include <rookery/kernels/cpu/row_update.hpp>
+#include <rookery/rules/probe.hpp>
+#include <rookery/sparse/jagged_tensor.hpp>
+#include <rookery/sparse/keyed_tensor.hpp>
+
+namespace rookery {
+
+/// A rectangle of a table: rows [row_begin, row_end) by columns [column_begin, column_end).
+struct ShardBox {
+  std::int64_t row_begin = 0, row_end = 0, column_begin = 0, column_end = 0;
+
+  std::int64_t rows() const { return row_end - row_begin; }
+  std::int64_t columns() const { return column_end - column_begin; }
+  friend bool operator==(const ShardBox&, const ShardBox&) = default;
+};
+
+/// A shard that lives on this rank.
+struct LocalShard {
+  std::size_t table = 0;                 // of the collection
+  std::size_t shard = 0;                 // among the table's shards
+  ShardBox box;
+  std::uint64_t key = 0;                 // the table's random key
+  TableStorage storage;
+  std::optional<CollisionVocabulary> vocabulary;
+};
+
+/// The distinct rows of a local shard that a step reached, with their gradients summed.
+struct RowGradients {
+  std::vector<std::int64_t> rows;        // [U] ascending, counted from the shard's first row
+  at::Tensor sums;                       // [U, columns]
+};
+
+/// One output of a collection: a feature, and the table that it is looked up in.
+struct CollectionFeature {
+  std::string feature;
+  std::size_t table = 0;
+  std::int64_t column = 0;               // where its D columns start in the output
+};
+
+/// What to do with an id that its table has no row for.
+enum class BadIds {
+  refuse,                                // an IndexError that names it
+  drop,                                  // leave it out of its bag and count it
+  empty_bag,                             // leave out the whole bag and count the id
+};
+
+struct CollectionOptions {
+  bool is_weighted = false;              // each id carries a weight
+  BadIds bad_ids = BadIds::refuse;
+};
+
+/// What a lookup brought back, before it is given its collection's own type.
+struct LookedUp {
+  std::shared_ptr<const KeyedColumns> columns;
+  at::Tensor pooled;                     // [B, sum(D)] of pooled bags
+  std::vector<JaggedTensor> sequences;   // a feature: values [n, D], of rows one by one
+};
+
+/// Tables declared by `Config` (EmbeddingBagConfig or EmbeddingConfig), and their shards on this rank once placed.
+///
+/// Errors: ConfigError for a table without name, rows or columns, for a repeated table name or feature of a table, and for tables of
+///         different compute dtypes.
+template <class ConfigType> class TableCollection {
+ public:
+  using Config = ConfigType;
+  static constexpr bool is_embedding_tables = true;
+  /// Whether rows come back one by one.
+  static constexpr bool is_sequence = !requires(const Config& config) { config.pooling; };
+
+  TableCollection() : TableCollection(std::vector<Config>{}) {}
+  TableCollection(std::initializer_list<Config> configs, CollectionOptions options = CollectionOptions())
+      : TableCollection(std::vector<Config>(configs), options) {}
+  TableCollection(std::vector<Config> configs, CollectionOptions options = CollectionOptions())
+      : configs_(std::move(configs)), options_(options), assigned_(configs_.size()) {
+    validate();
+    lay_out();
+  }
+
+  const std::vector<Config>& configs() const { return configs_; }
+  bool is_weighted() const { return options_.is_weighted; }
+  BadIds bad_ids() const { return options_.bad_ids; }
+  /// Of outputs and gradients: float64 when the tables are, else float32.
+  at::ScalarType data_type() const { return configs_.empty() ? at::kFloat : compute_dtype(configs_.front().data_type); }
+  const std::vector<CollectionFeature>& features() const { return features_; }
+  /// Keys and widths of the output.
+  const std::shared_ptr<const KeyedColumns>& columns() const { return columns_; }
+  std::int64_t width() const { return width_; }
+
+  /// The tables as the planner sees them; `path` is the collection's own name in the model.
+  std::vector<TableDescription> describe(std::string_view path) const {
+    std::vector<TableDescription> tables;
+    for (const auto& config : configs_) {
+      TableDescription table{.name = concat(path, path.empty() ? "" : ".", Config::prefix, ".", config.name),
+                             .table = config.name,
+                             .num_embeddings = config.num_embeddings,
+                             .embedding_dim = config.embedding_dim,
+                             .data_type = config.data_type,
+                             .pooling = pooling_of(config),
+                             .rule = std::string(config.frozen ? "none" : config.optimizer.name()),
+                             .managed_collision = config.managed_collision};
+      if (!config.frozen)
+        config.optimizer.visit([&](const auto& rule) {
+          table.row_sums = rule.row_sums;
+          for (const auto& slot : rule.state) table.state_numbers_per_row += slot.shape == StateShape::row ? 1 : config.embedding_dim;
+          table.settings = probe(rule);
+        });
+      std::array<double, 2> first{};
+      fill_initial(config.initial, default_bound(config), 0, 0, first.data(), 2);
+      table.settings += concat("; features ", config.feature_names, " ", to_string(pooling_of(config)),
+                               is_weighted() ? " with weights" : "", "; initial values such as ", first);
+      if (const auto& ids = config.managed_collision)
+        table.settings += concat("; eviction ", static_cast<int>(ids->eviction), " threshold ", ids->threshold, " interval ", ids->interval,
+                                 " buckets ", ids->buckets, " decay ", ids->decay, " candidates ", ids->candidates);
+      tables.push_back(std::move(table));
+    }
+    return tables;
+  }
+
+  /// Gives a table its values before placement, [num_embeddings, embedding_dim]. Errors: IndexError, ShapeError.
+  void assign(std::string_view table, const at::Tensor& values) {
+    const auto& config = configs_[index_of(table)];
+    check<ShapeError>(values.dim() == 2 && values.size(0) == config.num_embeddings && values.size(1) == config.embedding_dim,
+                      Config::collection, ": assigned values of shape ", values.sizes(), " to table '", table, "' of [",
+                      config.num_embeddings, ", ", config.embedding_dim, "]");
+    check<ConfigError>(!placed_, Config::collection, ": assign to table '", table, "' after placement");
+    assigned_[index_of(table)] = values.detach().clone();                                            // [E, D]
+  }
+
+  /// Position of a table, or an IndexError that lists the tables there are.
+  std::size_t index_of(std::string_view table) const {
+    const auto found = std::find_if(configs_.begin(), configs_.end(), [&](const Config& config) { return config.name == table; });
+    if (found == configs_.end()) {
+      std::vector<std::string> names;
+      for (const auto& config : configs_) names.push_back(config.name);
+      fail<IndexError>(Config::collection, ": no table '", table, "'; tables are ", names);
+    }
+    return static_cast<std::size_t>(found - configs_.begin());
+  }
+
+  /// Allocates and fills one shard on this rank; `key` is the table's random key. Called by ShardingPolicy::apply.
+  /// Cost: the shard's bytes; one pass.
+  void place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key);
+  /// Ends placement: assigned values are no longer held.
+  void placed() {
+    assigned_.clear();
+    placed_ = true;
+  }
+
+  std::vector<LocalShard>& shards() { return shards_; }
+  const std::vector<LocalShard>& shards() const { return shards_; }
+
+  /// Gives rows that changed hands the initial values of their new ids, and their state a fresh start. The values depend on the id,
+  /// not on the row.
+  void renew(LocalShard& shard, std::span<const CollisionVocabulary::Given> given) const;
+
+  /// The rule's sums over the columns of this shard, [U * row_sums]; empty when the rule needs none.
+  std::vector<double> row_sums(const LocalShard& shard, const RowGradients& gradients, const StepContext& context) const {
+    std::vector<double> sums;
+    with_task(shard, gradients, context, [&](const auto& rule, const auto& task) {
+      if constexpr (std::remove_cvref_t<decltype(rule)>::row_sums > 0) {
+        sums.resize(gradients.rows.size() * static_cast<std::size_t>(rule.row_sums));
+        kernels::sum_rows(rule, context, task, sums.data());
+      }
+    });
+    return sums;
+  }
+  /// One update of each row. `sums` are those of whole rows.
+  void update(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, std::span<const double> sums) const {
+    with_task(shard, gradients, context,
+              [&](const auto& rule, const auto& task) { kernels::update_rows(rule, context, task, sums.data()); });
+  }
+
+ private:
+  static PoolingType pooling_of(const Config& config) {
+    if constexpr (is_sequence) return PoolingType::none;
+    else return config.pooling;
+  }
+  static double start_of_state(const Config& config, std::size_t slot) {
+    return config.optimizer.visit([&](const auto& rule) { return initial_state(rule, slot); });
+  }
+  static double default_bound(const Config& config) { return 1 / std::sqrt(static_cast<double>(config.num_embeddings)); }
+  void validate() const;
+  void lay_out();
+  template <class Fn> void with_task(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, Fn&& fn) const;
+
+  std::vector<Config> configs_;
+  CollectionOptions options_;
+  std::vector<CollectionFeature> features_;
+  std::shared_ptr<const KeyedColumns> columns_;
+  std::int64_t width_ = 0;
+  std::vector<at::Tensor> assigned_;
+  std::vector<LocalShard> shards_;
+  bool placed_ = false;
+};
+
+template <class Config> void TableCollection<Config>::validate() const {
+  for (std::size_t i = 0; i < configs_.size(); ++i) {
+    const auto& config = configs_[i];
+    check<ConfigError>(!config.name.empty(), Config::collection, ": table number ", i, " has no name");
+    check<ConfigError>(config.num_embeddings > 0 && config.embedding_dim > 0, Config::collection, ": table '", config.name, "' is [",
+                       config.num_embeddings, ", ", config.embedding_dim, "]; rows and columns must be positive");
+    check<ConfigError>(config.data_type == at::kFloat || config.data_type == at::kDouble || config.data_type == at::kHalf ||
+                           config.data_type == at::kBFloat16,
+                       Config::collection, ": table '", config.name, "' has dtype ", c10::toString(config.data_type),
+                       "; use float32, float64, float16 or bfloat16");
+    check<ConfigError>(compute_dtype(config.data_type) == data_type(), Config::collection, ": table '", config.name, "' is ",
+                       c10::toString(config.data_type), " and table '", configs_.front().name, "' is ",
+                       c10::toString(configs_.front().data_type), "; float64 tables have a collection of their own");
+    if (config.managed_collision) config.managed_collision->validate(config.name, config.num_embeddings);
+    for (const auto& feature : config.feature_names)
+      check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1,
+                         Config::collection, ": table '", config.name, "' is given feature '", feature, "' twice");
+    for (std::size_t j = 0; j < i; ++j)
+      check<ConfigError>(configs_[j].name != config.name, Config::collection, ": table name '", config.name, "' is given twice");
+  }
+}
+
+template <class Config> void TableCollection<Config>::lay_out() {
+  auto columns = std::make_shared<KeyedColumns>();
+  for (std::size_t t = 0; t < configs_.size(); ++t) {
+    const auto& config = configs_[t];
+    const auto names = config.feature_names.empty() ? std::vector<std::string>{config.name} : config.feature_names;
+    for (const auto& name : names) {
+      features_.push_back({name, t, width_});
+      width_ += config.embedding_dim;
+      columns->length_per_key.push_back(config.embedding_dim);
+    }
+  }
+  for (const auto& one : features_) {
+    const auto uses =
+        std::count_if(features_.begin(), features_.end(), [&](const CollectionFeature& f) { return f.feature == one.feature; });
+    columns->keys.push_back(uses > 1 ? concat(one.feature, "@", configs_[one.table].name) : one.feature);
+  }
+  columns_ = std::move(columns);
+}
+
+template <class Config>
+void TableCollection<Config>::place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key) {
+  const auto& config = configs_.at(table);
+  check<ConfigError>(!placed_, Config::collection, ": table '", config.name, "' is placed already");
+  const auto slots =
+      config.frozen ? std::vector<StateSlot>{}
+                    : config.optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
+  LocalShard local{table, shard, box, key, TableStorage(box.rows(), box.columns(), config.data_type, slots), {}};
+  if (const auto& ids = config.managed_collision) {
+    const auto rows = config.num_embeddings / ids->buckets;
+    local.vocabulary.emplace(*ids, rows, box.row_begin / rows, box.rows() / rows);
+  }
+  for (std::size_t slot = 0; slot < slots.size(); ++slot)
+    if (const double start = start_of_state(config, slot); start != 0) local.storage.state(slot).fill_(start);
+  if (assigned_.at(table).defined()) {
+    auto values = assigned_[table].narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns());
+    local.storage.weight().copy_(values);                                                    // [rows, columns]
+  } else {
+    const double bound = default_bound(config);
+    for_table(config.data_type, [&](auto zero, auto) {
+      auto* weights = local.storage.weight().template mutable_data_ptr<decltype(zero)>();
+      parallel(box.rows(), 1 + 4096 / (box.columns() + 1), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row)
+          fill_initial(config.initial, bound, key, (box.row_begin + row) * config.embedding_dim + box.column_begin,
+                       weights + row * local.storage.stride(), box.columns());
+      });
+    });
+  }
+  shards_.push_back(std::move(local));
+}
+
+template <class Config>
+void TableCollection<Config>::renew(LocalShard& shard, std::span<const CollisionVocabulary::Given> given) const {
+  const auto& config = configs_.at(shard.table);
+  for_table(config.data_type, [&](auto zero, auto) {
+    auto* weights = shard.storage.weight().template mutable_data_ptr<decltype(zero)>();
+    for (const auto& [row, id] : given)
+      fill_initial(config.initial, default_bound(config), shard.key ^ mix64(static_cast<std::uint64_t>(id)), shard.box.column_begin,
+                   weights + row * shard.storage.stride(), shard.box.columns());
+  });
+  for (std::size_t slot = 0; slot < shard.storage.state_names().size(); ++slot)
+    for (const auto& [row, id] : given) shard.storage.state(slot).select(0, row).fill_(start_of_state(config, slot));
+}
+
+template <class Config>
+template <class Fn>
+void TableCollection<Config>::with_task(const LocalShard& shard, const RowGradients& gradients, const StepContext& context,
+                                            Fn&& fn) const {
+  const auto& config = configs_.at(shard.table);
+  if (config.frozen || gradients.rows.empty()) return;
+  config.optimizer.visit([&](const auto& rule) {
+    for_floating(compute_dtype(config.data_type), [&](auto zero) {
+      using Number = decltype(zero);
+      std::array<kernels::StateColumn<Number>, std::remove_cvref_t<decltype(rule)>::state.size() + 1> state{};
+      for (std::size_t slot = 0; slot < rule.state.size(); ++slot) {
+        const auto& tensor = shard.storage.state(slot);
+        state[slot] = {tensor.template mutable_data_ptr<Number>(), tensor.stride(0)};
+      }
+      fn(rule, kernels::RowUpdateTask<Number>{.dtype = config.data_type,
+                                              .weights = shard.storage.weight().mutable_data_ptr(),
+                                              .stride = shard.storage.stride(),
+                                              .dim = shard.box.columns(),
+                                              .full_dim = config.embedding_dim,
+                                              .state = std::span(state.data(), rule.state.size()),
+                                              .rows = gradients.rows,
+                                              .gradients = gradients.sums.template const_data_ptr<Number>(),
+                                              .rounding = {.stochastic = config.stochastic_rounding,
+                                                           .key = shard.key ^ static_cast<std::uint64_t>(context.step) << 32},
+                                              .first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin});
+    });
+  });
+}
+
+}  // namespace rookery

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Capture: one forward pass as far as its step needs it, and the batch that it began with, checked.
+//
+// Everything later reads ids through plain pointers into tensors that the capture keeps alive.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <rookery/core/error.hpp>
+#include <rookery/sharding/routing.hpp>
+
+namespace rookery::detail {
+
+/// Bags of ids as plain pointers into tensors that a Capture keeps alive.
+struct Bags {
+  const std::int64_t* ids = nullptr;
+  const std::int64_t* offsets = nullptr;     // [bags + 1]; id i of the task is ids[i - offsets[0]]
+  const double* weights = nullptr;
+  std::int64_t bags = 0;
+  std::int64_t count() const { return bags == 0 ? 0 : offsets[bags] - offsets[0]; }
+};
+
+/// One forward pass, as far as its step needs it.
+struct Capture {
+  std::vector<char> by_rows;                                 // per lookup: rows came back unpooled
+  std::vector<char> by_slot;                                 // per lookup: each slot has a leaf of its own; so has all that is by rows
+  std::vector<std::int64_t> rows;                            // per lookup: rows of its output, of this rank
+  std::vector<Bags> own;                                     // per slot: this rank's bags
+  std::vector<at::Tensor> kept;                              // per slot: which ids were good, if not all
+  std::vector<std::int64_t> bad;                             // per slot: how many ids were not
+  std::vector<std::vector<double>> divisors;                 // per slot: of each bag, for mean pooling; else empty
+  std::vector<std::vector<std::int64_t>> positions;          // per route, by rows: which of the slot's ids went there
+  std::vector<std::vector<Bags>> routed;                     // per route of this rank, per source rank; ids are rows of the shard
+  std::vector<std::vector<Bags>> raw;                        // the same before a vocabulary gave rows to ids; empty where none did
+  std::vector<at::Tensor> leaves;                            // per lookup: the pooled values given to the model [B, width]
+  std::vector<at::Tensor> slot_leaves;                       // per slot, by slot: [bags or ids, D]
+  at::Tensor used;                                           // [] a leaf: has a gradient once the pass's loss was back-propagated
+  at::Tensor normaliser;                                     // [] of this rank
+  std::vector<at::Tensor> alive;                             // what the pointers point into
+
+  const std::int64_t* keep(const std::vector<std::int64_t>& numbers) {
+    auto tensor = at::empty({static_cast<std::int64_t>(numbers.size())}, at::kLong);
+    std::copy(numbers.begin(), numbers.end(), tensor.mutable_data_ptr<std::int64_t>());
+    alive.push_back(std::move(tensor));
+    return alive.back().const_data_ptr<std::int64_t>();
+  }
+};
+
+/// The first id of `bags` that the table has no row for, or their number. A table of managed collision has one for any id.
+inline std::int64_t first_bad_id(const Bags& bags, const TableDescription& table) {
+  if (table.managed_collision) return bags.count();
+  const auto* bad =
+      std::find_if(bags.ids, bags.ids + bags.count(), [&](std::int64_t id) { return id < 0 || id >= table.num_embeddings; });
+  return bad - bags.ids;
+}
+
+/// Leaves bad ids out of a slot's bags, or the bags that hold one, and counts them.
+inline void leave_out_bad_ids(Capture& capture, std::size_t slot, const TableDescription& table, BadIds policy) {
+  auto& bags = capture.own[slot];
+  std::vector<std::int64_t> ids, offsets{0}, kept;
+  std::vector<double> weights;
+  for (std::int64_t b = 0; b < bags.bags; ++b) {
+    const auto begin = bags.offsets[b] - bags.offsets[0], end = bags.offsets[b + 1] - bags.offsets[0];
+    const auto bad = std::count_if(bags.ids + begin, bags.ids + end, [&](std::int64_t id) { return id < 0 || id >= table.num_embeddings; });
+    capture.bad[slot] += bad;
+    for (auto i = begin; i < end && (bad == 0 || policy == BadIds::drop); ++i) {
+      if (bags.ids[i] < 0 || bags.ids[i] >= table.num_embeddings) continue;
+      ids.push_back(bags.ids[i]);
+      kept.push_back(i);
+      if (bags.weights) weights.push_back(bags.weights[i]);
+    }
+    offsets.push_back(static_cast<std::int64_t>(ids.size()));
+  }
+  Bags good{.ids = capture.keep(ids), .offsets = capture.keep(offsets), .bags = bags.bags};
+  capture.keep(kept);
+  capture.kept[slot] = capture.alive.back();                                                 // [good ids]
+  if (bags.weights) {
+    auto tensor = at::empty({static_cast<std::int64_t>(weights.size())}, at::kDouble);       // [good ids]
+    std::copy(weights.begin(), weights.end(), tensor.mutable_data_ptr<double>());
+    good.weights = tensor.const_data_ptr<double>();
+    capture.alive.push_back(std::move(tensor));
+  }
+  bags = good;
+}
+
+/// What a mean divides each bag's sum by: ids, or their weights.
+inline std::vector<double> mean_divisors(const Bags& bags) {
+  std::vector<double> divisors;
+  for (std::int64_t b = 0; b < bags.bags; ++b) {
+    double divisor = bags.weights ? 0 : static_cast<double>(bags.offsets[b + 1] - bags.offsets[b]);
+    for (auto i = bags.offsets[b]; bags.weights && i < bags.offsets[b + 1]; ++i) divisor += bags.weights[i - bags.offsets[0]];
+    divisors.push_back(divisor);
+  }
+  return divisors;
+}
+
+/// This rank's bags of every slot, checked. Ids and weights are copied when a step will read them again (`keeping`), so that the
+/// caller may reuse its batch.
+/// Errors: IndexError naming feature, table, row, position, id and table size; ShapeError on a different weightedness.
+inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTensor> inputs, bool keeping) {
+  Capture capture;
+  for (std::size_t l = 0; l < inputs.size(); ++l) {
+    const auto& layout = routing.lookups[l];
+    check<ShapeError>(inputs[l].is_weighted() == layout.is_weighted, "a lookup of '", layout.collection, "' is given ids ",
+                      inputs[l].is_weighted() ? "with" : "without", " weights, but the collection has is_weighted = ", layout.is_weighted);
+    capture.rows.push_back(inputs[l].stride());
+    capture.by_rows.push_back(layout.is_sequence || (layout.is_weighted && inputs[l].weights().requires_grad()));
+    capture.by_slot.push_back(capture.by_rows.back());
+    capture.alive.push_back(inputs[l].offsets());
+  }
+  capture.kept.resize(routing.slots.size());
+  capture.bad.resize(routing.slots.size());
+  for (std::size_t s = 0; s < routing.slots.size(); ++s) {
+    const auto& slot = routing.slots[s];
+    const auto& input = inputs[slot.lookup];
+    const auto& table = routing.tables[slot.table].description;
+    check<IndexError>(std::ranges::count(input.keys(), slot.feature) > 0, "feature '", slot.feature, "' of table '", table.name,
+                      "': the batch has no such key; keys are ", input.keys());
+    const auto f = input.index_of(slot.feature);
+    const auto feature = input.feature(f);
+    auto ids = feature.values().to(at::kCPU, at::kLong, /*non_blocking=*/false, /*copy=*/keeping).contiguous();   // [n]
+    Bags bags{.ids = ids.const_data_ptr<std::int64_t>(),
+              .offsets = input.offsets().const_data_ptr<std::int64_t>() + static_cast<std::int64_t>(f) * input.stride(),
+              .bags = input.stride()};
+    capture.alive.push_back(std::move(ids));
+    if (input.is_weighted()) {
+      auto weights = feature.weights().detach().to(at::kCPU, at::kDouble, false, keeping).contiguous();   // [n]
+      bags.weights = weights.const_data_ptr<double>();
+      capture.alive.push_back(std::move(weights));
+    }
+    capture.own.push_back(bags);
+    if (const auto i = first_bad_id(bags, table); i < bags.count()) {
+      const auto row = std::upper_bound(bags.offsets, bags.offsets + bags.bags + 1, bags.offsets[0] + i) - bags.offsets - 1;
+      check<IndexError>(routing.lookups[slot.lookup].bad_ids != BadIds::refuse, "feature '", slot.feature, "' of table '", table.name,
+                        "': id ", bags.ids[i], " at position ", bags.offsets[0] + i - bags.offsets[row], " of row ", row,
+                        "; the table has ", table.num_embeddings, " rows");
+      leave_out_bad_ids(capture, s, table, routing.lookups[slot.lookup].bad_ids);
+    }
+    capture.divisors.push_back(table.pooling == PoolingType::mean ? mean_divisors(capture.own[s]) : std::vector<double>{});
+  }
+  capture.positions.resize(routing.routes.size());
+  return capture;
+}
+
+}  // namespace rookery::detail
