@@ -60,10 +60,12 @@ inline void check_options(const OptimizerOptions& options) {
 }
 
 /// What ranks must have in common, line by line.
-inline std::string option_lines(const OptimizerOptions& options, const std::string& rule) {
+inline std::string option_lines(const OptimizerOptions& options, std::span<const DenseParameter> dense, const std::string& rule) {
   auto lines = concat("clip_norm ", options.clip_norm, "\nclip_value ", options.clip_value,
                       options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error", "\ndense ", rule);
   for (const auto& group : options.groups) lines += concat("\ngroup ", group.pattern, " times ", group.learning_rate_factor);
+  for (const auto& one : dense)
+    if (one.parameter->is_frozen()) lines += concat("\nfrozen ", one.name);
   return lines;
 }
 
@@ -108,7 +110,7 @@ template <class Model, class DenseRule> class Optimizer {
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
     group_of_table_ = detail::assign_groups(options_.groups, dense_.parameters(), model.tables());
     if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed)
-      agree(model.topology(), "Optimizer", detail::option_lines(options_, probe(dense_.rule())));
+      agree(model.topology(), "Optimizer", detail::option_lines(options_, dense_.parameters(), probe(dense_.rule())));
     tell_step();
   }
 
