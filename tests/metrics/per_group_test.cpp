@@ -76,6 +76,7 @@ TEST_SUITE("metrics/per_group") {
     const Rows rows{{.9, .1, .5}, {1, 0, 1}, {1, 1, 1}, {1, 1, 2}};
     CHECK(value_of(GroupMean{Auc{}}, rows) == 1);
     CHECK(value_of(GroupMean{Auc{{.one_class = .5}}}, rows) == .75);
+    CHECK(value_of(GroupMean{NormalizedEntropy{}}, rows) == doctest::Approx(std::log(.9) / std::log(.5)));   // infinite in group 2
     CHECK(std::isnan(GroupMean{Auc{}}.value()));
   }
   TEST_CASE("groups are any integers, and travel exactly") {

@@ -43,7 +43,7 @@ TEST_SUITE("metrics/samples") {
     CHECK(samples.predictions_tensor().const_data_ptr<double>()[1] == .5);
     CHECK(sigmoid(-700) > 0);
   }
-  TEST_CASE("a mistake is one sentence that names the row") {
+  TEST_CASE("B8 a NaN, an infinity or a label outside [0, 1] is one sentence that names the row") {
     const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
     const auto rows = [](double p, double y, double w, PredictionKind kind = PredictionKind::probability) {
       return Samples(column({.5, p}), column({1, y}), column({1, w}), kind);

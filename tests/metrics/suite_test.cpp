@@ -64,6 +64,19 @@ TEST_SUITE("metrics/suite") {
     CHECK_THROWS_AS(metrics.update(column({.5, 3}), column({0, 1})), DataError);
     CHECK(metrics.get<Auc>().size() == 0);
   }
+  TEST_CASE("B8 NE and AUC of one class and of no weight") {
+    MetricSuite metrics{NormalizedEntropy{}, Auc{}, Auc{{.one_class = .5}}};
+    metrics.update(column({.2, .3}), column({1, 0}), column({0, 0}));
+    CHECK(std::isnan(metrics.values()[0].value));
+    CHECK(std::isnan(metrics.values()[1].value));
+    metrics.update(column({.2, .3}), column({1, 1}));
+    CHECK(std::isinf(metrics.values()[0].value));
+    CHECK(std::isnan(metrics.values()[1].value));
+    CHECK(metrics.values()[2].value == .5);
+    metrics.update(column({.1}), column({0}));
+    CHECK(std::isfinite(metrics.values()[0].value));
+    CHECK(metrics.values()[1].value == 1);
+  }
   TEST_CASE("packed states of all metrics travel as one and come apart again") {
     const auto rows = random_rows(100, 12);
     MetricSuite whole{Auc{}, Rce{}, Calibration{}, PositiveWeight{}};

@@ -108,8 +108,8 @@ template <concepts::Measure Measure> class PerGroup : public SampleMetric<PerGro
   std::map<std::int64_t, Measure> groups_;
 };
 
-/// The mean of a metric over groups, each counting once: `grouped_auc` for Auc. A group whose value is NaN, such as one of one class,
-/// does not count; NaN while none does.
+/// The mean of a metric over groups, each counting once: `grouped_auc` for Auc. A group whose value is not finite, such as one of
+/// one class, does not count; NaN while none does.
 ///
 /// Errors: those of PerGroup.
 /// Cost:   that of PerGroup.
@@ -132,7 +132,7 @@ template <concepts::Metric Metric> class GroupMean : public SampleMetric<GroupMe
   StableMean mean() const {
     StableMean mean;
     for (const auto& metric : groups_.groups() | std::views::values) {
-      if (const double value = metric.value(); !std::isnan(value)) mean.add(value);
+      if (const double value = metric.value(); std::isfinite(value)) mean.add(value);
     }
     return mean;
   }

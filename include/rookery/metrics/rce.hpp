@@ -16,7 +16,7 @@
 namespace rookery {
 
 /// Upstream clamps in float32, where 1 - 1e-7 is 1 - 2^-23: a prediction of 1 for a negative costs 15.33 nats, not 15.42.
-constexpr ProbabilityClamp rce_clamp{.low = 1e-7, .high = 1 - 0x1p-23, .offset = 1e-7};
+inline constexpr ProbabilityClamp rce_clamp{.low = 1e-7, .high = 1 - 0x1p-23, .offset = 1e-7};
 
 struct RceOptions {
   double label_smoothing = 0;   // label y counts as y (1 - s) + s / 2
