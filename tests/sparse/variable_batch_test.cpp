@@ -15,6 +15,8 @@ namespace {
 
 using namespace cases;
 
+constexpr auto largest = std::numeric_limits<std::int64_t>::max();
+
 /// Two keys of two and three rows; lengths 1, 0 and 2, 0, 1.
 KeyedJaggedTensor of_rows(const VariableBatch& rows) {
   return KeyedJaggedTensor::from_lengths({"a", "b"}, integers({7, 8, 9, 10}), integers({1, 0, 2, 0, 1}), numbers({1, 2, 3, 4}), rows);
@@ -119,7 +121,6 @@ TEST_SUITE("sparse/variable_batch") {
                          ShapeError);
   }
   TEST_CASE("B2 rows and inverse indices that do not fit are refused in a sentence") {
-    constexpr auto largest = std::numeric_limits<std::int64_t>::max();
     CHECK_THROWS_WITH_AS(of_rows({.stride_per_key = {2, 2}}),
                          "KeyedJaggedTensor: lengths has 5 entries; the rows of the keys, [2, 2], sum to 4", ShapeError);
     CHECK_THROWS_WITH_AS(of_rows({.stride_per_key = {6, -1}}), "KeyedJaggedTensor: key 'a' has 6 rows, with 5 lengths", ShapeError);
@@ -139,6 +140,57 @@ TEST_SUITE("sparse/variable_batch") {
                          "KeyedJaggedTensor: inverse indices of shape [2] for 2 keys", ShapeError);
     CHECK_THROWS_WITH_AS(of_rows({.stride_per_key = {2, 3}, .inverse_indices = {{"a", "b"}, numbers({0, 1}).view({2, 1})}}),
                          "KeyedJaggedTensor: inverse indices has dtype Double; it must be int64 or int32", ShapeError);
+  }
+  TEST_CASE("B2 a random batch with one number changed is refused unless it is still valid") {
+    int refused = 0, valid = 0;
+    for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+      CAPTURE(seed);
+      Draw draw(seed);
+      Integers strides(static_cast<std::size_t>(draw.integer(1, 3))), lengths, inverse;
+      Keys keys;
+      std::int64_t values = 0;
+      const auto width = draw.integer(1, 3);
+      for (auto& stride : strides) {
+        keys.push_back(concat("f", keys.size()));
+        stride = draw.integer(1, 3);
+        for (std::int64_t b = 0; b < stride; ++b) values += lengths.emplace_back(draw.integer(0, 2));
+        for (std::int64_t b = 0; b < width; ++b) inverse.push_back(draw.integer(0, stride - 1));
+      }
+      auto& changed = *draw.one_of(std::vector<Integers*>{&strides, &lengths, &inverse});
+      auto& entry = changed[static_cast<std::size_t>(draw.integer(0, static_cast<std::int64_t>(changed.size()) - 1))];
+      entry = draw.chance(.7) ? draw.integer(-1, 3) : draw.one_of(Integers{largest, -largest - 1, std::int64_t{1} << 32});
+
+      std::int64_t rows = 0;                                       // what a reader of the rules would say
+      bool holds = true;
+      for (std::size_t f = 0; f < strides.size() && holds; ++f) {
+        holds = strides[f] >= 0 && strides[f] <= 100;
+        rows += strides[f];
+        for (std::int64_t b = 0; b < width; ++b) {
+          const auto index = inverse[f * static_cast<std::size_t>(width) + static_cast<std::size_t>(b)];
+          holds = holds && index >= 0 && index < strides[f];
+        }
+      }
+      std::int64_t ids = 0;
+      for (const auto length : lengths) {
+        holds = holds && length >= 0 && length <= 100;
+        if (holds) ids += length;
+      }
+      holds = holds && rows == static_cast<std::int64_t>(lengths.size()) && ids == values;
+
+      const auto indices = integers(inverse).view({static_cast<std::int64_t>(keys.size()), width});
+      try {
+        const auto batch = KeyedJaggedTensor::from_lengths(keys, integers(one_to(values)), integers(lengths), {},
+                                                           {.stride_per_key = strides, .inverse_indices = {keys, indices}});
+        CHECK(holds);
+        CHECK(batch.expanded().stride() == width);
+        ++valid;
+      } catch (const Error&) {
+        CHECK(!holds);
+        ++refused;
+      }
+    }
+    CHECK(valid > 200);
+    CHECK(refused > 1000);
   }
   TEST_CASE("B3 batches of rows per key with nothing in them") {
     const auto none = KeyedJaggedTensor::from_lengths({}, integers({}), integers({}), {}, VariableBatch{});
