@@ -5,9 +5,14 @@
 #include <rookery/metrics/calibration.hpp>
 #include <rookery/metrics/log_loss.hpp>
 #include <rookery/metrics/normalized_entropy.hpp>
+#include <rookery/metrics/per_group.hpp>
+#include <rookery/metrics/per_task.hpp>
 #include <rookery/metrics/rce.hpp>
 #include <rookery/metrics/suite.hpp>
 #include <rookery/metrics/throughput.hpp>
+#include <rookery/metrics/windowed.hpp>
+
+#include <ATen/ops/ones.h>
 
 #include "support/test.hpp"
 
@@ -49,11 +54,15 @@ struct MoveOnly : Archetype {
   MoveOnly& operator=(MoveOnly&&) = default;
 };
 
+using concepts::Measure;
 using concepts::Mergeable;
 using concepts::Metric;
 
 static_assert(Metric<Archetype> && Metric<Auc> && Metric<Calibration> && Metric<LogLoss> && Metric<NormalizedEntropy> && Metric<Rce>);
 static_assert(Metric<Throughput>);
+static_assert(!Metric<PerGroup<Auc>> && Measure<PerGroup<Auc>> && Metric<GroupMean<Auc>> && Measure<MetricSuite<Auc>>);
+static_assert(Metric<Windowed<Auc>> && !Metric<Windowed<MetricSuite<Auc>>> && Measure<Windowed<MetricSuite<Auc>>>);
+static_assert(Measure<PerTask<PerGroup<Windowed<Archetype>>>> && Measure<Archetype> && !Measure<WithoutUpdate> && !Measure<MoveOnly>);
 static_assert(!Metric<WithoutUpdate> && !Metric<TwoColumns> && !Metric<TensorValue> && !Metric<MutableValue> && !Metric<MoveOnly>);
 static_assert(!Metric<at::Tensor> && !Metric<int>);
 static_assert(Mergeable<MetricSuite<Archetype, Auc>> && !Metric<MetricSuite<Archetype, Auc>>);
@@ -68,6 +77,11 @@ TEST_SUITE("concepts/metric") {
     MetricSuite metrics{Archetype{}};
     metrics.reset();
     CHECK(metrics.values().front().name == "archetype");
+  }
+  TEST_CASE("and in every wrapper") {
+    PerTask metrics{{"click"}, PerGroup{Windowed{Archetype{}}}};
+    metrics.update(at::ones({2, 1}), at::ones({2, 1}), {}, at::ones({2}, at::kLong));
+    CHECK(metrics.values().front().name == "click/group_1/window_archetype");
   }
 }
 

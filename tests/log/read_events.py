@@ -6,7 +6,8 @@ import sys
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader, LegacyEventFileLoader
 
-plugins = {value.tag: value.metadata.plugin_data.plugin_name for event in EventFileLoader(sys.argv[1]).Load() for value in event.summary.value}
+plugins = {value.tag: value.metadata.plugin_data.plugin_name
+           for event in EventFileLoader(sys.argv[1]).Load() for value in event.summary.value}
 for event in LegacyEventFileLoader(sys.argv[1]).Load():
     if event.HasField("file_version"):
         print(json.dumps({"version": event.file_version, "time": event.wall_time}))

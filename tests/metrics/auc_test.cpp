@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <rookery/metrics/auc.hpp>
+#include <rookery/metrics/scored_rows.hpp>
 
 #include <ATen/ops/ones.h>
 
@@ -36,7 +37,7 @@ double pairwise(const Rows& rows) {
 TEST_SUITE("metrics/auc") {
   const std::vector<double> p{.1, .4, .35, .8}, y{0, 0, 1, 1};
 
-  TEST_CASE("A42 AUC, ungrouped") {
+  TEST_CASE("A42 AUC, ungrouped; a constant and one class at .5") {
     const auto rows = five_rows();
     CHECK(value_of(Auc{}, rows) == doctest::Approx(.4464286).epsilon(1e-7));
     CHECK(value_of(Auc{}, {rows.labels, rows.labels, rows.weights}) == 1);
@@ -67,6 +68,17 @@ TEST_SUITE("metrics/auc") {
     CHECK(std::isnan(unweighted(Auc{}, p, {1, 1, 1, 1})));
     CHECK(std::isnan(Auc{}.value()));
     CHECK(std::isnan(value_of(Auc{}, {p, y, {1, 1, 0, 0}})));
+  }
+  TEST_CASE("4.2 AUROC of one class is refused on request") {
+    CHECK(unweighted(Auc{{.refuse_one_class = true}}, p, y) == .75);
+    CHECK_THROWS_WITH_AS(unweighted(Auc{{.refuse_one_class = true}}, p, {0, 0, 0, 0}),
+                         "Auc: 4 rows, positives of weight 0, negatives of weight 4; it takes both classes", DataError);
+  }
+  TEST_CASE("4.2 Auc, all ties 0 when a tie is no win, as drawn pairs are expected to count") {
+    CHECK(unweighted(Auc{{.tie = 0}}, {.5, .5, .5, .5}, y) == 0);
+    CHECK(unweighted(Auc{{.tie = 0}}, {.5, .5, .5, .2}, {0, 1, 1, 0}) == .5);
+    CHECK(unweighted(Auc{{.tie = 1}}, {.5, .5, .5, .5}, y) == 1);
+    CHECK_THROWS_WITH_AS(Auc({.tie = 2}), "Auc: tie is 2; it lies in [0, 1]", ConfigError);
   }
   TEST_CASE("4.2 AUROC of soft labels counts classes, .75 where upstream has .7125") {
     CHECK(unweighted(Auc{}, p, {.2, .2, .7, .7}) == .75);

@@ -17,22 +17,24 @@ inline at::Tensor column(const std::vector<double>& values) { return at::tensor(
 
 struct Rows {
   std::vector<double> predictions, labels, weights;
+  std::vector<std::int64_t> groups{};
 
   std::size_t size() const { return predictions.size(); }
   Rows part(std::size_t begin, std::size_t end) const {
-    const auto cut = [&](const std::vector<double>& all) {
-      return std::vector<double>(all.begin() + static_cast<std::ptrdiff_t>(begin), all.begin() + static_cast<std::ptrdiff_t>(end));
+    const auto cut = [&]<class Number>(const std::vector<Number>& all) {
+      if (all.empty()) return all;
+      return std::vector<Number>(all.begin() + static_cast<std::ptrdiff_t>(begin), all.begin() + static_cast<std::ptrdiff_t>(end));
     };
-    return {cut(predictions), cut(labels), cut(weights)};
+    return {cut(predictions), cut(labels), cut(weights), cut(groups)};
   }
 };
 
-/// The five rows of torchrec's metric tests.
-inline Rows five_rows() { return {{.2, .6, .8, .4, .9}, {1, 0, 0, 1, 1}, {.13, .2, .5, .8, .75}}; }
+/// The five rows of torchrec's metric tests, with their groups.
+inline Rows five_rows() { return {{.2, .6, .8, .4, .9}, {1, 0, 0, 1, 1}, {.13, .2, .5, .8, .75}, {0, 1, 0, 1, 1}}; }
 /// The four rows of the-algorithm-ml's reference runs.
 inline Rows four_rows() { return {{.1, .4, .35, .8}, {0, 0, 1, 1}, {1, 2, 3, 4}}; }
 
-/// Random rows with ties, both classes and some weights of zero; labels in between on request.
+/// Random rows with ties, both classes, some weights of zero and six groups far apart; labels in between on request.
 inline Rows random_rows(std::size_t n, std::uint64_t seed, bool soft_labels = false) {
   std::mt19937_64 draw(seed);
   std::uniform_real_distribution<double> uniform(0, 1);
@@ -43,12 +45,16 @@ inline Rows random_rows(std::size_t n, std::uint64_t seed, bool soft_labels = fa
     const double label = uniform(draw) < .2 + .6 * p ? 1 : 0;
     rows.labels.push_back(soft_labels ? .8 * label + .2 * uniform(draw) : label);
     rows.weights.push_back(i % 7 == 0 ? 0 : 3 * uniform(draw));
+    rows.groups.push_back((static_cast<std::int64_t>(i * i % 11) - 3) * 1234567890123456789 / 4);
   }
   return rows;
 }
 
+inline at::Tensor id_column(const std::vector<std::int64_t>& ids) { return at::tensor(ids, at::kLong); }   // [N]
+
 template <class Metric> void feed(Metric& metric, const Rows& rows) {
-  metric.update(column(rows.predictions), column(rows.labels), column(rows.weights));
+  const auto groups = rows.groups.size() == rows.size() ? id_column(rows.groups) : at::Tensor();
+  metric.update(column(rows.predictions), column(rows.labels), column(rows.weights), groups);
 }
 template <class Metric> double value_of(Metric metric, const Rows& rows) {
   feed(metric, rows);

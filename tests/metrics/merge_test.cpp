@@ -2,11 +2,23 @@
 #include <rookery/metrics/merge.hpp>
 
 #include <rookery/metrics/auc.hpp>
+#include <rookery/metrics/auprc.hpp>
 #include <rookery/metrics/calibration.hpp>
+#include <rookery/metrics/ctr.hpp>
+#include <rookery/metrics/gauc.hpp>
+#include <rookery/metrics/histogram_auc.hpp>
 #include <rookery/metrics/log_loss.hpp>
+#include <rookery/metrics/ndcg.hpp>
 #include <rookery/metrics/normalized_entropy.hpp>
+#include <rookery/metrics/nrce.hpp>
+#include <rookery/metrics/per_group.hpp>
+#include <rookery/metrics/rank_of_positives.hpp>
 #include <rookery/metrics/rce.hpp>
+#include <rookery/metrics/regression.hpp>
+#include <rookery/metrics/regression_auc.hpp>
 #include <rookery/metrics/suite.hpp>
+#include <rookery/metrics/threshold.hpp>
+#include <rookery/metrics/windowed.hpp>
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
@@ -36,17 +48,23 @@ const std::vector<std::vector<std::size_t>> splits{
 }  // namespace
 
 TEST_SUITE("metrics/merge") {
-  TEST_CASE_TEMPLATE("the parts of any split merge to the whole, empty parts too", Metric, NormalizedEntropy, Rce, LogLoss, Calibration) {
+  TEST_CASE_TEMPLATE("the parts of any split merge to the whole, empty parts too", Metric, NormalizedEntropy, Rce, LogLoss, Calibration,
+                     Mse, Rmse, Mae, RSquared, Ctr, PredictedCtr, PositiveCount, Accuracy, Precision, Recall, HistogramAuc,
+                     GroupMean<NormalizedEntropy>) {
     const auto rows = random_rows(200, 21);
     const double whole = value_of(Metric{}, rows);
     for (const auto& cuts : splits) CHECK(close(merged_parts(Metric{}, rows, cuts).value(), whole, 1e-13));
   }
-  TEST_CASE("AUC of any split is the whole's to the last bit") {
+  TEST_CASE_TEMPLATE("what keeps rows is the whole's to the last bit for any split", Metric, Auc, Auprc, Nrce, Rauc, Xauc, Gauc, Ndcg,
+                     MeanRank, ReciprocalRank, HitAtK, GroupMean<Auc>, GroupMean<Auprc>, GroupMean<Rauc>) {
     const auto rows = random_rows(200, 22);
-    const double whole = value_of(Auc{}, rows);
-    for (const auto& cuts : splits) CHECK(merged_parts(Auc{}, rows, cuts).value() == whole);
+    const double whole = value_of(Metric{}, rows);
+    CHECK(std::isfinite(whole));
+    for (const auto& cuts : splits) CHECK(merged_parts(Metric{}, rows, cuts).value() == whole);
   }
-  TEST_CASE_TEMPLATE("merging nothing changes nothing", Metric, Auc, NormalizedEntropy, Rce, LogLoss, Calibration) {
+  TEST_CASE_TEMPLATE("merging nothing changes nothing", Metric, Auc, NormalizedEntropy, Rce, LogLoss, Calibration, Mse, Rmse, Mae, RSquared,
+                     Ctr, PredictedCtr, Accuracy, Precision, Recall, HistogramAuc, Auprc, Nrce, StreamingNrce, Rauc, Xauc, Gauc, Ndcg,
+                     MeanRank, ReciprocalRank, HitAtK, GroupMean<Auc>, GroupMean<Mse>, Windowed<Auc>, Windowed<Mse>) {
     Metric metric;
     metric.merge(Metric{}.pack());
     CHECK(std::isnan(metric.value()));
@@ -54,7 +72,7 @@ TEST_SUITE("metrics/merge") {
     const double before = metric.value();
     metric.merge(Metric{}.pack());
     CHECK(metric.value() == before);
-    CHECK_THROWS_AS(metric.merge(column({1, 2, 3})), ShapeError);
+    CHECK_THROWS_AS(metric.merge(column({1, 2, 3, 4, 5, 6, 7})), ShapeError);
     CHECK_THROWS_AS(metric.merge(at::Tensor()), ShapeError);
   }
   TEST_CASE("merged on one process is the metric itself") {
@@ -65,7 +83,8 @@ TEST_SUITE("metrics/merge") {
   }
   TEST_CASE("merged over ranks is the whole on every rank, an empty first rank included, and counting goes on") {
     const auto rows = random_rows(200, 23);
-    const MetricSuite empty{Auc{}, NormalizedEntropy{}, Rce{{.label_smoothing = .1}}, LogLoss{}, Calibration{}};
+    const MetricSuite empty{Auc{},      NormalizedEntropy{}, Rce{{.label_smoothing = .1}}, LogLoss{}, Calibration{}, Auprc{},
+                            RSquared{}, Gauc{},              Ndcg{{.k = 5}},               Xauc{},    MeanRank{},    GroupMean{Auc{}}};
     auto whole = empty;
     feed(whole, rows);
     const auto expected = whole.values();

@@ -14,23 +14,6 @@ TEST_SUITE("metrics/normalized_entropy") {
   TEST_CASE("A41 normalized entropy, ungrouped") {
     CHECK(value_of(NormalizedEntropy{}, five_rows()) == doctest::Approx(1.3935773).epsilon(1e-7));
   }
-  TEST_CASE("A41 normalized entropy, one value for each group's rows") {
-    const auto rows = five_rows();
-    const auto group = [&](const std::vector<double>& p, const std::vector<std::size_t>& members) {
-      Rows part;
-      for (const auto i : members) {
-        part.predictions.push_back(p[i]);
-        part.labels.push_back(rows.labels[i]);
-        part.weights.push_back(rows.weights[i]);
-      }
-      return value_of(NormalizedEntropy{}, part);
-    };
-    CHECK(group(rows.predictions, {0, 2}) == doctest::Approx(3.1614680).epsilon(1e-7));
-    CHECK(group(rows.predictions, {1, 3, 4}) == doctest::Approx(1.6003843).epsilon(1e-7));
-    const std::vector<double> second_task{.6, .2, .4, .8, .9};
-    CHECK(group(second_task, {0, 2}) == doctest::Approx(1.0034304).epsilon(1e-7));
-    CHECK(group(second_task, {1, 3, 4}) == doctest::Approx(.4858565).epsilon(1e-7));
-  }
   TEST_CASE("the value is the formula's in float64, labels in between included") {
     for (const bool soft : {false, true}) {
       const auto rows = random_rows(2000, soft ? 3 : 2, soft);

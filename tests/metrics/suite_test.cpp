@@ -4,8 +4,12 @@
 #include <rookery/metrics/auc.hpp>
 #include <rookery/metrics/calibration.hpp>
 #include <rookery/metrics/log_loss.hpp>
+#include <rookery/metrics/metric_value.hpp>
 #include <rookery/metrics/normalized_entropy.hpp>
+#include <rookery/metrics/per_group.hpp>
 #include <rookery/metrics/rce.hpp>
+#include <rookery/metrics/regression.hpp>
+#include <rookery/metrics/windowed.hpp>
 
 #include "metrics/cases.hpp"
 #include "support/test.hpp"
@@ -60,6 +64,19 @@ TEST_SUITE("metrics/suite") {
     CHECK_THROWS_AS(metrics.update(column({.5, 3}), column({0, 1})), DataError);
     CHECK(metrics.get<Auc>().size() == 0);
   }
+  TEST_CASE("B8 NE and AUC of one class and of no weight") {
+    MetricSuite metrics{NormalizedEntropy{}, Auc{}, Auc{{.one_class = .5}}};
+    metrics.update(column({.2, .3}), column({1, 0}), column({0, 0}));
+    CHECK(std::isnan(metrics.values()[0].value));
+    CHECK(std::isnan(metrics.values()[1].value));
+    metrics.update(column({.2, .3}), column({1, 1}));
+    CHECK(std::isinf(metrics.values()[0].value));
+    CHECK(std::isnan(metrics.values()[1].value));
+    CHECK(metrics.values()[2].value == .5);
+    metrics.update(column({.1}), column({0}));
+    CHECK(std::isfinite(metrics.values()[0].value));
+    CHECK(metrics.values()[1].value == 1);
+  }
   TEST_CASE("packed states of all metrics travel as one and come apart again") {
     const auto rows = random_rows(100, 12);
     MetricSuite whole{Auc{}, Rce{}, Calibration{}, PositiveWeight{}};
@@ -74,11 +91,28 @@ TEST_SUITE("metrics/suite") {
   }
   TEST_CASE("a packed state of other metrics is refused") {
     MetricSuite<LogLoss, Calibration> metrics{LogLoss{}, Calibration{}};
-    CHECK_THROWS_WITH_AS(metrics.merge(column({1})), "MetricSuite: a packed state has 1 numbers; 2 metrics have more", ShapeError);
-    CHECK_THROWS_WITH_AS(metrics.merge(column({5, 4, 0, 0})), "MetricSuite: the packed state of logloss has 5 numbers; 2 are left",
-                         ShapeError);
-    CHECK_THROWS_AS(metrics.merge(column({4, 2, 0, 0, 0, 0, 0, 0})), ShapeError);
-    CHECK_THROWS_AS(metrics.merge(column({2, 4, 0, 0, 0, 0, 0, 0, 0})), ShapeError);
+    CHECK_THROWS_WITH_AS(metrics.merge(column({1, 2, 3, 4})), "MetricSuite: a packed state has 1 parts; there are 2", ShapeError);
+    CHECK_THROWS_AS(metrics.merge(column({2, 4, 2, 0, 0, 0, 0, 0, 0})), ShapeError);
+    CHECK_THROWS_AS(metrics.merge(column({2, 2, 3, 0, 0, 0, 0, 0})), ShapeError);
+  }
+  TEST_CASE("a suite takes predictions for what all its metrics take them") {
+    MetricSuite numbers{Mse{}, Mae{}};
+    numbers.update(column({3, 5}), column({1, 5}));
+    CHECK(numbers.values()[0].value == 2);
+    CHECK(numbers.values()[1].value == 1);
+    MetricSuite mixed{Mse{}, LogLoss{}};
+    CHECK_THROWS_AS(mixed.update(column({3, 5}), column({1, 5})), DataError);
+  }
+  TEST_CASE("suites and wrappers among the metrics give all their values") {
+    MetricSuite metrics{LogLoss{}, MetricSuite{Mse{}, Mae{}}, PerGroup{Mse{}, {.name = "country"}}, Windowed{Mae{}}};
+    feed(metrics, five_rows());
+    std::vector<std::string> names;
+    for (const auto& [name, value] : metrics.values()) names.push_back(name);
+    CHECK(names == std::vector<std::string>{"logloss", "mse", "mae", "country_0/mse", "country_1/mse", "window_mae"});
+    auto merged = metrics;
+    merged.reset();
+    merged.merge(metrics.pack());
+    for (std::size_t i = 0; i < names.size(); ++i) CHECK(close(merged.values()[i].value, metrics.values()[i].value, 1e-13));
   }
   TEST_CASE("metrics without options need not be spelt out twice") {
     MetricSuite<Auc, LogLoss> metrics;
@@ -87,6 +121,7 @@ TEST_SUITE("metrics/suite") {
   }
   TEST_CASE("it costs what its metrics cost") {
     CHECK(sizeof(MetricSuite<LogLoss>) == sizeof(LogLoss));
+    CHECK(sizeof(MetricSuite<LogLoss, Calibration>) == sizeof(LogLoss) + sizeof(Calibration));
     CHECK_FALSE(std::is_polymorphic_v<MetricSuite<LogLoss>>);
   }
 }

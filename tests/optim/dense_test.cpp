@@ -64,13 +64,21 @@ struct Product {
   }
 };
 
-/// The formulas of torch.optim without weight decay, on float64.
+/// The formulas of torch.optim on float64, without weight decay where another test has it.
 struct Reference {
   at::Tensor weight, first, second;
   void step(const Sgd& rule, const at::Tensor& g, int) { weight = weight.sub(g.mul(rule.learning_rate)); }
   void step(const Adagrad& rule, const at::Tensor& g, int) {
     first = first.add(g.mul(g));
     weight = weight.sub(g.mul(rule.learning_rate).div(first.sqrt().add(rule.eps)));
+  }
+  void step(const MomentumSgd& rule, const at::Tensor& g, int) {
+    first = first.mul(rule.momentum).add(g);
+    weight = weight.sub((rule.nesterov ? g.add(first.mul(rule.momentum)) : first).mul(rule.learning_rate));
+  }
+  void step(const AdamW& rule, const at::Tensor& g, int t) {
+    weight = weight.mul(1 - rule.learning_rate * rule.weight_decay);
+    step(Adam{rule.learning_rate, rule.beta1, rule.beta2, rule.eps}, g, t);
   }
   void step(const Adam& rule, const at::Tensor& g, int t) {
     first = first.mul(rule.beta1).add(g.mul(1 - rule.beta1));
@@ -94,7 +102,7 @@ template <class Rule, class Topology> void follow_the_formula(Topology& topology
   for (int t = 1; t <= 10; ++t) {
     std::vector<at::Tensor> sums;
     for (const auto* parameter : parameters) sums.push_back(at::zeros_like(parameter->tensor()));
-    for (int rank = 0; rank < topology.world_size(); ++rank) {   // every rank draws what all bring
+    for (int rank = 0; rank < topology.world_size(); ++rank) {  // every rank draws what all bring
       const Gradients batch{draw.tensor({3, 5}), draw.tensor({}), draw.tensor({4}, at::kFloat)};
       const std::vector<at::Tensor> brought{batch.matrix, batch.number, batch.narrow};
       for (std::size_t p = 0; p < sums.size(); ++p) sums[p] = sums[p].add(brought[p]);
@@ -115,7 +123,10 @@ TEST_SUITE("optim/dense") {
   TEST_CASE("dense rules follow torch's formulas, on every topology") {
     const auto all = [](auto& topology) {
       follow_the_formula(topology, Sgd{.learning_rate = .1});
+      follow_the_formula(topology, MomentumSgd{.learning_rate = .1});
+      follow_the_formula(topology, MomentumSgd{.learning_rate = .1, .momentum = .5, .nesterov = true});
       follow_the_formula(topology, Adagrad{.learning_rate = .1});
+      follow_the_formula(topology, AdamW{.learning_rate = .1, .weight_decay = .2});
       follow_the_formula(topology, Adam{.learning_rate = .1});
       follow_the_formula(topology, Adam{.learning_rate = .01, .beta1 = .5, .beta2 = .9, .eps = 1e-3});
     };
@@ -140,6 +151,56 @@ TEST_SUITE("optim/dense") {
     });
     CHECK(at::equal(of_rank[0], of_rank[1]));
     CHECK(at::equal(of_rank[0], of_rank[2]));
+  }
+
+  TEST_CASE("a frozen parameter keeps value and state, with weight decay and momentum too, and goes on where it was when it trains again") {
+    const auto run = [](auto& topology) {
+      auto declared = ModelAndLoss<Weights, SumLoss<Product>, Gradients>{{}, sum_loss(Product{})};
+      declared.model.narrow.freeze();  // before placement; the matrix after it
+      auto model = maybe_shard_model(std::move(declared), topology);
+      Optimizer step(model, AdamW{.learning_rate = .1, .weight_decay = .5});
+      Draw draw(1);
+      const auto train = [&] {
+        model({draw.tensor({3, 5}), draw.tensor({}), draw.tensor({4}, at::kFloat)}).loss.backward();
+        step();
+      };
+      auto& matrix = model.model().matrix;
+      const auto& narrow = model.model().narrow;
+      const auto start = narrow.tensor().detach().clone();
+      train();
+      const auto held = matrix.tensor().detach().clone(), moment = step.dense().parameters()[0].state[0].clone();
+      matrix.freeze();
+      for (int i = 0; i < 2; ++i) train();
+      CHECK(at::equal(matrix.tensor(), held));
+      CHECK(at::equal(step.dense().parameters()[0].state[0], moment));
+      CHECK(step.dense().parameters()[0].steps == 1);
+      CHECK(step.dense().parameters()[1].steps == 3);
+      CHECK(at::equal(narrow.tensor(), start));
+      CHECK(step.dense().parameters()[2].state[0].abs().max().template item<double>() == 0);
+      matrix.freeze(false);
+      train();
+      CHECK(!at::equal(matrix.tensor(), held));
+      CHECK(step.dense().parameters()[0].steps == 2);
+    };
+    Local local;
+    run(local);
+    Threads::run(2, [&](Threads topology) { run(topology); });
+    CHECK_THROWS_AS(Threads::run(2,
+                                 [](Threads topology) {
+                                   auto declared = ModelAndLoss<Weights, SumLoss<Product>, Gradients>{{}, sum_loss(Product{})};
+                                   if (topology.rank() == 1) declared.model.narrow.freeze();
+                                   auto model = maybe_shard_model(std::move(declared), topology);
+                                   Optimizer step(model, Sgd{});
+                                 }),
+                    ConfigError);
+  }
+
+  TEST_CASE("state starts where the rule says") {
+    Local topology;
+    auto model = maybe_shard_model(ModelAndLoss<Weights, SumLoss<Product>, Gradients>{{}, sum_loss(Product{})}, topology);
+    Optimizer step(model, Adagrad{.initial_accumulator_value = .25});
+    for (const auto& one : step.dense().parameters())
+      CHECK(at::equal(one.state[0], at::full(one.parameter->shape(), .25, one.parameter->dtype())));
   }
 
   TEST_CASE("a graph that saved a weight notices its update") {

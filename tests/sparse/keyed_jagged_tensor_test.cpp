@@ -1,44 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <rookery/sparse/keyed_jagged_tensor.hpp>
 
-#include <rookery/sparse/jagged_tensor.hpp>
-
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
 
-#include "support/random_batches.hpp"
+#include "sparse/cases.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
 namespace {
 
-using Integers = std::vector<std::int64_t>;
-using Keys = std::vector<std::string>;
+using namespace cases;
 
-at::Tensor integers(const Integers& values) { return at::tensor(values, at::kLong); }
-Integers integers_of(const at::Tensor& tensor) {
-  const auto values = tensor.to(at::kLong).contiguous();
-  return {values.const_data_ptr<std::int64_t>(), values.const_data_ptr<std::int64_t>() + values.numel()};
-}
-at::Tensor numbers(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
-std::vector<double> numbers_of(const at::Tensor& tensor) {
-  const auto values = tensor.to(at::kDouble).contiguous();
-  return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
-}
-Integers one_to(std::int64_t n) {
-  Integers values;
-  for (std::int64_t i = 1; i <= n; ++i) values.push_back(i);
-  return values;
-}
-const std::vector<double> k1_weights{1, .5, 1.5, 1, .5, 1, 1, 1.5};
+const Numbers k1_weights{1, .5, 1.5, 1, .5, 1, 1, 1.5};
 
 /// The base case K1 of torchrec's tests.
 KeyedJaggedTensor k1() {
@@ -65,20 +49,6 @@ constexpr std::int64_t largest = std::numeric_limits<std::int64_t>::max();
 
 }  // namespace
 
-TEST_SUITE("sparse/jagged_tensor") {
-  TEST_CASE("a jagged tensor is values, lengths, and weights where there are any") {
-    const JaggedTensor plain(integers({7, 8, 9}), integers({1, 0, 2}));
-    CHECK(plain.size() == 3);
-    CHECK(integers_of(plain.values()) == Integers{7, 8, 9});
-    CHECK(integers_of(plain.offsets()) == Integers{0, 1, 1, 3});
-    CHECK(!plain.is_weighted());
-    CHECK_THROWS_WITH_AS(plain.weights(), "JaggedTensor: weights() asked of a feature without weights", ShapeError);
-    const JaggedTensor weighted(integers({7}), integers({1}), numbers({.5}));
-    CHECK(numbers_of(weighted.weights()) == std::vector<double>{.5});
-  }
-  TEST_CASE("offsets of no lengths are one zero") { CHECK(integers_of(offsets_of(at::empty({0}, at::kLong))) == Integers{0}); }
-}
-
 TEST_SUITE("sparse/keyed_jagged_tensor") {
   TEST_CASE("A1 K1's parts") {
     const auto batch = k1();
@@ -88,10 +58,19 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK(integers_of(batch.offsets()) == Integers{0, 2, 2, 3, 4, 5, 8});
     CHECK(batch.length_per_key() == Integers{3, 5});
     CHECK(batch.offset_per_key() == Integers{0, 3, 8});
+    CHECK(batch.stride_per_key() == Integers{3, 3});
+    CHECK(batch.lengths_offset_per_key() == Integers{0, 3, 6});
+    CHECK(batch.index_per_key().size() == 2);
+    CHECK(batch.index_per_key().at("index_1") == 1);
+    CHECK(!batch.variable_stride_per_key());
+    const auto features = batch.to_dict();
+    REQUIRE(features.size() == 2);
+    CHECK(features[1].first == "index_1");
+    CHECK(integers_of(features[1].second.values()) == Integers{4, 5, 6, 7, 8});
     const auto first = batch["index_0"], second = batch["index_1"];
     CHECK(integers_of(first.values()) == Integers{1, 2, 3});
     CHECK(integers_of(first.lengths()) == Integers{2, 0, 1});
-    CHECK(numbers_of(first.weights()) == std::vector<double>{1, .5, 1.5});
+    CHECK(numbers_of(first.weights()) == Numbers{1, .5, 1.5});
     CHECK(integers_of(second.values()) == Integers{4, 5, 6, 7, 8});
     CHECK(integers_of(second.lengths()) == Integers{1, 1, 3});
     CHECK_THROWS_WITH_AS(batch["index_2"], "KeyedJaggedTensor: no key 'index_2'; keys are [index_0, index_1]", IndexError);
@@ -130,7 +109,7 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK(permuted.keys() == Keys{"index_1", "index_0", "index_2"});
     CHECK(integers_of(permuted.values()) == Integers{3, 4, 5, 1, 2, 6, 7, 8});
     CHECK(integers_of(permuted.lengths()) == Integers{1, 1, 1, 0, 2, 0, 0, 3, 0});
-    CHECK(numbers_of(permuted.weights()) == std::vector<double>{1.5, 1, .5, 1, .5, 1, 1, 1.5});
+    CHECK(numbers_of(permuted.weights()) == Numbers{1.5, 1, .5, 1, .5, 1, 1, 1.5});
     CHECK(permuted.offset_per_key() == Integers{0, 3, 5, 8});
     check_same(permuted.permute(Integers{1, 0, 2}), batch);
   }
@@ -164,7 +143,7 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
   }
   TEST_CASE("split then concat, permute there and back, and slices joined again are the identity, for random batches") {
     for (std::uint64_t seed = 0; seed < 200; ++seed) {
-      cases::Draw draw(seed);
+      Draw draw(seed);
       const auto features = draw.integer(1, 5), rows = draw.integer(0, 6);
       Keys keys;
       Integers table_rows, order;
@@ -173,7 +152,7 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
         table_rows.push_back(draw.integer(1, 100));
         order.insert(order.begin() + draw.integer(0, f), f);
       }
-      const auto batch = cases::random_features(draw, keys, table_rows, rows, {.is_weighted = draw.chance(.5)});
+      const auto batch = random_features(draw, keys, table_rows, rows, {.is_weighted = draw.chance(.5)});
       const auto cut = draw.integer(0, features);
       check_same(KeyedJaggedTensor::concat(batch.split(Integers{cut, features - cut})), batch);
       Integers back(order.size());
@@ -196,26 +175,45 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK(rows.stride() == 2);
     CHECK(integers_of(rows.lengths()) == Integers{0, 1, 1, 3});
     CHECK(integers_of(rows.values()) == Integers{3, 5, 6, 7, 8});
-    CHECK(numbers_of(rows.weights()) == std::vector<double>{1.5, .5, 1, 1, 1.5});
+    CHECK(numbers_of(rows.weights()) == Numbers{1.5, .5, 1, 1, 1.5});
     CHECK(k1().slice(2, 2).values().numel() == 0);
     CHECK_THROWS_WITH_AS(k1().slice(1, 4), "KeyedJaggedTensor: rows 1 to 4 of a batch of 3", IndexError);
     CHECK_THROWS_AS(k1().slice(-1, 2), IndexError);
     CHECK_THROWS_AS(k1().slice(2, 1), IndexError);
   }
-  TEST_CASE("A13 the valid case and torchrec's refused ones") {
+  TEST_CASE("A13 the valid case and torchrec's refused ones, each in a sentence of its own") {
     CHECK_NOTHROW(from_lengths({1, 2, 0, 2}));
     CHECK_NOTHROW(from_offsets({0, 1, 3, 3, 5}));
-    CHECK_NOTHROW(KeyedJaggedTensor());
-    CHECK_THROWS_AS(KeyedJaggedTensor::from_lengths({"f1", "f2"}, integers(one_to(5)), at::Tensor()), ShapeError);
-    for (const auto& offsets : std::vector<Integers>{{0, 1, 3, 5}, {}, {1, 2, 4, 4, 6}, {0, 2, 4, 4, 6}, {0, 2, 3, 3, 5, 5}})
-      CHECK_THROWS_AS(from_offsets(offsets), ShapeError);
-    CHECK_THROWS_AS(from_offsets({0, 2, 3, 3, 5}, 6), ShapeError);
-    for (const auto& lengths : std::vector<Integers>{{}, {3, 3, 2, 1}}) CHECK_THROWS_AS(from_lengths(lengths), ShapeError);
-    for (const auto& keys : std::vector<Keys>{{"f1", "f1"}, {}, {"f1", "f2", "f3"}})
-      CHECK_THROWS_AS(from_lengths({1, 2, 0, 2}, 5, keys), ShapeError);
-    for (const std::int64_t count : {4, 6})
-      CHECK_THROWS_AS(KeyedJaggedTensor::from_lengths({"f1", "f2"}, integers(one_to(5)), integers({1, 2, 0, 2}), at::zeros({count})),
-                      ShapeError);
+    CHECK_NOTHROW(KeyedJaggedTensor::empty());
+    CHECK_NOTHROW(KeyedJaggedTensor::empty(true, at::kInt));
+    const auto weights = [](std::int64_t count) {
+      KeyedJaggedTensor::from_lengths({"f1", "f2"}, integers(one_to(5)), integers({1, 2, 0, 2}), at::zeros({count}));
+    };
+    const Keys keys{"f1", "f2"}, twice{"f1", "f1"}, three{"f1", "f2", "f3"};
+    struct Refused {
+      const char *name, *sentence;
+      std::function<void()> build;
+    };
+    const std::vector<Refused> refused{
+        {"no lengths and no offsets", "lengths must be a tensor of one dimension",
+         [&] { KeyedJaggedTensor::from_lengths(keys, integers(one_to(5)), at::Tensor()); }},
+        {"an offset too few", "lengths has 3 entries for keys (2) * batch (1)", [] { from_offsets({0, 1, 3, 5}); }},
+        {"no entry of lengths", "lengths sum to 0 but there are 5 values", [] { from_lengths({}); }},
+        {"lengths of another sum", "lengths sum to 9 but there are 5 values", [] { from_lengths({3, 3, 2, 1}); }},
+        {"no entry of offsets", "offsets is empty; it must have an entry for every bag, and one more", [] { from_offsets({}); }},
+        {"offsets that start late and end late", "offsets starts at 1; it must start at 0", [] { from_offsets({1, 2, 4, 4, 6}); }},
+        {"offsets that end late", "offsets ends at 6 but there are 5 values", [] { from_offsets({0, 2, 4, 4, 6}); }},
+        {"offsets that do not fit the values", "offsets ends at 5 but there are 6 values", [] { from_offsets({0, 2, 3, 3, 5}, 6); }},
+        {"a key twice", "key 'f1' is given twice", [&] { from_lengths({1, 2, 0, 2}, 5, twice); }},
+        {"no keys", "lengths has 4 entries for keys (0) * batch (0)", [] { from_lengths({1, 2, 0, 2}, 5, {}); }},
+        {"a key too many", "lengths has 4 entries for keys (3) * batch (1)", [&] { from_lengths({1, 2, 0, 2}, 5, three); }},
+        {"a weight too few", "weights of shape [4] for 5 values", [&] { weights(4); }},
+        {"a weight too many", "weights of shape [6] for 5 values", [&] { weights(6); }},
+    };
+    for (const auto& one : refused) {
+      CAPTURE(one.name);
+      CHECK_THROWS_WITH_AS(one.build(), concat("KeyedJaggedTensor: ", one.sentence).c_str(), ShapeError);
+    }
   }
   TEST_CASE("B2 every broken offset is refused with its numbers, before any lookup") {
     CHECK_THROWS_WITH_AS(from_offsets({1, 1, 3, 3, 5}), "KeyedJaggedTensor: offsets starts at 1; it must start at 0", ShapeError);
@@ -228,8 +226,9 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK_THROWS_WITH_AS(from_offsets({0, 1, largest, 3, 5}),
                          concat("KeyedJaggedTensor: offsets decreases from ", largest, " to 3 at entry 3").c_str(), ShapeError);
     CHECK_THROWS_AS(from_offsets({0, 1, -largest - 1, 3, 5}), ShapeError);
-    CHECK_THROWS_WITH_AS(from_offsets({0, 1, 3, 5}), "KeyedJaggedTensor: lengths has 3 entries; keys (2) * batch (1) = 2", ShapeError);
-    CHECK_THROWS_WITH_AS(from_offsets({}), "KeyedJaggedTensor: offsets is empty; it must have keys * batch + 1 entries", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({0, 1, 3, 5}), "KeyedJaggedTensor: lengths has 3 entries for keys (2) * batch (1)", ShapeError);
+    CHECK_THROWS_WITH_AS(from_offsets({}), "KeyedJaggedTensor: offsets is empty; it must have an entry for every bag, and one more",
+                         ShapeError);
     // offsets beyond 2^31 wrap to negative numbers in int32
     const auto wrapped = integers({0, std::int64_t{1} << 31, 3, 3, 5}).to(at::kInt);
     CHECK_THROWS_AS(KeyedJaggedTensor::from_offsets({"f1", "f2"}, integers(one_to(5)), wrapped), ShapeError);
@@ -239,7 +238,7 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK_THROWS_WITH_AS(from_lengths({6, -1, 0, 0}), "KeyedJaggedTensor: length 6 at entry 0 with 5 values", ShapeError);
     CHECK_THROWS_WITH_AS(from_lengths({1, 2, 0, 1}), "KeyedJaggedTensor: lengths sum to 4 but there are 5 values", ShapeError);
     CHECK_THROWS_WITH_AS(from_lengths({1, 2, 1, 2}), "KeyedJaggedTensor: lengths sum to 6 but there are 5 values", ShapeError);
-    CHECK_THROWS_WITH_AS(from_lengths({1, 4, 0}), "KeyedJaggedTensor: lengths has 3 entries; keys (2) * batch (1) = 2", ShapeError);
+    CHECK_THROWS_WITH_AS(from_lengths({1, 4, 0}), "KeyedJaggedTensor: lengths has 3 entries for keys (2) * batch (1)", ShapeError);
     CHECK_THROWS_AS(from_lengths({largest, largest, 2, 5}), ShapeError);
     CHECK_THROWS_AS(from_lengths({-largest - 1, largest, 1, 5}), ShapeError);
     CHECK_THROWS_AS(from_lengths({1, 2, 0, 2}, 5, {"f1", "f2", "f3"}), ShapeError);
@@ -248,8 +247,8 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
   TEST_CASE("B2 a random batch with one random entry of its offsets changed is refused unless it is still valid") {
     int refused = 0;
     for (std::uint64_t seed = 0; seed < 2000; ++seed) {
-      cases::Draw draw(seed);
-      const auto batch = cases::random_features(draw, {"a", "b"}, {9, 9}, draw.integer(1, 4));
+      Draw draw(seed);
+      const auto batch = random_features(draw, {"a", "b"}, {9, 9}, draw.integer(1, 4));
       auto offsets = integers_of(batch.offsets());
       const auto entry = static_cast<std::size_t>(draw.integer(0, static_cast<std::int64_t>(offsets.size()) - 1));
       offsets[entry] = draw.chance(.5) ? draw.integer(-3, 12) : draw.integer(-largest, largest);
@@ -278,10 +277,15 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
                          ShapeError);
     CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths.view({1, 2})), "KeyedJaggedTensor: lengths must be a tensor of one dimension",
                          ShapeError);
-    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, numbers({1})), "KeyedJaggedTensor: 1 weights for 2 values", ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, numbers({1})), "KeyedJaggedTensor: weights of shape [1] for 2 values", ShapeError);
     CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, integers({1, 1})),
                          "KeyedJaggedTensor: weights has dtype Long; it must be floating", ShapeError);
     CHECK_THROWS_AS(make(integers({1, 2}), lengths, numbers({1, 2}).view({2, 1})), ShapeError);
+    CHECK_THROWS_WITH_AS(make(integers({1, 2}), lengths, numbers({1, 2}).to(at::kMeta)),
+                         "KeyedJaggedTensor: weights on meta and values on cpu", ShapeError);
+    CHECK_THROWS_WITH_AS(KeyedJaggedTensor::from_lengths({"f"}, integers({}), integers({}), {}, largest),
+                         concat("KeyedJaggedTensor: lengths has 0 entries for keys (1) * batch (", largest, ")").c_str(), ShapeError);
+    CHECK_THROWS_WITH_AS(k1().feature(2), "KeyedJaggedTensor: feature 2 of 2 keys", IndexError);
   }
   TEST_CASE("B3 empty batches of every kind") {
     const KeyedJaggedTensor none;
@@ -316,6 +320,125 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK(elsewhere.values().is_meta());
     CHECK(elsewhere.weights().is_meta());
     CHECK(integers_of(elsewhere.lengths()) == Integers{2, 0, 1, 1, 1, 3});
+  }
+  TEST_CASE("from_jt_dict and to_dict are each other's opposite") {
+    check_same(KeyedJaggedTensor::from_jt_dict(k1().to_dict()), k1());
+    CHECK(KeyedJaggedTensor::from_jt_dict({}).keys().empty());
+    const JaggedTensor two(integers({1}), integers({1, 0})), three(integers({1}), integers({1, 0, 0}));
+    CHECK_THROWS_WITH_AS(KeyedJaggedTensor::from_jt_dict({{"a", two}, {"b", three}}),
+                         "KeyedJaggedTensor: concat of batches of 2 and 3 rows", ShapeError);
+    CHECK_THROWS_WITH_AS(KeyedJaggedTensor::from_jt_dict({{"a", two}, {"a", two}}), "KeyedJaggedTensor: key 'a' is given twice",
+                         ShapeError);
+    const JaggedTensor sequence(at::zeros({1, 4}), integers({1, 0}));
+    CHECK_THROWS_WITH_AS(KeyedJaggedTensor::from_jt_dict({{"a", sequence}}), "KeyedJaggedTensor: values must be a tensor of one dimension",
+                         ShapeError);
+  }
+  TEST_CASE("empty has no rows; empty_like keeps rows, dtypes and weightedness") {
+    const auto none = KeyedJaggedTensor::empty(true, at::kInt, at::kDouble);
+    CHECK(none.stride() == 0);
+    CHECK((none.values().scalar_type() == at::kInt));
+    CHECK((none.weights().scalar_type() == at::kDouble));
+    const auto like = KeyedJaggedTensor::empty_like(k1());
+    CHECK(like.keys().empty());
+    CHECK(like.stride() == 3);
+    CHECK(like.values().numel() == 0);
+    CHECK((like.weights().scalar_type() == at::kDouble));
+    CHECK(like.to_dict().empty());
+    CHECK(KeyedJaggedTensor::concat(std::vector{like, k1()}).keys() == k1().keys());
+    CHECK(k1().permute(Integers{}).to(at::Device(at::kMeta)).stride() == 3);
+  }
+  TEST_CASE("with_bags changes ids, lengths and weights and keeps keys and rows") {
+    const auto changed = k1().with_bags(integers({9, 8}), integers({0, 1, 0, 0, 1, 0}));
+    CHECK(changed.keys() == k1().keys());
+    CHECK(!changed.is_weighted());
+    CHECK(integers_of(changed["index_1"].values()) == Integers{8});
+    CHECK_THROWS_WITH_AS(k1().with_bags(integers({9}), integers({1})), "KeyedJaggedTensor: 1 lengths for a batch of 6", ShapeError);
+    CHECK_THROWS_AS(k1().with_bags(integers({9}), integers({0, 0, 0, 0, 0, 0})), ShapeError);
+    const auto repeated = k1().permute(Integers{0, 0});                           // one key twice is no mistake here
+    CHECK(repeated.with_bags(repeated.values(), repeated.lengths(), numbers(Numbers(6, .5))).keys() == Keys{"index_0", "index_0"});
+  }
+  TEST_CASE("the host has no streams to be held for") {
+    CHECK_NOTHROW(k1().record_stream(c10::Stream(c10::Stream::DEFAULT, at::Device(at::kCPU))));
+  }
+  TEST_CASE("B3 every operation is that of plain vectors, for random batches of int32 and int64 ids with empty ones among them") {
+    for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+      CAPTURE(seed);
+      Draw draw(seed);
+      const bool weighted = draw.chance(.5), variable = draw.chance(.5), inverse = variable && draw.chance(.5);
+      const auto stride = draw.integer(0, 4);
+      const auto plain = draw_plain(draw, 4, stride, weighted, variable, inverse);
+      const auto batch = build(plain, draw.chance(.5), draw.chance(.5) ? at::kLong : at::kInt);
+      CHECK(read(batch) == plain);
+      const auto keys = static_cast<std::int64_t>(plain.keys.size());
+
+      Integers rows, ids;                                          // the derived numbers
+      for (const auto& feature : plain.features) {
+        rows.push_back(static_cast<std::int64_t>(feature.ids.size()));
+        ids.push_back(0);
+        for (const auto& bag : feature.ids) ids.back() += static_cast<std::int64_t>(bag.size());
+      }
+      CHECK(batch.stride_per_key() == rows);
+      CHECK(batch.length_per_key() == ids);
+
+      Integers order;                                              // permute, keys repeated or left out
+      for (auto n = keys == 0 ? 0 : draw.integer(0, 5); n > 0; --n) order.push_back(draw.integer(0, keys - 1));
+      auto permuted = plain;
+      permuted.keys.clear();
+      permuted.features.clear();
+      permuted.inverse.clear();
+      for (const auto index : order) {
+        permuted.keys.push_back(plain.keys[static_cast<std::size_t>(index)]);
+        permuted.features.push_back(plain.features[static_cast<std::size_t>(index)]);
+        if (inverse) permuted.inverse.push_back(plain.inverse[static_cast<std::size_t>(index)]);
+      }
+      CHECK(read(batch.permute(order)) == permuted);
+
+      const auto first = draw.integer(0, keys), second = draw.integer(first, keys);      // split, and concat of its parts
+      const auto parts = batch.split(Integers{first, second - first, keys - second});
+      std::size_t f = 0;
+      for (const auto& part : parts) {
+        CHECK(part.stride() == plain.stride);
+        CHECK(part.has_inverse_indices() == batch.has_inverse_indices());
+        for (const auto& feature : read(part).features) CHECK(feature == plain.features[f++]);
+      }
+      CHECK(read(KeyedJaggedTensor::concat(parts)) == plain);
+
+      for (const auto& [key, feature] : batch.to_dict()) {         // features
+        const auto& expected = plain.features[batch.index_of(key)];
+        const auto bags = feature.to_dense();
+        REQUIRE(bags.size() == expected.ids.size());
+        for (std::size_t b = 0; b < bags.size(); ++b) CHECK(integers_of(bags[b]) == expected.ids[b]);
+      }
+
+      auto whole = plain;                                          // the batch of equal rows
+      if (inverse)
+        for (std::size_t key = 0; key < plain.keys.size(); ++key) {
+          whole.features[key] = {};
+          for (const auto row : plain.inverse[key]) {
+            whole.features[key].ids.push_back(plain.features[key].ids[static_cast<std::size_t>(row)]);
+            whole.features[key].weights.push_back(plain.features[key].weights[static_cast<std::size_t>(row)]);
+          }
+        }
+      whole.is_variable = whole.has_inverse = false;
+      whole.inverse.clear();
+      const bool uneven = std::any_of(whole.features.begin(), whole.features.end(), [&](const PlainFeature& feature) {
+        return static_cast<std::int64_t>(feature.ids.size()) != whole.stride;
+      });
+      const auto begin = draw.integer(0, plain.stride), end = draw.integer(begin, plain.stride);
+      if (uneven) {
+        CHECK_THROWS_AS(batch.expanded(), ShapeError);
+        CHECK_THROWS_AS(batch.slice(begin, end), ShapeError);
+        continue;
+      }
+      CHECK(read(batch.expanded()) == whole);
+      auto sliced = whole;
+      sliced.stride = end - begin;
+      for (auto& feature : sliced.features) {
+        feature.ids = {feature.ids.begin() + begin, feature.ids.begin() + end};
+        feature.weights = {feature.weights.begin() + begin, feature.weights.begin() + end};
+      }
+      CHECK(read(batch.slice(begin, end)) == sliced);
+    }
   }
 }
 

@@ -36,7 +36,22 @@ concept HasMetricValue = requires(const M& metric) {
   { metric.value() } -> std::same_as<double>;
 };
 
+/// Says how each of several things stands: a range of values with a `name` and a `value` each.
+template <class M>
+concept HasMetricValues = requires(const M& metric) {
+  { metric.values().begin()->name } -> std::convertible_to<std::string_view>;
+  { metric.values().begin()->value } -> std::convertible_to<double>;
+};
+
+/// One of the two.
+template <class M>
+concept Reports = HasMetricValue<M> || HasMetricValues<M>;
+
 template <class M>
 concept Metric = HasMetricUpdate<M> && HasMetricValue<M> && Mergeable<M>;
+
+/// A metric, or what stands for several and is used as one: a suite, or a wrapper that keeps a metric for each group or task.
+template <class M>
+concept Measure = HasMetricUpdate<M> && Reports<M> && Mergeable<M>;
 
 }  // namespace rookery::concepts

@@ -10,6 +10,7 @@
 #include <charconv>
 #include <concepts>
 #include <cstdint>
+#include <initializer_list>
 #include <ranges>
 #include <stdexcept>
 #include <string>
@@ -72,23 +73,39 @@ void append(std::string& out, const Range& range) {
   out += ']';
 }
 
+/// Anything that can be said in a sentence. Sentences differ in many ways and are compiled once: what puts them together sees parts only.
+struct Part {
+  const void* value;
+  void (*append_to)(std::string& out, const void* value);
+};
+template <class T> void append_value(std::string& out, const void* value) { append(out, *static_cast<const T*>(value)); }
+inline void append_characters(std::string& out, const void* characters) { append(out, static_cast<const char*>(characters)); }
+
+template <class T> [[gnu::always_inline]] inline Part part(const T& value) { return {&value, &append_value<T>}; }
+[[gnu::always_inline]] inline Part part(const char* value) { return {value, &append_characters}; }
+
+[[gnu::noinline]] inline std::string join(std::initializer_list<Part> parts) {
+  std::string out;
+  for (const auto& one : parts) one.append_to(out, one.value);
+  return out;
+}
+template <class Kind> [[noreturn, gnu::cold, gnu::noinline]] void raise(std::initializer_list<Part> parts) { throw Kind(join(parts)); }
+
 }  // namespace detail
 
 /// Joins its arguments as text: strings as they are, numbers in their shortest exact form, ranges as `[a, b]`.
-template <class... Parts> [[gnu::noinline]] std::string concat(const Parts&... parts) {
-  std::string out;
-  (detail::append(out, parts), ...);
-  return out;
+template <class... Parts> [[gnu::always_inline]] inline std::string concat(const Parts&... parts) {
+  return detail::join({detail::part(parts)...});
 }
 
 /// Throws `Kind` with the joined sentence.
-template <class Kind, class... Parts> [[noreturn, gnu::cold, gnu::noinline]] void fail(const Parts&... parts) {
-  throw Kind(concat(parts...));
+template <class Kind, class... Parts> [[noreturn, gnu::always_inline]] inline void fail(const Parts&... parts) {
+  detail::raise<Kind>({detail::part(parts)...});
 }
 
 /// Throws `Kind` unless `holds`; the sentence is only put together when it is needed. Level: always.
-template <class Kind, class... Parts> void check(bool holds, const Parts&... parts) {
-  if (!holds) [[unlikely]] fail<Kind>(parts...);
+template <class Kind, class... Parts> [[gnu::always_inline]] inline void check(bool holds, const Parts&... parts) {
+  if (!holds) [[unlikely]] detail::raise<Kind>({detail::part(parts)...});
 }
 
 }  // namespace rookery

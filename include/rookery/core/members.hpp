@@ -33,7 +33,16 @@ template <class... Pointers> struct Members {
   std::tuple<Member<Pointers>...> list;
 };
 
+/// A value whose name is known only at run time, for sequences: elements of a `std::vector<Named<Parameter>>` are called by their names.
+template <class T> struct Named {
+  std::string name;
+  T value;
+};
+
 namespace detail {
+
+template <class T> struct is_named : std::false_type {};
+template <class T> struct is_named<Named<T>> : std::true_type {};
 
 template <class Tuple, std::size_t... Index> constexpr auto pair_up(const Tuple& arguments, std::index_sequence<Index...>) {
   return Members<std::tuple_element_t<2 * Index + 1, Tuple>...>{
@@ -45,7 +54,7 @@ template <class... Pointers> constexpr bool names_differ(const Members<Pointers.
                                 members.list);
   for (std::size_t i = 0; i < names.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
-      if (names[i] == names[j]) return false;
+      if (names[i] == names[j] && !names[i].empty()) return false;
   return true;
 }
 
@@ -69,7 +78,8 @@ inline std::string join_path(std::string_view prefix, std::string_view name) {
 
 }  // namespace detail
 
-/// Builds a member list from alternating names and member pointers: `members("a", &T::a, "b", &T::b)`. Names differ.
+/// Builds a member list from alternating names and member pointers: `members("a", &T::a, "b", &T::b)`. Names differ; what has an
+/// empty name is called as its owner is.
 template <class... Arguments> constexpr auto members(Arguments... arguments) {
   static_assert(sizeof...(Arguments) % 2 == 0, "rookery::members: write names and member pointers in turn; see docs/concepts.md#members");
   return detail::pair_up(std::tuple<Arguments...>{arguments...}, std::make_index_sequence<sizeof...(Arguments) / 2>{});
@@ -86,14 +96,18 @@ template <HasMembers Object, class Fn> void for_each_member(Object& object, Fn&&
 }
 
 /// Walks `object` down to what has no members of its own and calls `fn(path, leaf)` there: structs by member name,
-/// vectors and arrays by index, an optional by its value when there is one.
+/// vectors and arrays by index, or by name where their elements are Named, an optional by its value when there is one.
 template <class Object, class Fn> void visit_leaves(Object& object, std::string_view path, Fn&& fn) {
   using Plain = std::remove_const_t<Object>;
   if constexpr (HasMembers<Plain>) {
     for_each_member(object, [&](std::string_view name, auto& member) { visit_leaves(member, detail::join_path(path, name), fn); });
   } else if constexpr (detail::is_sequence<Plain>::value) {
     std::size_t index = 0;
-    for (auto& element : object) visit_leaves(element, detail::join_path(path, std::to_string(index++)), fn);
+    for (auto& element : object) {
+      if constexpr (detail::is_named<typename Plain::value_type>::value)
+        visit_leaves(element.value, detail::join_path(path, element.name), fn);
+      else visit_leaves(element, detail::join_path(path, std::to_string(index++)), fn);
+    }
   } else if constexpr (detail::is_optional<Plain>::value) {
     if (object) visit_leaves(*object, path, fn);
   } else {

@@ -30,6 +30,16 @@ class Parameter {
   explicit Parameter(std::vector<std::int64_t> shape, Initial initial = Zeros{}, std::int64_t fan_in = 0, at::ScalarType dtype = at::kFloat)
       : shape_(std::move(shape)), initial_(initial), fan_in_(fan_in), dtype_(dtype) {}
 
+  /// A parameter whose values are `tensor` itself, which something else computes with too.
+  /// Errors: ConfigError when it is not contiguous.
+  static Parameter sharing(at::Tensor tensor) {
+    check<ConfigError>(tensor.is_contiguous(), "Parameter: a tensor of shape ", tensor.sizes(), " to share is not contiguous");
+    Parameter parameter(tensor.sizes().vec(), Zeros{}, 0, tensor.scalar_type());
+    parameter.tensor_ = std::move(tensor);
+    parameter.shared_ = true;
+    return parameter;
+  }
+
   const std::vector<std::int64_t>& shape() const { return shape_; }
   at::ScalarType dtype() const { return dtype_; }
   std::int64_t numel() const {
@@ -41,6 +51,16 @@ class Parameter {
   /// The full name that it was placed under, as "over.layers.0.weight"; empty before.
   const std::string& name() const { return name_; }
   bool is_assigned() const { return tensor_.defined(); }
+
+  /// Whether no gradient reaches it: it keeps its values, and its optimizer state waits. On every rank the same.
+  bool is_frozen() const { return frozen_; }
+  /// Freezes it, or lets it train again, before or after placement. A gradient that it has is dropped.
+  void freeze(bool frozen = true) {
+    frozen_ = frozen;
+    if (!placed_) return;
+    tensor_.mutable_grad() = at::Tensor{};
+    tensor_.set_requires_grad(!frozen);
+  }
 
   /// The values, of `shape()`. Errors: ConfigError before placement.
   const at::Tensor& tensor() const {
@@ -54,7 +74,7 @@ class Parameter {
   /// Gives the values, before or after placement; copied. Errors: ShapeError when the shape differs.
   void assign(const at::Tensor& values) {
     check<ShapeError>(values.sizes().vec() == shape_, "Parameter: assigned values of shape ", values.sizes(), " to shape ", shape_);
-    if (placed_) {
+    if (placed_ || shared_) {
       tensor_.detach().copy_(values);
     } else {
       tensor_ = values.detach().to(dtype_, /*non_blocking=*/false, /*copy=*/true).contiguous();
@@ -65,8 +85,8 @@ class Parameter {
   /// Errors: ConfigError when placed already.
   void place(std::string_view name, std::uint64_t seed) {
     check<ConfigError>(!placed_, "Parameter: '", name, "' is placed already");
-    if (tensor_.defined()) {
-      tensor_ = tensor_.to(dtype_, /*non_blocking=*/false, /*copy=*/true);         // other copies of the declaration may be placed too
+    if (tensor_.defined()) {                                   // copied, for other copies of the declaration may be placed too
+      if (!shared_) tensor_ = tensor_.to(dtype_, /*non_blocking=*/false, /*copy=*/true);
     } else {
       tensor_ = at::empty(shape_, dtype_);                                         // shape()
       const double fan = static_cast<double>(fan_in_ > 0 ? fan_in_ : shape_.empty() ? 1 : shape_.back());
@@ -74,7 +94,7 @@ class Parameter {
         fill_initial(initial_, 1 / std::sqrt(fan), random_key(seed, name), 0, tensor_.mutable_data_ptr<decltype(zero)>(), numel());
       });
     }
-    tensor_.set_requires_grad(true);
+    tensor_.set_requires_grad(!frozen_);
     name_ = name;
     placed_ = true;
   }
@@ -86,7 +106,7 @@ class Parameter {
   at::ScalarType dtype_ = at::kFloat;
   at::Tensor tensor_;
   std::string name_;
-  bool placed_ = false;
+  bool placed_ = false, shared_ = false, frozen_ = false;
 };
 
 /// A tensor that belongs to a model but is not trained: running statistics, constants. Starts at zero.
@@ -94,6 +114,14 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::vector<std::int64_t> shape, at::ScalarType dtype = at::kFloat) : shape_(std::move(shape)), dtype_(dtype) {}
+
+  /// A buffer whose values are `tensor` itself, which something else computes with too.
+  static Buffer sharing(at::Tensor tensor) {
+    Buffer buffer(tensor.sizes().vec(), tensor.scalar_type());
+    buffer.tensor_ = std::move(tensor);
+    buffer.shared_ = true;
+    return buffer;
+  }
 
   const std::vector<std::int64_t>& shape() const { return shape_; }
   /// The values, of `shape()`. Errors: ConfigError before placement.
@@ -107,17 +135,19 @@ class Buffer {
   /// Gives the values, before or after placement; copied. Errors: ShapeError when the shape differs.
   void assign(const at::Tensor& values) {
     check<ShapeError>(values.sizes().vec() == shape_, "Buffer: assigned values of shape ", values.sizes(), " to shape ", shape_);
-    tensor_ = values.detach().to(dtype_, /*non_blocking=*/false, /*copy=*/true).contiguous();
+    if (shared_) tensor_.detach().copy_(values);
+    else tensor_ = values.detach().to(dtype_, /*non_blocking=*/false, /*copy=*/true).contiguous();
   }
   /// Allocates zeros unless values were assigned. Called by ShardingPolicy::apply.
   void place() {
-    tensor_ = tensor_.defined() ? tensor_.clone() : at::zeros(shape_, dtype_);     // shape()
+    if (!shared_) tensor_ = tensor_.defined() ? tensor_.clone() : at::zeros(shape_, dtype_);   // shape()
   }
 
  private:
   std::vector<std::int64_t> shape_;
   at::ScalarType dtype_ = at::kFloat;
   at::Tensor tensor_;
+  bool shared_ = false;
 };
 
 }  // namespace rookery

@@ -81,6 +81,7 @@ namespace detail {
 template <class T, bool inside = false> constexpr bool has_unreachable_tables() {
   if constexpr (EmbeddingTables<T>) return inside;
   else if constexpr (is_sequence<T>::value || is_optional<T>::value) return has_unreachable_tables<typename T::value_type, true>();
+  else if constexpr (is_named<T>::value) return has_unreachable_tables<decltype(T::value), true>();
   else if constexpr (HasMembers<T>)
     return std::apply(
         []<class... Class, class... Value>(const Member<Value Class::*>&...) { return (has_unreachable_tables<Value, inside>() || ...); },

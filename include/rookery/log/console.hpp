@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <type_traits>
 
 #include <rookery/concepts/topology.hpp>
 #include <rookery/core/error.hpp>
@@ -30,7 +31,8 @@ inline std::string human_values(const LogValues& values) {
 /// Writes on rank 0, does nothing on other ranks. A closed pipe or a full disk does not end the run.
 class Console {
  public:
-  template <concepts::Topology Topology>
+  template <class Topology>
+    requires(!std::is_same_v<Topology, Console> && concepts::Topology<Topology>)  // the first: whether a Console can be copied asks here
   explicit Console(const Topology& topology, std::FILE* out = stdout) : out_(topology.rank() == 0 ? out : nullptr) {}
 
   /// "step 100  loss 0.5123"

@@ -60,18 +60,22 @@ class Histogram {
   double sum() const { return sum_; }
   double sum_squares() const { return sum_squares_; }
 
-  struct Bucket {
-    double limit, count;
+  struct Buckets {
+    std::vector<double> limits, counts;                         // upper bounds, ascending, and how many numbers lie below each
   };
   /// The buckets from the first to the last that hold a number, after an empty one that bounds the first; a row of empty ones between
   /// them is one bucket.
-  std::vector<Bucket> buckets() const {
+  Buckets buckets() const {
     const auto& limits = detail::histogram_limits();
-    std::vector<Bucket> all;
+    Buckets all;
+    const auto append = [&](double limit, std::int64_t count) {
+      all.limits.push_back(limit);
+      all.counts.push_back(static_cast<double>(count));
+    };
     std::size_t next = 0;
     for (const auto& [at, count] : counts_) {
-      if (at > next || (all.empty() && at > 0)) all.push_back({limits[at - 1], 0});
-      all.push_back({limits[at], static_cast<double>(count)});
+      if (at > next) append(limits[at - 1], 0);
+      append(limits[at], count);
       next = at + 1;
     }
     return all;

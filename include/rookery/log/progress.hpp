@@ -21,6 +21,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <rookery/concepts/topology.hpp>
 #include <rookery/core/clock.hpp>
@@ -48,7 +49,8 @@ struct ProgressOptions {
 /// Errors: ConfigError for an interval that is not positive, and for a negative total.
 class Progress {
  public:
-  template <concepts::Topology Topology>
+  template <class Topology>
+    requires(!std::is_same_v<Topology, Progress> && concepts::Topology<Topology>)  // the first: whether a Progress can be copied asks here
   explicit Progress(const Topology& topology, ProgressOptions options = {}, Clock::time_point now = Clock::now())
       : options_(options), writes_(topology.rank() == 0), written_(now) {
     check<ConfigError>(options.interval_seconds > 0, "Progress: interval_seconds is ", options.interval_seconds, "; it must be positive");

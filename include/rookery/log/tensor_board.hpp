@@ -11,16 +11,13 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <ranges>
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <vector>
 
 #include <rookery/concepts/topology.hpp>
 #include <rookery/core/error.hpp>
@@ -68,8 +65,7 @@ class TensorBoard {
     ProtobufMessage proto;
     proto.number(1, values.min()).number(2, values.max()).number(3, static_cast<double>(values.count()));
     proto.number(4, values.sum()).number(5, values.sum_squares());
-    proto.numbers(6, std::views::transform(buckets, &Histogram::Bucket::limit));
-    proto.numbers(7, std::views::transform(buckets, &Histogram::Bucket::count));
+    proto.numbers(6, buckets.limits).numbers(7, buckets.counts);
     write(event().integer(2, step).message(5, ProtobufMessage().message(1, ProtobufMessage().text(1, name).message(5, proto))));
   }
 

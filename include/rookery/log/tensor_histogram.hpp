@@ -23,7 +23,8 @@ inline Histogram tensor_histogram(const at::Tensor& tensor) {
   Histogram histogram;
   const auto add = [&](const at::Tensor& part) {
     const auto numbers = part.to(at::kCPU, at::kDouble).contiguous();
-    for (const double number : std::span(numbers.const_data_ptr<double>(), static_cast<std::size_t>(numbers.numel()))) histogram.add(number);
+    const std::span values(numbers.const_data_ptr<double>(), static_cast<std::size_t>(numbers.numel()));
+    for (const double value : values) histogram.add(value);
   };
   if (tensor.dim() == 0) return add(tensor), histogram;
   const auto rows = std::max<std::int64_t>(65'536 * tensor.size(0) / std::max<std::int64_t>(tensor.numel(), 1), 1);

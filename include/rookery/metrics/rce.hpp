@@ -15,8 +15,18 @@
 
 namespace rookery {
 
+/// Upstream clamps in float32, where 1 - 1e-7 is 1 - 2^-23: a prediction of 1 for a negative costs 15.33 nats, not 15.42.
+inline constexpr ProbabilityClamp rce_clamp{.low = 1e-7, .high = 1 - 0x1p-23, .offset = 1e-7};
+
 struct RceOptions {
   double label_smoothing = 0;   // label y counts as y (1 - s) + s / 2
+
+  double smoothed(double label) const { return label * (1 - label_smoothing) + label_smoothing / 2; }
+  /// Errors: ConfigError, in the name of `metric`, for a smoothing outside [0, 1].
+  void check_for(std::string_view metric) const {
+    check<ConfigError>(label_smoothing >= 0 && label_smoothing <= 1, metric, ": label_smoothing is ", label_smoothing,
+                       "; it lies in [0, 1]");
+  }
 };
 
 /// Weighted relative cross entropy: 100 is perfect, 0 no better than the mean label, -inf with one class, NaN without weight.
@@ -25,28 +35,21 @@ struct RceOptions {
 /// Cost:   two logarithms a row; four numbers of state.
 class Rce : public MeanMetric<Rce, 2> {
  public:
-  explicit Rce(RceOptions options = {}) : options_(options) {
-    check<ConfigError>(options.label_smoothing >= 0 && options.label_smoothing <= 1, "Rce: label_smoothing is ", options.label_smoothing,
-                       "; it lies in [0, 1]");
-  }
+  explicit Rce(RceOptions options = {}) : options_(options) { options.check_for("Rce"); }
 
   static constexpr std::string_view name() { return "rce"; }
 
   void add(const Samples& samples) {
     const auto labels = samples.labels(), weights = samples.weights();
-    const double smoothing = options_.label_smoothing;
     for (std::size_t i = 0; i < labels.size(); ++i) {
-      const double label = labels[i] * (1 - smoothing) + smoothing / 2;
-      add_row({cross_entropy(samples, i, label, clamp), label}, weights[i]);
+      const double label = options_.smoothed(labels[i]);
+      add_row({cross_entropy(samples, i, label, rce_clamp), label}, weights[i]);
     }
   }
 
-  double value() const { return 100 * (1 - mean(0) / entropy(mean(1), clamp)); }
+  double value() const { return 100 * (1 - mean(0) / entropy(mean(1), rce_clamp)); }
 
  private:
-  // Upstream clamps in float32, where 1 - 1e-7 is 1 - 2^-23: a prediction of 1 for a negative costs 15.33 nats, not 15.42.
-  static constexpr ProbabilityClamp clamp{.low = 1e-7, .high = 1 - 0x1p-23, .offset = 1e-7};
-
   RceOptions options_;
 };
 

@@ -7,19 +7,25 @@
 // here a NaN, a label outside [0, 1] or a missing row is an error before it is part of a number.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include <rookery/core/error.hpp>
 
 namespace rookery {
 
-/// What predictions are: probabilities in [0, 1], logits, or scores of which only the order counts.
-enum class PredictionKind { probability, logit, score };
+/// What predictions are: probabilities in [0, 1], logits, scores of which only the order counts, or numbers on the scale of labels
+/// which are then any finite number.
+enum class PredictionKind { probability, logit, score, number };
 
 /// 1 / (1 + e^-logit) without overflow.
 inline double sigmoid(double logit) {
@@ -29,12 +35,18 @@ inline double sigmoid(double logit) {
 
 namespace detail {
 
-/// A column of rows as [N] float64 on the host; `name` is what a message calls it.
-inline at::Tensor host_column(const at::Tensor& column, std::string_view name) {
+/// A column of rows as [N] on the host; `name` is what a message calls it.
+inline at::Tensor host_column(const at::Tensor& column, std::string_view name, at::ScalarType dtype = at::kDouble) {
   check<ShapeError>(column.defined(), name, " is an undefined tensor");
   check<ShapeError>(column.dim() == 1 || (column.dim() == 2 && column.size(1) == 1), name, " has shape ", column.sizes(),
                     "; a metric takes [N] or [N, 1]");
-  return column.detach().to(at::kCPU, at::kDouble).reshape({-1}).contiguous();    // [N]
+  return column.detach().to(at::kCPU, dtype).reshape({-1}).contiguous();          // [N]
+}
+
+inline at::Tensor group_column(const at::Tensor& groups) {
+  check<DataError>(at::isIntegralType(groups.scalar_type(), false), "Samples: groups are ",
+                   c10::toString(groups.scalar_type()), "; they are integers");
+  return host_column(groups, "Samples: groups", at::kLong);                        // [N]
 }
 
 inline std::span<const double> numbers(const at::Tensor& column) {
@@ -43,71 +55,142 @@ inline std::span<const double> numbers(const at::Tensor& column) {
 
 }  // namespace detail
 
-/// Predictions, labels and weights of N rows.
+/// Predictions, labels, weights and, where rows belong to a user, a session or a stratum, the number of that group, for N rows.
 ///
-/// Shapes:  [N] or [N, 1] each; N may be 0. Weights may be undefined: every row then weighs 1.
-/// Dtypes:  any; float64 inside.
+/// Shapes:  [N] or [N, 1] each; N may be 0. Weights may be undefined: every row then weighs 1. Groups may be undefined: there are none.
+/// Dtypes:  any; float64 inside, groups of integers int64.
 /// Errors:  ShapeError if lengths differ; NonFiniteError for a prediction that is NaN or infinite, whatever its weight; DataError for
-///          a probability or a label outside [0, 1] and for a weight that is negative, NaN or infinite. Each names the row.
+///          a probability or a label outside [0, 1], a label that is not finite, a weight that is negative, NaN or infinite, and groups
+///          that are no integers. Each names the row.
 /// Cost:    one pass; one copy from the device for each tensor that is not there yet.
 class Samples {
  public:
   Samples(const at::Tensor& predictions, const at::Tensor& labels, const at::Tensor& weights = {},
-          PredictionKind kind = PredictionKind::probability)
-      : predictions_tensor_(detail::host_column(predictions, "Samples: predictions")),
-        labels_tensor_(detail::host_column(labels, "Samples: labels")),
-        weights_tensor_(weights.defined() ? detail::host_column(weights, "Samples: weights")
-                                          : at::ones({predictions_tensor_.numel()}, at::kDouble)),
-        predictions_(detail::numbers(predictions_tensor_)), labels_(detail::numbers(labels_tensor_)),
-        weights_(detail::numbers(weights_tensor_)), kind_(kind) {
-    const auto p = predictions_, y = labels_, w = weights_;
-    check<ShapeError>(y.size() == p.size(), "Samples: predictions has ", p.size(), " rows, labels has ", y.size());
-    check<ShapeError>(w.size() == p.size(), "Samples: predictions has ", p.size(), " rows, weights has ", w.size());
+          PredictionKind kind = PredictionKind::probability, const at::Tensor& groups = {})
+      : predictions_(detail::host_column(predictions, "Samples: predictions")),
+        labels_(detail::host_column(labels, "Samples: labels")),
+        weights_(weights.defined() ? detail::host_column(weights, "Samples: weights") : at::ones({predictions_.numel()}, at::kDouble)),
+        end_(static_cast<std::size_t>(predictions_.numel())), kind_(kind) {
+    if (groups.defined()) groups_ = detail::group_column(groups);                  // [N]
+    const auto same = [&](const at::Tensor& column, std::string_view name) {
+      check<ShapeError>(column.numel() == predictions_.numel(), "Samples: predictions has ", predictions_.numel(), " rows, ", name, " has ",
+                        column.numel());
+    };
+    same(labels_, "labels");
+    same(weights_, "weights");
+    if (groups_.defined()) same(groups_, "groups");
+    const auto p = this->predictions(), y = this->labels(), w = this->weights();
     for (std::size_t i = 0; i < p.size(); ++i) {
       check<NonFiniteError>(std::isfinite(p[i]), "Samples: predictions[", i, "] is ", p[i], "; a metric takes finite predictions only");
       check<DataError>(kind != PredictionKind::probability || (p[i] >= 0 && p[i] <= 1), "Samples: predictions[", i, "] is ", p[i],
                        "; probabilities lie in [0, 1], logits go to update_logits");
-      check<DataError>(y[i] >= 0 && y[i] <= 1, "Samples: labels[", i, "] is ", y[i], "; labels lie in [0, 1]");
+      if (kind == PredictionKind::number) {
+        check<DataError>(std::isfinite(y[i]), "Samples: labels[", i, "] is ", y[i], "; labels are finite");
+      } else {
+        check<DataError>(y[i] >= 0 && y[i] <= 1, "Samples: labels[", i, "] is ", y[i], "; labels lie in [0, 1]");
+      }
       check<DataError>(w[i] >= 0 && std::isfinite(w[i]), "Samples: weights[", i, "] is ", w[i], "; weights are finite and not negative");
     }
   }
 
-  std::int64_t size() const { return predictions_tensor_.numel(); }
+  std::int64_t size() const { return static_cast<std::int64_t>(end_ - begin_); }
   PredictionKind kind() const { return kind_; }
-  std::span<const double> predictions() const { return predictions_; }                   // [N]
-  std::span<const double> labels() const { return labels_; }                             // [N]
-  std::span<const double> weights() const { return weights_; }                           // [N]
-  const at::Tensor& labels_tensor() const { return labels_tensor_; }                     // [N]
-  const at::Tensor& weights_tensor() const { return weights_tensor_; }                   // [N]
+  std::span<const double> predictions() const { return rows_of(predictions_); }          // [N]
+  std::span<const double> labels() const { return rows_of(labels_); }                    // [N]
+  std::span<const double> weights() const { return rows_of(weights_); }                  // [N]
+  /// Errors: ConfigError where rows came without groups.
+  std::span<const std::int64_t> groups() const {
+    check<ConfigError>(groups_.defined(), "Samples: a metric of groups or sessions is fed without them; update(predictions, labels, ",
+                       "weights, groups) takes one integer a row");
+    return {groups_.const_data_ptr<std::int64_t>() + begin_, end_ - begin_};             // [N]
+  }
 
-  /// Row i's probability. Errors: ConfigError of scores.
+  /// Row i's probability. Errors: ConfigError of scores and of numbers.
   double probability(std::size_t i) const {
     check<ConfigError>(kind_ != PredictionKind::score, "Samples: a probability is asked of scores, of which only the order is known");
-    return kind_ == PredictionKind::logit ? sigmoid(predictions_[i]) : predictions_[i];
+    check<ConfigError>(kind_ != PredictionKind::number, "Samples: a probability is asked of numbers, which are on the labels' scale");
+    return estimate(i);
+  }
+  /// What row i's prediction says that its label is: its probability, or the number itself. Errors: ConfigError of scores.
+  double estimate(std::size_t i) const {
+    check<ConfigError>(kind_ != PredictionKind::score, "Samples: an estimate is asked of scores, of which only the order is known");
+    const double prediction = predictions()[i];
+    return kind_ == PredictionKind::logit ? sigmoid(prediction) : prediction;
   }
 
   /// Predictions as [N] float64, logits turned into probabilities.
   at::Tensor predictions_tensor() const {
-    return kind_ == PredictionKind::logit ? predictions_tensor_.sigmoid() : predictions_tensor_;   // [N]
+    const auto rows = narrow(predictions_);                                              // [N]
+    return kind_ == PredictionKind::logit ? rows.sigmoid() : rows;                       // [N]
+  }
+  at::Tensor labels_tensor() const { return narrow(labels_); }                           // [N]
+  at::Tensor weights_tensor() const { return narrow(weights_); }                         // [N]
+
+  /// Rows [begin, end), sharing memory.
+  Samples part(std::size_t begin, std::size_t end) const {
+    check<IndexError>(begin <= end && end <= end_ - begin_, "Samples: rows [", begin, ", ", end, ") of ", size());
+    Samples rows = *this;
+    rows.end_ = begin_ + end;
+    rows.begin_ = begin_ + begin;
+    return rows;
+  }
+
+  /// The rows in the order of their groups; rows of a group stay in the order they came in.
+  Samples by_group() const {
+    const auto group = groups();
+    if (std::ranges::is_sorted(group)) return *this;
+    std::vector<std::size_t> order(group.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return group[i]; });
+    Samples rows = part(0, 0);
+    const auto reorder = [&]<class Number>(at::Tensor& column, std::span<const Number> from) {
+      column = at::empty({size()}, column.options());                                    // [N]
+      auto* to = column.template mutable_data_ptr<Number>();
+      for (const auto i : order) *to++ = from[i];
+    };
+    reorder(rows.predictions_, predictions());
+    reorder(rows.labels_, labels());
+    reorder(rows.weights_, weights());
+    reorder(rows.groups_, group);
+    rows.begin_ = 0;
+    rows.end_ = order.size();
+    return rows;
   }
 
  private:
-  at::Tensor predictions_tensor_, labels_tensor_, weights_tensor_;                       // [N] each
-  std::span<const double> predictions_, labels_, weights_;                               // of the tensors
+  std::span<const double> rows_of(const at::Tensor& column) const { return detail::numbers(column).subspan(begin_, end_ - begin_); }
+  at::Tensor narrow(const at::Tensor& column) const { return column.narrow(0, static_cast<std::int64_t>(begin_), size()); }   // [N]
+
+  at::Tensor predictions_, labels_, weights_, groups_;                                   // each as long as the others; groups_ or nothing
+  std::size_t begin_ = 0, end_;                                                          // the rows of them
   PredictionKind kind_;
 };
+
+/// What a metric takes predictions for when they come as one tensor: its `prediction_kind`, else probabilities.
+template <class Metric> constexpr PredictionKind prediction_kind_of() {
+  if constexpr (requires { Metric::prediction_kind; }) return Metric::prediction_kind;
+  else return PredictionKind::probability;
+}
+
+/// Adds rows to a metric: as they came to one of the library, as probabilities and [N] float64 on the host each to another.
+template <class Metric> void add_samples(Metric& metric, const Samples& samples) {
+  if constexpr (requires { metric.add(samples); }) metric.add(samples);
+  else metric.update(samples.predictions_tensor(), samples.labels_tensor(), samples.weights_tensor());
+}
 
 /// Base of a metric that is computed from samples. Derived writes `add(const Samples&)`; the calls that take tensors come from here.
 /// `kind` is what the metric takes predictions for: scores, if all that it does is to rank.
 template <class Derived, PredictionKind kind = PredictionKind::probability> class SampleMetric {
  public:
-  /// Adds rows: all of them, or none if one is refused.
-  void update(const at::Tensor& predictions, const at::Tensor& labels, const at::Tensor& weights = {}) {
-    static_cast<Derived&>(*this).add(Samples(predictions, labels, weights, kind));
+  static constexpr PredictionKind prediction_kind = kind;
+
+  /// Adds rows: all of them, or none if one is refused. `groups` numbers the group of each row, for metrics that know groups.
+  void update(const at::Tensor& predictions, const at::Tensor& labels, const at::Tensor& weights = {}, const at::Tensor& groups = {}) {
+    static_cast<Derived&>(*this).add(Samples(predictions, labels, weights, kind, groups));
   }
   /// Adds rows whose predictions are logits: exact where a probability in float32 would have become 0 or 1.
-  void update_logits(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& weights = {}) {
-    static_cast<Derived&>(*this).add(Samples(logits, labels, weights, PredictionKind::logit));
+  void update_logits(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& weights = {}, const at::Tensor& groups = {}) {
+    static_cast<Derived&>(*this).add(Samples(logits, labels, weights, PredictionKind::logit, groups));
   }
 };
 

@@ -42,7 +42,8 @@ class StableMean {
 ///
 /// Cost:  2N numbers of state, exchanged as they are.
 /// Ranks: merged in rank order; the parts of a split give the whole up to rounding of float64.
-template <class Derived, std::size_t N> class MeanMetric : public SampleMetric<Derived> {
+template <class Derived, std::size_t N, PredictionKind kind = PredictionKind::probability>
+class MeanMetric : public SampleMetric<Derived, kind> {
  public:
   void reset() { means_ = {}; }
   at::Tensor pack() const {
@@ -65,6 +66,7 @@ template <class Derived, std::size_t N> class MeanMetric : public SampleMetric<D
   void add_row(const std::array<double, N>& values, double weight) {
     for (std::size_t i = 0; i < N; ++i) means_[i].add(values[i], weight);
   }
+  void add_to(std::size_t i, double value, double weight) { means_[i].add(value, weight); }
   double mean(std::size_t i) const { return means_[i].mean(); }
 
  private:

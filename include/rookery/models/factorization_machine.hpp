@@ -56,10 +56,13 @@ template <class Set> struct FactorizationMachine {
   }
 
   Logits forward(const auto& batch, const auto& pooled) {
+    return {logits(batch, get<&FactorizationMachine::linear>(pooled).values(), get<&FactorizationMachine::factors>(pooled).values())};
+  }
+
+  /// From what was looked up, [B, F] and [B, F * D] -> [B].
+  at::Tensor logits(const auto& batch, const at::Tensor& weights, const at::Tensor& vectors) const {
     const auto rows = static_cast<std::int64_t>(batch.size()), features = static_cast<std::int64_t>(factors.features().size());
-    const auto vectors = get<&FactorizationMachine::factors>(pooled).values().view({rows, features, dim});   // [B, F, D]
-    const auto first_order = get<&FactorizationMachine::linear>(pooled).values().sum(1).add(bias.tensor());   // [B]
-    return {first_order.add(pairwise_products(vectors))};                                    // [B]
+    return weights.sum(1).add(bias.tensor()).add(pairwise_products(vectors.view({rows, features, dim})));     // [B]
   }
 
   EmbeddingBagCollection<Set> linear;                                                        // D = 1

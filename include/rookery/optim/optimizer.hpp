@@ -10,7 +10,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -29,6 +28,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/optim/dense.hpp>
 #include <rookery/optim/parameter_group.hpp>
+#include <rookery/optim/step_norm.hpp>
 #include <rookery/rules/probe.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 
@@ -52,6 +52,37 @@ struct OptimizerState {
   at::Tensor tensor;
 };
 
+namespace detail {
+
+inline void check_options(const OptimizerOptions& options) {
+  check<ConfigError>(options.clip_norm >= 0, "Optimizer: clip_norm is ", options.clip_norm, "; it must not be negative");
+  check<ConfigError>(options.clip_value >= 0, "Optimizer: clip_value is ", options.clip_value, "; it must not be negative");
+}
+
+/// What ranks must have in common, line by line.
+inline std::string option_lines(const OptimizerOptions& options, std::span<const DenseParameter> dense, const std::string& rule) {
+  auto lines = concat("clip_norm ", options.clip_norm, "\nclip_value ", options.clip_value,
+                      options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error", "\ndense ", rule);
+  for (const auto& group : options.groups) lines += concat("\ngroup ", group.pattern, " times ", group.learning_rate_factor);
+  for (const auto& one : dense)
+    if (one.parameter->is_frozen()) lines += concat("\nfrozen ", one.name);
+  return lines;
+}
+
+/// Tells each parameter its group, and gives those of the tables.
+inline std::vector<std::size_t> assign_groups(std::span<const ParameterGroup> groups, std::span<DenseParameter> dense,
+                                              std::span<const PlacedTable> tables) {
+  std::vector<std::string> names;
+  for (const auto& one : dense) names.push_back(one.name);
+  for (const auto& table : tables) names.push_back(table.description.name + ".weight");
+  auto numbers = group_numbers(groups, names);
+  for (std::size_t p = 0; p < dense.size(); ++p) dense[p].group = numbers[p];
+  numbers.erase(numbers.begin(), numbers.begin() + static_cast<std::ptrdiff_t>(dense.size()));
+  return numbers;
+}
+
+}  // namespace detail
+
 /// Steps a placed model. The tables follow their own rules, the dense parameters `DenseRule`.
 ///
 /// `step()` uses every forward pass since the last step whose gradients were captured: several are one larger batch. The gradient is
@@ -73,18 +104,13 @@ template <class Model, class DenseRule> class Optimizer {
   }
 
  public:
-  Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {}) : model_(&model), dense_(admit(rule)), options_(options) {
-    check<ConfigError>(options.clip_norm >= 0, "Optimizer: clip_norm is ", options.clip_norm, "; it must not be negative");
-    check<ConfigError>(options.clip_value >= 0, "Optimizer: clip_value is ", options.clip_value, "; it must not be negative");
+  Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {})
+      : model_(&model), dense_(admit(rule)), options_(std::move(options)) {
+    detail::check_options(options_);
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
-    assign_groups();
-    if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed) {
-      auto lines = concat("clip_norm ", options.clip_norm, "\nclip_value ", options.clip_value,
-                          options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error", "\ndense ",
-                          probe(dense_.rule()));
-      for (const auto& group : options.groups) lines += concat("\ngroup ", group.pattern, " times ", group.learning_rate_factor);
-      agree(model.topology(), "Optimizer", lines);
-    }
+    group_of_table_ = detail::assign_groups(options_.groups, dense_.parameters(), model.tables());
+    if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed)
+      agree(model.topology(), "Optimizer", detail::option_lines(options_, dense_.parameters(), probe(dense_.rule())));
     tell_step();
   }
 
@@ -94,7 +120,7 @@ template <class Model, class DenseRule> class Optimizer {
   /// Forgets captured passes and gradients without a step.
   void clear() {
     dense_.clear();
-    model_->runtime().clear();
+    model_->clear_passes();
   }
 
   /// Steps that updated weights.
@@ -119,8 +145,6 @@ template <class Model, class DenseRule> class Optimizer {
   template <class Fn> void for_each_state(Fn&& fn) const;
 
  private:
-  using Shards = std::vector<detail::ShardGradients>;
-
   /// Tells the topology's messages which step comes next.
   void tell_step() const {
     if constexpr (requires { model_->topology().at_step(count_); }) model_->topology().at_step(count_ + 1);
@@ -134,18 +158,15 @@ template <class Model, class DenseRule> class Optimizer {
     ~Cleared() { optimizer.clear(); }
   };
 
-  /// Forward passes that a backward pass followed.
-  std::int64_t passes_with_gradients() const;
-
-  /// The squared norm of dense and table gradients, the normaliser, both over all ranks, and the first thing that is not finite.
-  struct Norm {
-    double squares = 0, normaliser = 0;
-    std::string not_finite;
-  };
-  Norm norm(const Shards& shards, std::int64_t passes, std::span<const double> rates) const;
-
-  /// Finds the group of each parameter and table.
-  void assign_groups();
+  /// What all ranks know of the step's gradients.
+  detail::StepNorm norm(std::span<const detail::ShardGradients> shards, std::int64_t passes, std::span<const double> rates) const {
+    const auto& runtime = model_->runtime();
+    auto& topology = model_->topology();
+    auto sums = detail::step_sums(shards, runtime.captures(), model_->tables().size(), passes, rates, topology.rank(),
+                                  topology.world_size());                                    // [T + 2 + W]
+    return detail::read_step_sums(all_reduce(topology, std::move(sums)).wait(), model_->tables(), dense_.parameters(), divides,
+                                  !options_.groups.empty());
+  }
 
   Model* model_;
   DenseOptimizer<Admitted> dense_;
@@ -158,10 +179,11 @@ template <class Model, class DenseRule> class Optimizer {
 template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operator()() {
   const at::NoGradGuard no_grad;
   check<Error>(!model_->runtime().captures().empty(), "Optimizer: step() without a forward pass in training since the last one");
-  const auto passes = passes_with_gradients();
+  const auto passes = detail::passes_with_gradients(model_->runtime().captures(), model_->runtime().routing());
   check<Error>(passes > 0 || !Model::has_loss, "Optimizer: step() without backward() from the loss of a forward pass since the last one (",
                model_->runtime().captures().size(), " of these); call loss.backward() first");
   const Cleared cleared{*this};
+  model_->complete_backward();
   dense_.reduce(model_->topology());
   auto shards = model_->runtime().gradients(model_->topology());
   const auto rates = detail::group_rates(options_.groups, rate_, count_);
@@ -191,25 +213,6 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   return true;
 }
 
-template <class Model, class DenseRule> std::int64_t Optimizer<Model, DenseRule>::passes_with_gradients() const {
-  const auto captures = model_->runtime().captures();
-  return std::count_if(captures.begin(), captures.end(), [&](const detail::Capture& capture) {
-    if (capture.used.defined()) return capture.used.grad().defined();
-    const auto reached = detail::reached_lookups(capture, model_->runtime().routing());
-    return std::find(reached.begin(), reached.end(), 1) != reached.end();
-  });
-}
-
-template <class Model, class DenseRule> void Optimizer<Model, DenseRule>::assign_groups() {
-  std::vector<std::string> names;
-  for (const auto& one : dense_.parameters()) names.push_back(one.name);
-  for (const auto& table : model_->tables()) names.push_back(table.description.name + ".weight");
-  const auto numbers = detail::group_numbers(options_.groups, names);
-  const auto dense = static_cast<std::ptrdiff_t>(dense_.parameters().size());
-  for (std::ptrdiff_t p = 0; p < dense; ++p) dense_.parameters()[static_cast<std::size_t>(p)].group = numbers[static_cast<std::size_t>(p)];
-  group_of_table_.assign(numbers.begin() + dense, numbers.end());
-}
-
 template <class Model, class DenseRule> template <class Fn> void Optimizer<Model, DenseRule>::for_each_state(Fn&& fn) const {
   for (const auto& one : dense_.parameters())
     for (std::size_t slot = 0; slot < one.state.size(); ++slot)
@@ -220,39 +223,6 @@ template <class Model, class DenseRule> template <class Fn> void Optimizer<Model
       for (std::size_t slot = 0; slot < slots.size(); ++slot)
         fn(OptimizerState{table.description.name + ".weight", slots[slot], shard.box, shard.local->storage.state(slot)});
     }
-}
-
-template <class Model, class DenseRule>
-auto Optimizer<Model, DenseRule>::norm(const Shards& shards, std::int64_t passes, std::span<const double> rates) const -> Norm {
-  const auto& tables = model_->tables();
-  const auto count = static_cast<std::int64_t>(tables.size());
-  const auto& topology = model_->topology();
-  auto sums = at::zeros({count + 2 + topology.world_size()}, at::kDouble);                   // [T squares, normaliser, passes, W rates]
-  auto* values = sums.template mutable_data_ptr<double>();
-  for (const auto& shard : shards) values[shard.table] += sum_of_squares(shard.gradients.sums);
-  for (const auto& capture : model_->runtime().captures())
-    if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
-      values[count] += capture.normaliser.template item<double>();
-  values[count + 1] = static_cast<double>(passes);
-  for (const double rate : rates) values[count + 2 + topology.rank()] += rate;
-  sums = all_reduce(model_->topology(), std::move(sums)).wait();
-  values = sums.template mutable_data_ptr<double>();
-  check<Error>(values[count + 1] > 0, "Optimizer: step() without backward() from any rank's forward pass since the last one");
-  for (int rank = 1; rank < topology.world_size(); ++rank)
-    check<ConfigError>(values[count + 2 + rank] == values[count + 2], "Optimizer: the learning rate factor is ", values[count + 2],
-                       " on rank 0 and ", values[count + 2 + rank], " on rank ", rank,
-                       options_.groups.empty() ? "" : ", summed over groups");
-  Norm norm{.squares = 0, .normaliser = values[count], .not_finite = {}};
-  if (divides && !(std::isfinite(values[count]) && values[count] >= 0))
-    norm.not_finite = concat("the loss's normaliser, summed over ranks, is ", values[count]);
-  const auto add = [&](double squares, const std::string& name) {
-    if (!std::isfinite(squares) && norm.not_finite.empty()) norm.not_finite = concat("the gradient of '", name, "' is not finite");
-    norm.squares += squares;
-  };
-  for (const auto& one : dense_.parameters())
-    if (one.gradient.defined()) add(sum_of_squares(one.gradient), one.name);
-  for (std::size_t t = 0; t < tables.size(); ++t) add(values[t], tables[t].description.name + ".weight");
-  return norm;
 }
 
 }  // namespace rookery

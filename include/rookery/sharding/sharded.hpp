@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -25,6 +26,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
 #include <rookery/core/parameter.hpp>
+#include <rookery/core/pass.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/planner/place.hpp>
 #include <rookery/planner/plan.hpp>
@@ -56,9 +58,9 @@ template <class Model> class PlacedMembers {
   Model& model() { return model_; }
   const Model& model() const { return model_; }
 
-  /// Gradients are captured when training and grad mode are both on. Starts on.
-  void train(bool on = true) { training_ = on; }
-  bool is_training() const { return training_; }
+  /// Gradients are captured when training and grad mode are both on. Modules that behave otherwise in training do so. Starts on.
+  void train(bool on = true) { pass_->training = on; }
+  bool is_training() const { return pass_->training; }
 
   /// Calls `fn(name, parameter)` for every dense parameter, in member order.
   template <class Fn> void for_each_parameter(Fn&& fn) {
@@ -80,6 +82,13 @@ template <class Model> class PlacedMembers {
   const std::vector<PlacedTable>& tables() const { return runtime_.routing().tables; }
   TableRuntime& runtime() { return runtime_; }
 
+  /// The rest of a backward pass that stopped where modules sum over ranks. Called by Optimizer. Ranks: all, in the same order.
+  void complete_backward() { pass_->complete(); }
+  /// Forgets passes without a step. Called by Optimizer.
+  void clear_passes() {
+    runtime_.clear();
+    pass_->cuts.clear();
+  }
   /// The rules' sums over the columns of local shards, for the rows that have gradients. Called by Optimizer.
   std::vector<std::vector<double>> row_sums(std::span<const detail::ShardGradients> shards, const StepContext& context);
   /// One update of each row that has a gradient. Called by Optimizer.
@@ -90,7 +99,8 @@ template <class Model> class PlacedMembers {
  protected:
   explicit PlacedMembers(Model model) : model_(std::move(model)) {}
 
-  bool capturing() const { return training_ && at::GradMode::is_enabled(); }
+  bool capturing() const { return pass_->training && at::GradMode::is_enabled(); }
+  detail::PassState& pass() { return *pass_; }
 
   /// Lists members and tables, and plans.
   void plan_tables(const ShardingOptions& options, int world_size);
@@ -125,7 +135,7 @@ template <class Model> class PlacedMembers {
   std::vector<Named<Buffer>> buffers_;
   Plan plan_;
   TableRuntime runtime_;
-  bool training_ = true;
+  std::shared_ptr<detail::PassState> pass_ = std::make_shared<detail::PassState>();
 };
 
 template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOptions& options, int world_size) {
@@ -136,6 +146,7 @@ template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOpti
     using Leaf = std::remove_cvref_t<decltype(leaf)>;
     if constexpr (std::is_same_v<Leaf, Parameter>) parameters_.push_back({std::string(path), &leaf});
     if constexpr (std::is_same_v<Leaf, Buffer>) buffers_.push_back({std::string(path), &leaf});
+    if constexpr (std::is_same_v<Leaf, Pass>) leaf.connect(path, pass_);
     if constexpr (EmbeddingTables<Leaf>) {
       for (auto& table : leaf.describe(path)) {
         tables.push_back({table, collections, {}});
@@ -229,6 +240,12 @@ template <class Model> void PlacedMembers<Model>::end_step() {
 template <class Model, class Topology> class Placed : public PlacedMembers<Model> {
  public:
   Placed(Model model, Topology& topology, const ShardingOptions& options) : PlacedMembers<Model>(std::move(model)), topology_(&topology) {
+    auto& pass = this->pass();
+    pass.seed = options.seed, pass.rank = topology.rank(), pass.world_size = topology.world_size();
+    if constexpr (Topology::is_distributed) {
+      pass.topology = &topology;
+      pass.sum = [](void* on, at::Tensor tensor) { return all_reduce(*static_cast<Topology*>(on), std::move(tensor)).wait(); };
+    }
     this->plan_tables(options, topology.world_size());
     if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options.seed));
     this->place(options.seed, topology.rank());
@@ -269,6 +286,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   LossAndOutput<Output> operator()(const Batch& batch) {
     const bool capturing = this->capturing();
     const at::AutoGradMode grad_mode(capturing);
+    this->pass().begin(static_cast<std::int64_t>(batch.size()));
     detail::Capture capture;
     auto output = run(batch, capturing, capture);
     auto loss = loss_(output, batch);                                                        // []
@@ -277,14 +295,16 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
       capture.normaliser = normaliser(batch);
       capture.used = at::ones({}, loss.options()).set_requires_grad(true);                   // [] has a gradient once backward ran
       loss = loss.mul(capture.used);                                                         // []
+      if (!this->pass().cuts.empty()) loss = capture.used = this->pass().cut(loss);          // []; backward goes on in step()
       this->runtime().keep(std::move(capture));
     }
     return {std::move(loss), std::move(output)};
   }
 
-  /// Both phases without the loss; nothing is captured and nothing requires grad.
+  /// Both phases without the loss; nothing is captured, nothing requires grad, and modules behave as in evaluation.
   Output predict(const Batch& batch) {
     const at::NoGradGuard no_grad;
+    const detail::Evaluating evaluating(this->pass());
     detail::Capture unused;
     return run(batch, false, unused);
   }

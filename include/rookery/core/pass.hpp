@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Pass: what a module may know of the forward pass that it is part of: whether the model trains, and the rows on other ranks.
+//
+// A module with statistics of the batch, or with random numbers, lists a Pass among its members; placing the model connects it. A sum
+// over ranks inside forward is exact in both directions without a collective inside backward: the graph is cut there, and
+// step() takes the gradients across the cuts, last one first.
+// Stands in for torch.nn.Module.training and SyncBatchNorm's process group.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <rookery/core/error.hpp>
+#include <rookery/core/random.hpp>
+
+namespace rookery {
+
+namespace detail {
+
+/// Where the graph of a pass is cut: `leaf` is what the pass went on with, and its gradient belongs to `below`.
+struct Cut {
+  at::Tensor below, leaf;                // of the same shape
+  bool is_sum = false;                   // leaf is the sum of `below` over ranks, and so is its gradient
+};
+
+/// What all modules of a placed model share.
+struct PassState {
+  bool training = true;
+  std::uint64_t seed = 0;
+  int rank = 0, world_size = 1;
+  at::Tensor (*sum)(void* topology, at::Tensor tensor) = nullptr;   // over ranks; none on a topology of one process
+  void* topology = nullptr;
+  std::int64_t rows = -1;                // of this rank's batch; -1 where no pass has begun
+  std::int64_t first_row = -1;           // its place in the global batch; -1 when not asked for yet
+  std::vector<Cut> cuts;                 // of all passes since the last step, in order
+
+  void begin(std::int64_t batch_rows) {
+    rows = batch_rows;
+    first_row = sum ? -1 : 0;
+  }
+
+  /// `x` as a leaf of a new piece of graph; itself where nothing is to be cut.
+  at::Tensor cut(const at::Tensor& x) {
+    if (!sum || !at::GradMode::is_enabled() || !x.requires_grad()) return x;
+    auto leaf = x.detach().set_requires_grad(true);
+    cuts.push_back({x, leaf, false});
+    return leaf;
+  }
+
+  /// The rest of backward. Parts of a graph may be gone through several times, so it is kept until its last cut is done.
+  /// Ranks: all, in the same order.
+  void complete() {
+    while (!cuts.empty()) {
+      const auto [below, leaf, is_sum] = std::move(cuts.back());
+      cuts.pop_back();
+      auto gradient = leaf.grad();
+      if (is_sum) {
+        const auto count = leaf.numel();
+        auto message = at::zeros({count + 1}, leaf.options().requires_grad(false));          // [gradient, ranks that have one]
+        if (gradient.defined()) {
+          message.narrow(0, 0, count).copy_(gradient.reshape({-1}));
+          message[count].fill_(1);
+        }
+        message = sum(topology, std::move(message));
+        gradient = message[count].item<double>() > 0 ? message.narrow(0, 0, count).view(leaf.sizes()) : at::Tensor{};
+      }
+      if (gradient.defined() && below.requires_grad()) below.backward(gradient, /*retain_graph=*/true);
+    }
+  }
+};
+
+/// While it lives, modules behave as in evaluation.
+class Evaluating {
+ public:
+  explicit Evaluating(PassState& state) : state_(state), training_(std::exchange(state.training, false)) {}
+  ~Evaluating() { state_.training = training_; }
+  Evaluating(const Evaluating&) = delete;
+  Evaluating& operator=(const Evaluating&) = delete;
+
+ private:
+  PassState& state_;
+  bool training_;
+};
+
+}  // namespace detail
+
+/// A module's link to the passes of its model. Unconnected, in a script, it is training on one rank.
+class Pass {
+ public:
+  /// Whether the model is in training and this is no `predict`.
+  bool is_training() const { return !state_ || state_->training; }
+  /// A number that the seed and the module's full name choose.
+  std::uint64_t key() const { return random_key(state_ ? state_->seed : 0, name_); }
+
+  /// `x` for a module whose sums over ranks depend on it: gradients that reach the result go on to `x` in step().
+  at::Tensor cut(const at::Tensor& x) const { return state_ ? state_->cut(x) : x; }
+
+  /// The sum of `tensor` over ranks, of a tensor made from what `cut` gave; `tensor` itself on one process.
+  ///
+  /// Shapes:  any, the same on all ranks.
+  /// Cost:    one all-reduce, and one in step() for the gradient.
+  /// Ranks:   all, in the same order.
+  at::Tensor sum_over_ranks(const at::Tensor& tensor) const {
+    if (!state_ || !state_->sum) return tensor;
+    auto total = state_->sum(state_->topology, tensor.detach().clone());
+    if (at::GradMode::is_enabled()) state_->cuts.push_back({tensor, total.set_requires_grad(true), true});
+    return total;
+  }
+
+  /// Where the first of this rank's `rows` rows lies among those of all ranks. They are the batch's rows, or k for each of these.
+  ///
+  /// Errors:  ShapeError for another number of rows.
+  /// Cost:    one all-reduce of a number for each rank, in the first call of a pass.
+  /// Ranks:   all, in the same order.
+  std::int64_t first_row(std::int64_t rows) const {
+    if (!state_ || state_->rows < 0) return 0;
+    if (state_->first_row < 0) {
+      auto counts = at::zeros({state_->world_size}, at::kDouble);                            // [W]
+      counts[state_->rank].fill_(static_cast<double>(state_->rows));
+      counts = state_->sum(state_->topology, std::move(counts));
+      state_->first_row = static_cast<std::int64_t>(counts.narrow(0, 0, state_->rank).sum().item<double>());
+    }
+    if (rows == 0) return 0;
+    check<ShapeError>(state_->rows > 0 && rows % state_->rows == 0, "'", name_, "': an input of ", rows, " rows for a batch of ",
+                      state_->rows, "; it must have the batch's rows, or as many for each of them");
+    return state_->first_row * (rows / state_->rows);
+  }
+
+  /// Called by ShardingPolicy::apply, with the full name.
+  void connect(std::string_view name, std::shared_ptr<detail::PassState> state) {
+    name_ = name;
+    state_ = std::move(state);
+  }
+
+ private:
+  std::string name_;
+  std::shared_ptr<detail::PassState> state_;
+};
+
+}  // namespace rookery

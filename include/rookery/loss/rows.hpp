@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// What the losses share: the divisor, the weights of a batch, and the check of labels.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/aminmax.h>
+#include <ATen/ops/scalar_tensor.h>
+
+#include <cstdint>
+#include <string_view>
+
+#include <rookery/core/error.hpp>
+
+namespace rookery {
+
+/// What the sum of losses is divided by: the number of rows, or the sum of their weights.
+enum class DivideBy { rows, weights };
+
+namespace detail {
+
+/// The weights of the batch in a dtype; undefined where it has none. Errors: ShapeError when they are not of the labels' shape.
+template <class Batch> at::Tensor weights_of(std::string_view who, const Batch& batch, at::ScalarType dtype) {
+  if constexpr (requires { batch.weights; }) {
+    if (!batch.weights.defined()) return {};
+    check<ShapeError>(batch.weights.sizes() == batch.labels.sizes(), who, ": labels have shape ", batch.labels.sizes(), " and weights ",
+                      batch.weights.sizes());
+    return batch.weights.to(dtype);                                                          // as the labels
+  } else {
+    return {};
+  }
+}
+
+/// [], float64: the number of labels, or the sum of their weights. Errors: ConfigError where there are no weights to sum.
+template <class Batch> at::Tensor divisor(std::string_view who, const Batch& batch, DivideBy divide_by) {
+  if (divide_by == DivideBy::rows) return at::scalar_tensor(static_cast<double>(batch.labels.numel()), at::kDouble);
+  const auto weights = weights_of(who, batch, at::kDouble);
+  check<ConfigError>(weights.defined(), who, ": divide_by = weights, but the batch has no weights");
+  return weights.sum();
+}
+
+/// Errors: DataError for a label outside [0, 1] or NaN. Labels on another device than the host are not looked at: that would wait for it.
+inline void check_probabilities(std::string_view who, const at::Tensor& labels) {
+  if (labels.numel() == 0 || !labels.is_cpu()) return;
+  const auto [least, most] = at::aminmax(labels.detach());                                   // [], []; NaN where a label is
+  if (least.item<double>() >= 0 && most.item<double>() <= 1) return;
+  const auto all = labels.detach().reshape({-1});                                            // [B] or [B * T]
+  const auto columns = labels.numel() / labels.size(0);
+  for (std::int64_t i = 0; i < all.numel(); ++i) {
+    const auto label = all[i].item<double>();
+    check<DataError>(label >= 0 && label <= 1, who, ": label ", label, " of row ", i / columns,
+                     " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
+  }
+}
+
+}  // namespace detail
+}  // namespace rookery

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// The numbers that one small all-reduce of a step carries: squared norms of tables, the normaliser, and what ranks must agree on.
+//
+// Compiled once for all models and topologies; Optimizer puts the collective between the two halves.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <rookery/core/error.hpp>
+#include <rookery/optim/dense.hpp>
+#include <rookery/sharding/gradient_exchange.hpp>
+
+namespace rookery::detail {
+
+/// The squared norm of dense and table gradients, the normaliser, both over all ranks, and the first thing that is not finite.
+struct StepNorm {
+  double squares = 0, normaliser = 0;
+  std::string not_finite{};
+};
+
+/// Forward passes that a backward pass followed.
+inline std::int64_t passes_with_gradients(std::span<const Capture> captures, const Routing& routing) {
+  return std::count_if(captures.begin(), captures.end(), [&](const Capture& capture) {
+    if (capture.used.defined()) return capture.used.grad().defined();
+    const auto reached = reached_lookups(capture, routing);
+    return std::find(reached.begin(), reached.end(), 1) != reached.end();
+  });
+}
+
+/// This rank's part of the sums: squares of each table's gradients, normaliser, passes, and each rank's learning rates.
+inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures, std::size_t tables,
+                            std::int64_t passes, std::span<const double> rates, int rank, int world_size) {
+  auto sums = at::zeros({static_cast<std::int64_t>(tables) + 2 + world_size}, at::kDouble);  // [T squares, normaliser, passes, W rates]
+  auto* values = sums.mutable_data_ptr<double>();
+  for (const auto& shard : shards) values[shard.table] += sum_of_squares(shard.gradients.sums);
+  values += tables;
+  for (const auto& capture : captures)
+    if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
+      values[0] += capture.normaliser.item<double>();
+  values[1] = static_cast<double>(passes);
+  for (const double rate : rates) values[2 + rank] += rate;
+  return sums;
+}
+
+/// What the sums over ranks say, with the dense gradients, which are summed already.
+/// Errors: Error when no rank ran backward, ConfigError when learning rates differ.
+inline StepNorm read_step_sums(const at::Tensor& sums, std::span<const PlacedTable> tables, std::span<const DenseParameter> dense,
+                               bool divides, bool has_groups) {
+  const auto* values = sums.const_data_ptr<double>();
+  const auto* after = values + tables.size();
+  check<Error>(after[1] > 0, "Optimizer: step() without backward() from any rank's forward pass since the last one");
+  const auto* rates = after + 2;
+  for (std::int64_t rank = 1; rank < sums.numel() - (rates - values); ++rank)
+    check<ConfigError>(rates[rank] == rates[0], "Optimizer: the learning rate factor is ", rates[0], " on rank 0 and ", rates[rank],
+                       " on rank ", rank, has_groups ? ", summed over groups" : "");
+  StepNorm norm{.squares = 0, .normaliser = after[0]};
+  if (divides && !(std::isfinite(after[0]) && after[0] >= 0))
+    norm.not_finite = concat("the loss's normaliser, summed over ranks, is ", after[0]);
+  const auto add = [&](double squares, const std::string& name) {
+    if (!std::isfinite(squares) && norm.not_finite.empty()) norm.not_finite = concat("the gradient of '", name, "' is not finite");
+    norm.squares += squares;
+  };
+  for (const auto& one : dense)
+    if (one.gradient.defined()) add(sum_of_squares(one.gradient), one.name);
+  for (std::size_t t = 0; t < tables.size(); ++t) add(values[t], tables[t].description.name + ".weight");
+  return norm;
+}
+
+}  // namespace rookery::detail
