@@ -113,7 +113,10 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
                       inputs[l].is_weighted() ? "with" : "without", " weights, but the collection has is_weighted = ", layout.is_weighted);
     capture.rows.push_back(inputs[l].stride());
     capture.by_rows.push_back(layout.is_sequence || (layout.is_weighted && inputs[l].weights().requires_grad()));
-    capture.by_slot.push_back(capture.by_rows.back());
+    capture.by_slot.push_back(capture.by_rows.back() || inputs[l].variable_stride_per_key());
+    check<ShapeError>(!inputs[l].variable_stride_per_key() || inputs[l].has_inverse_indices() || layout.is_sequence, "a lookup of '",
+                      layout.collection, "' is given features of ", inputs[l].stride_per_key(),
+                      " rows; pooled features of different rows need inverse indices");
     capture.alive.push_back(inputs[l].offsets());
   }
   capture.kept.resize(routing.slots.size());
@@ -128,8 +131,8 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
     const auto feature = input.feature(f);
     auto ids = feature.values().to(at::kCPU, at::kLong, /*non_blocking=*/false, /*copy=*/keeping).contiguous();   // [n]
     Bags bags{.ids = ids.const_data_ptr<std::int64_t>(),
-              .offsets = input.offsets().const_data_ptr<std::int64_t>() + static_cast<std::int64_t>(f) * input.stride(),
-              .bags = input.stride()};
+              .offsets = input.offsets().const_data_ptr<std::int64_t>() + input.lengths_offset_per_key()[f],
+              .bags = input.stride_per_key()[f]};
     capture.alive.push_back(std::move(ids));
     if (input.is_weighted()) {
       auto weights = feature.weights().detach().to(at::kCPU, at::kDouble, false, keeping).contiguous();   // [n]

@@ -154,14 +154,21 @@ inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, b
       continue;
     }
     const auto& values = capture.slot_leaves[s] = outputs[s].tensor.set_requires_grad(capturing);   // [bags or ids, D]
-    const auto feature = inputs[slot.lookup].feature(inputs[slot.lookup].index_of(slot.feature));
+    const auto& input = inputs[slot.lookup];
+    const auto f = input.index_of(slot.feature);
+    const auto feature = input.feature(f);
     auto weights = feature.is_weighted() ? feature.weights() : at::Tensor{};                 // [ids]
     if (weights.defined() && capture.kept[s].defined()) weights = weights.index_select(0, capture.kept[s]);
-    if (routing_.lookups[slot.lookup].is_sequence)
+    if (routing_.lookups[slot.lookup].is_sequence) {
       lookups[slot.lookup].sequences.emplace_back(values, lengths_of(capture.own[s]), weights);
-    else
-      parts[slot.lookup].push_back(
-          detail::pool_rows(values, capture.own[s], weights, routing_.tables[slot.table].description.pooling));
+      continue;
+    }
+    auto pooled = values;                                                                    // [bags, D]
+    if (capture.by_rows[slot.lookup])
+      pooled = detail::pool_rows(values, capture.own[s], weights, routing_.tables[slot.table].description.pooling);
+    if (input.variable_stride_per_key())                                                     // each row of the batch gets its bag's
+      pooled = pooled.index_select(0, input.inverse_indices()[static_cast<std::int64_t>(f)]);   // [B, D]
+    parts[slot.lookup].push_back(std::move(pooled));
   }
   for (std::size_t l = 0; l < lookups.size(); ++l) {
     lookups[l].columns = routing_.lookups[l].columns;
