@@ -41,13 +41,12 @@ template <class... K> struct Lookups {
 template <class... K> struct Pooled {
   std::tuple<typename K::Member::Output...> outputs;
 
-  Pooled() = default;
   /// From what the runtime looked up, in the same order.
-  template <class LookedUp> explicit Pooled(std::vector<LookedUp>&& looked) : Pooled(looked, std::index_sequence_for<K...>{}) {}
-
- private:
-  template <class LookedUp, std::size_t... i>
-  Pooled([[maybe_unused]] std::vector<LookedUp>& looked, std::index_sequence<i...>) : outputs(K::Member::output(std::move(looked[i]))...) {}
+  template <class LookedUp> static Pooled from(std::vector<LookedUp>&& looked) {
+    return [&]<std::size_t... i>(std::index_sequence<i...>) -> Pooled {
+      return {{K::Member::output(std::move(looked[i]))...}};
+    }(std::index_sequence_for<K...>{});
+  }
 };
 
 /// Looks `features` up in the tables that the key leads to.

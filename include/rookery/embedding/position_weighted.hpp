@@ -60,7 +60,7 @@ struct PositionWeighted {
     }
     auto all = at::cat(weights);                                                             // [N]
     if (ids.is_weighted()) all = all.mul(ids.weights());                                     // [N]
-    return KeyedJaggedTensor::from_lengths(ids.keys(), ids.values(), ids.lengths(), std::move(all), ids.stride());
+    return ids.with_bags(ids.values(), ids.lengths(), std::move(all));
   }
 
   std::vector<Named<Parameter>> position_weights;                                            // [max_feature_length] each

@@ -340,7 +340,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
       const auto lookups = std::as_const(this->model()).lookups(batch);
       auto looked = this->runtime().look_up(this->topology(), lookups.features, capturing);
       capture = std::move(looked.capture);
-      const typename detail::PooledOf<Looked>::type pooled(std::move(looked.lookups));
+      const auto pooled = detail::PooledOf<Looked>::type::from(std::move(looked.lookups));
       return this->model().forward(batch, pooled);
     } else {
       return this->model().forward(batch);

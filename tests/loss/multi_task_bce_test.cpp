@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+#include <rookery/loss/multi_task_bce.hpp>
+#include <rookery/loss/rows.hpp>
+
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <rookery/modules/linear.hpp>
+#include <rookery/optim/optimizer.hpp>
+#include <rookery/rules/sgd.hpp>
+#include <rookery/sharding/global_mean.hpp>
+#include <rookery/sharding/sharding_policy.hpp>
+#include <rookery/sparse/batch.hpp>
+#include <rookery/topology/local.hpp>
+#include <rookery/topology/threads.hpp>
+
+#include "modules/alone.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+
+using namespace cases;
+
+namespace {
+
+struct Output {
+  at::Tensor logits;                                         // [B, tasks]
+};
+struct Batch {
+  at::Tensor labels, weights;                                // [B, columns]
+  std::int64_t size() const { return labels.size(0); }
+  static constexpr auto members() { return rookery::members("labels", &Batch::labels, "weights", &Batch::weights); }
+};
+/// Logits that are parameters, a row for each row of the batch.
+struct Fixed {
+  Parameter shift{{2}, Zeros{}, 0, at::kDouble};
+  static constexpr auto members() { return rookery::members("shift", &Fixed::shift); }
+  Output forward(const Batch& batch) { return {batch.labels.mul(2).add(shift.tensor())}; }
+};
+
+at::Tensor rows_of(const std::vector<double>& values) { return at::tensor(values, at::kDouble).view({3, -1}); }
+double number(const at::Tensor& tensor) { return tensor.item<double>(); }
+
+}  // namespace
+
+TEST_SUITE("loss/multi_task_bce") {
+  const auto logits = rows_of({.5, -1, 2, 0, -.3, 1.5}), labels = rows_of({1, 0, 0, 1, 1, 1}), weights = rows_of({1, 2, 1, .5, 3, 1});
+  const std::vector<std::string> columns{"a", "b"};
+
+  TEST_CASE("4.2 Multi-task loss: each task, and their mean and sum") {
+    const auto check_loss = [&](const MultiTaskBce& loss, const Batch& batch, double a, double b, double all) {
+      const auto sums = loss.per_task(Output{logits}, batch);
+      CHECK(std::abs(number(sums[0]) / 3 - a) < 1e-6);
+      CHECK(std::abs(number(sums[1]) / 3 - b) < 1e-6);
+      CHECK(std::abs(number(loss(Output{logits}, batch)) / number(loss.normaliser(batch)) - all) < 1e-6);
+    };
+    check_loss({{{"a"}, {"b"}}, columns}, {labels, {}}, 1.1517868, .4026074, .7771971);
+    check_loss({{{"a"}, {"b"}}, columns}, {labels, weights}, 1.7213570, .3915034, 1.0564302);
+    check_loss({{{"a", 2}, {"b", .5}}, columns}, {labels, weights}, 2.7337379, .3001722, 1.5169551);
+    check_loss({{{"a"}, {"b"}}, columns, {.over_tasks = OverTasks::sum}}, {labels, weights}, 1.7213570, .3915034, 2.1128604);
+    check_loss({{{"a", 1, 2}, {"b", 1, .5}}, columns}, {labels, {}}, 2 * 1.1517868, .5 * .4026074, 1.1517868 + .25 * .4026074);
+    const MultiTaskBce by_weights({{"a"}, {"b"}}, columns, {.divide_by = DivideBy::weights});
+    CHECK(number(by_weights.normaliser(Batch{labels, weights})) == 8.5);
+  }
+
+  TEST_CASE("D23 tasks are bound to label columns by name: order does not matter, columns may be left over") {
+    const auto four = rows_of({7, 0, 7, 1, 7, 1, 7, 0, 7, 1, 7, 1}), of_four = rows_of({0, 2, 0, 1, 0, .5, 0, 1, 0, 1, 0, 3});
+    const MultiTaskBce loss({{"a", 2}, {"b", .5}}, {"bookmarked", "b", "shared", "a"});
+    const MultiTaskBce plain({{"a", 2}, {"b", .5}}, columns);
+    CHECK(number(loss(Output{logits}, Batch{four, of_four})) == number(plain(Output{logits}, Batch{labels, weights})));
+    CHECK(number(loss.normaliser(Batch{four, of_four})) == 6);
+    CHECK(loss.tasks()[1].name == "b");
+  }
+
+  TEST_CASE("D23 a mismatch is an error when the loss is made") {
+    CHECK_THROWS_WITH_AS(MultiTaskBce({{"a"}, {"c"}}, columns), "MultiTaskBce: task 'c' has no label column; there are [a, b]",
+                         ConfigError);
+    CHECK_THROWS_WITH_AS(MultiTaskBce({{"a"}, {"a"}}, columns), "MultiTaskBce: task 'a' is given twice", ConfigError);
+    CHECK_THROWS_WITH_AS(MultiTaskBce({{"a"}}, {"a", "b", "a"}), "MultiTaskBce: label column 'a' is given twice", ConfigError);
+    CHECK_THROWS_WITH_AS(MultiTaskBce({}, columns), "MultiTaskBce: no tasks", ConfigError);
+    CHECK_THROWS_WITH_AS(MultiTaskBce({{"a", -1}}, columns),
+                         "MultiTaskBce: task 'a' has weight 1 and pos_weight -1; neither may be negative", ConfigError);
+    CHECK_THROWS_AS(MultiTaskBce({{"a", 1, NAN}}, columns), ConfigError);
+  }
+
+  TEST_CASE("gradients agree with differences") {
+    const MultiTaskBce loss({{"b", 2}, {"a", .5, 3}}, columns);
+    CHECK(gradient_gap(logits, [&](const at::Tensor& x) { return loss(Output{x}, Batch{labels, weights}); }) < 1e-8);
+  }
+
+  TEST_CASE("in a model the mean is that of the global batch, however it is cut") {
+    const auto after_a_step = [&](auto& topology, std::int64_t begin, std::int64_t end) {
+      const ShardingPolicy<std::remove_cvref_t<decltype(topology)>> sharding(topology);
+      auto model = sharding.apply(ModelAndLoss<Fixed, MultiTaskBce, Batch>{{}, {{{"a", 2}, {"b"}}, columns}});
+      Optimizer step(model, Sgd{.learning_rate = 1});
+      const auto batch = slice(Batch{labels, weights}, begin, end);
+      const auto loss = model(batch).loss;
+      const double mean = global_mean(model, loss, batch);
+      loss.backward();
+      step();
+      return std::pair{mean, model.model().shift.tensor().detach().clone()};
+    };
+    Local local;
+    const auto expected = after_a_step(local, 0, 3);
+    Threads::run(2, [&](Threads topology) {
+      for (const std::int64_t cut : {0, 1, 3}) {
+        const auto [mean, shift] = topology.rank() == 0 ? after_a_step(topology, 0, cut) : after_a_step(topology, cut, 3);
+        CHECK(std::abs(mean - expected.first) < 1e-12);
+        CHECK(shift.sub(expected.second).abs().max().item<double>() < 1e-12);
+      }
+    });
+  }
+
+  TEST_CASE("what does not fit is refused in one sentence") {
+    const MultiTaskBce loss({{"a"}, {"b"}}, columns);
+    CHECK_THROWS_WITH_AS(loss(Output{at::zeros({3, 3})}, Batch{labels, {}}),
+                         "MultiTaskBce: logits have shape [3, 3]; they must be [B, 2], a column for each task", ShapeError);
+    CHECK_THROWS_WITH_AS(loss(Output{logits}, Batch{at::zeros({3, 3}), {}}),
+                         "MultiTaskBce: labels have shape [3, 3]; they must be [B, 2], a column for each name", ShapeError);
+    CHECK_THROWS_WITH_AS(loss(Output{logits}, Batch{at::zeros({2, 2}), {}}), "MultiTaskBce: logits have shape [3, 2] and labels [2, 2]",
+                         ShapeError);
+    CHECK_THROWS_WITH_AS(loss(Output{logits}, Batch{rows_of({1, 0, 0, 1, 1, 2}), {}}),
+                         "MultiTaskBce: label 2 of row 2 is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels "
+                         "of numbers",
+                         DataError);
+    CHECK_THROWS_AS(MultiTaskBce({{"a"}}, columns, {.divide_by = DivideBy::weights}).normaliser(Batch{labels, {}}), ConfigError);
+    CHECK(number(loss(Output{at::zeros({0, 2})}, Batch{at::zeros({0, 2}), {}})) == 0);
+    CHECK(number(loss.normaliser(Batch{at::zeros({0, 2}), {}})) == 0);
+  }
+}
+
+}  // namespace rookery
