@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <rookery/core/pattern.hpp>
 #include <rookery/optim/optimizer.hpp>
 #include <rookery/optim/parameter_group.hpp>
 

@@ -13,6 +13,7 @@
 
 #include <rookery/concepts/rule.hpp>
 #include <rookery/rules/adam.hpp>
+#include <rookery/rules/rowwise_adagrad.hpp>
 
 namespace rookery {
 
@@ -35,9 +36,7 @@ struct PartialRowwiseAdam {
   static constexpr int row_sums = 1;
 
   template <class Number> void sum_row(const Row<Number>& row, const StepContext&, double* sums) const {
-    double squares = 0;
-    for (std::int64_t i = 0; i < row.dim; ++i) squares += static_cast<double>(row.gradient[i]) * static_cast<double>(row.gradient[i]);
-    sums[0] = squares;
+    sums[0] = detail::sum_gradient_squares(row, 0);
   }
   template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
     const auto correction = detail::bias_correction(*this, context);
