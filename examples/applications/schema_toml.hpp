@@ -34,6 +34,7 @@ inline void read_file(Section& section, const std::filesystem::path& directory, 
 inline rk::LabelColumn read_label(Section& section) {
   rk::LabelColumn label;
   section.read("column", label.column);
+  section.read("name", label.name);
   section.read("at_least", label.at_least);
   section.read("above", label.above);
   section.read("at_most", label.at_most);
@@ -68,6 +69,7 @@ inline rk::IdColumn read_id(Section& section) {
     id.bucket.emplace();
     bucket.read("width", id.bucket->width);
     bucket.read("zero_apart", id.bucket->zero_apart);
+    bucket.read("boundaries", id.bucket->boundaries);
   });
   section.read("rows", id.rows, {Choice{"whole_file", Rows::whole_file}, {"training_part", Rows::training_part}, {"hashed", Rows::hashed},
                                  {"number", Rows::number}});
@@ -153,6 +155,11 @@ inline rk::TableSchema parse_schema(std::string_view text, const std::string& fi
     table.checked([&] { rk::check_schema(schema.file, "file"); });
   });
   section.single("label", "column", [&](Section& label) { add(label, schema.label, read_label(label)); });
+  section.each("labels", "column", [&](Section& label) {
+    add(label, schema.labels.emplace_back(), read_label(label));
+    label.checked([&] { rk::check_distinct_names(schema.labels, "label"); });
+  });
+  section.read("weight", schema.weight);
   section.each("dense", "column", [&](Section& dense) {
     add(dense, schema.dense.emplace_back(), read_dense(dense));
     dense.checked([&] { rk::check_distinct_names(schema.dense, "dense column"); });

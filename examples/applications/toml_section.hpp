@@ -65,6 +65,13 @@ class Section {
     if (node->is_integer()) value = as<std::int64_t>(key, *node, "");
     else value = number(key, *node);
   }
+  void read(std::string_view key, std::vector<double>& values) {
+    const auto* node = find(key);
+    if (!node) return;
+    if (!node->is_array()) fail(*node, "'", key, "' must be a list of numbers, not ", kind_of(*node));
+    values.clear();
+    for (const auto& element : *node->as_array()) values.push_back(number(key, element));
+  }
   /// One value, or a list of them.
   template <class Value> void read(std::string_view key, std::vector<Value>& values) {
     const auto* node = find(key);

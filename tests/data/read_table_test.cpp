@@ -122,6 +122,36 @@ TEST_SUITE("data/read_table") {
           Bags{{0}, {1}, {1}, {2}, {3}});
   }
 
+  TEST_CASE("buckets of given boundaries count those that are at most the number") {
+    OneColumn table({"-5", "0", "0.5", "10", "1e300"});
+    CHECK(table.bags({.bucket = Bucket{.boundaries = {0, 10, 1e9}}}) == Bags{{0}, {1}, {1}, {2}, {3}});
+    CHECK(table.rows_of_feature() == 4);
+  }
+
+  TEST_CASE("B4 B8 a weight column holds finite numbers from 0 up, and several labels are found by name") {
+    const Folder folder;
+    const auto read_weighted = [&](std::string_view text) {
+      return read_table({.file = {.paths = {folder.write("w.csv", text)}},
+                         .labels = {{.column = "liked", .at_least = 4}, {.column = "seconds", .name = "watch"}},
+                         .weight = "n",
+                         .dense = {{.column = "seconds"}},
+                         .split = SplitByFraction{.train = 1.0}});
+    };
+    const auto table = read_weighted("liked,seconds,n\n5,0.5,2\n1,30,0\n4,7,0.25\n");
+    CHECK(table->rows() == 3);
+    CHECK(table->label_names() == std::vector<std::string>{"liked", "watch"});
+    CHECK(table->labels() == std::vector<float>{1, 0.5, 0, 30, 1, 7});
+    CHECK(table->weights() == std::vector<float>{2, 0, 0.25});
+    const auto refusal = [&](std::string_view text) { return cases::message_of([&] { read_weighted(text); }); };
+    const auto path = folder.path("w.csv");
+    CHECK(refusal("liked,seconds,n\n5,0.5,-1\n") == path + ":2: column 'n': '-1' is a negative weight");
+    CHECK(refusal("liked,seconds,n\n5,0.5,nan\n") == path + ":2: column 'n': 'nan' is not a finite number");
+    CHECK(refusal("liked,seconds,n\n5,0.5,1e39\n") == path + ":2: column 'n': '1e39' does not fit a float32 as a weight");
+    CHECK(refusal("liked,seconds,n\n5,inf,1\n") == path + ":2: column 'seconds': 'inf' is not a finite number");
+    CHECK(refusal("liked,seconds,n\n5,0.5,1\n4,2,1\n") == path + ": column 'liked': no negative label among the 2 training rows");
+    CHECK(read_weighted("liked,seconds,n\n5,2,1\n1,2,1\n")->rows() == 2);     // seconds are no classes
+  }
+
   TEST_CASE("a multi-hot column is a bag of tokens, empty ones left out") {
     OneColumn table({"Drama|Comedy", "", "Comedy", "|Drama||Drama|"});
     CHECK(table.bags({.separator = "|"}) == Bags{{1, 0}, {}, {0}, {1, 1}});

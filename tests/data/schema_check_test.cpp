@@ -182,6 +182,25 @@ TEST_SUITE("data/schema_check") {
           }) == "id column 'city': the training part has no token of it");
   }
 
+  TEST_CASE("schema mistake: boundaries, labels and weights that mean nothing") {
+    const auto refusal = [](const TableSchema& schema) { return cases::message_of([&] { check_schema(schema); }); };
+    const TableSchema right{.file = {.paths = {"x"}}, .labels = {{.column = "a"}, {.column = "b"}}, .ids = {{.column = "u"}}};
+    CHECK(refusal(right) == "");
+    auto wrong = right;
+    wrong.ids[0].bucket = Bucket{.boundaries = {1, 1}};
+    CHECK(refusal(wrong) == "id column 'u': the bucket's boundaries [1, 1] must be finite and increasing");
+    wrong.ids[0].bucket = Bucket{.width = 2, .boundaries = {1, 2}};
+    CHECK(refusal(wrong) == "id column 'u': a bucket has either boundaries or width and zero_apart");
+    wrong = right;
+    wrong.label.column = "a";
+    CHECK(refusal(wrong) == "schema: label and labels are both given; one is enough");
+    wrong = right;
+    wrong.labels[1].name = "a";
+    CHECK(refusal(wrong) == "label 'a' is given twice; give one of them another name");
+    wrong.labels[1].column = "";
+    CHECK(refusal(wrong) == "label: no column is given");
+  }
+
   TEST_CASE("schema mistake: parts of a split that cannot be") {
     const auto refusal = [](const Split& split) {
       Clicks clicks;

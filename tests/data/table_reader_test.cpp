@@ -110,6 +110,20 @@ TEST_SUITE("data/table_reader") {
     CHECK(!epoch.next());
   }
 
+  TEST_CASE("several labels are columns of a batch's labels, and a weight column is its weights") {
+    Folder folder;
+    const TableReader reader{{.file = {.paths = {folder.write("t.csv", "a,b,n,x\n1,0,2,7\n0,1,0.5,8\n")}},
+                              .labels = {{.column = "b"}, {.column = "a", .name = "first"}},
+                              .weight = "n",
+                              .dense = {{.column = "x"}},
+                              .split = SplitByColumn{.column = "x", .train = {"7", "8"}, .test = {"7", "8"}}}, {}};
+    CHECK(reader.label_names() == std::vector<std::string>{"b", "first"});
+    const auto batch = *reader.epoch(Part::test).next();
+    CHECK(at::equal(batch.labels, at::tensor({0.0F, 1.0F, 1.0F, 0.0F}).view({2, 2})));
+    CHECK(at::equal(batch.weights, at::tensor({2.0F, 0.5F})));
+    CHECK(slice(batch, 1, 2).size() == 1);
+  }
+
   TEST_CASE("rank_slice: nearly equal slices in rank order that cover the batch, the first ranks with one more") {
     for (std::int64_t rows = 0; rows < 40; ++rows)
       for (std::int64_t world = 1; world < 9; ++world) {

@@ -136,6 +136,22 @@ TEST_SUITE("examples/schema_toml") {
     CHECK(split.test == std::vector<std::int64_t>{2, 3});
   }
 
+  TEST_CASE("several labels, a weight column and boundaries of a bucket") {
+    const auto schema = parse_schema(R"toml(
+      file = "a.csv"
+      labels = ["clicked", {column = "seconds", name = "watched", above = 30}]
+      weight = "times"
+      ids = [{column = "age", bucket = {boundaries = [18, 30.5, 65]}}]
+    )toml",
+                                     "my.toml", "data");
+    CHECK(schema.labels.size() == 2);
+    CHECK(schema.labels[0].column == "clicked");
+    CHECK(schema.labels[1].name == "watched");
+    CHECK(schema.labels[1].above == 30);
+    CHECK(schema.weight == "times");
+    CHECK(schema.ids[0].bucket->boundaries == std::vector<double>{18, 30.5, 65});
+  }
+
   TEST_CASE("the other splits and comparisons") {
     const auto split_of = [](std::string_view text) {
       return parse_schema(concat("file = 'a.csv'\nlabel = {column = 'y', at_least = 4}\ndense = ['x']\n", text), "my.toml", "").split;
@@ -168,7 +184,7 @@ TEST_SUITE("examples/schema_toml") {
     CHECK(refusal_below("ids = ['u',\n  {column = 'v', frist_characters = 3}]") ==
           "my.toml:5: ids: unknown key 'frist_characters'; did you mean 'first_characters'?");
     CHECK(refusal_below("[[ids]]\ncolumn = 'u'\n[ids.bucket]\nsize = 3") ==
-          "my.toml:7: ids.bucket: unknown key 'size'; there are [width, zero_apart]");
+          "my.toml:7: ids.bucket: unknown key 'size'; there are [boundaries, width, zero_apart]");
     CHECK(refusal_below("[split]\nby = 'order'\ncolumns = 't'\nseed = 1") ==
           "my.toml:7: split: unknown key 'seed'; there are [by, columns, train, validation, validation_in_train]");
     CHECK(refusal_below("[split]\nby = 'odrer'") == "my.toml:5: split: 'by' cannot be 'odrer'; did you mean 'order'?");
@@ -251,7 +267,7 @@ TEST_SUITE("examples/schema_toml") {
     double positive = 0, genres = 0;
     for (const auto label : reader.table()->labels()) positive += label;
     CHECK(positive / 1e5 == doctest::Approx(0.554).epsilon(0.001));
-    const auto batch = TableEpoch::batch_of(*reader.table(), {0});
+    const auto batch = batch_of(*reader.table(), std::vector<std::int64_t>{0});
     CHECK(batch.labels[0].item<float>() == 0);
     CHECK(batch.dense[0][0].item<float>() == doctest::Approx((49.0 - 33) / 12));
     CHECK(batch.dense[0][1].item<float>() == doctest::Approx((1996.0 - 1989) / 14));

@@ -8,7 +8,9 @@
 //   for (TableBatch& batch : epoch) ...                  // the batch is the loop's own: it may be changed or moved from
 // Include cost: none.
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <optional>
 #include <utility>
@@ -23,6 +25,16 @@ concept BatchSource = requires(Source& source) {
 
 /// What a source gives.
 template <BatchSource Source> using BatchOf = typename decltype(std::declval<Source&>().next())::value_type;
+
+/// Rows [begin, end) of a batch of `rows` that are `rank`'s: nearly equal slices in rank order, the first ranks have one more.
+struct BatchSlice {
+  std::int64_t begin = 0, end = 0;
+};
+inline BatchSlice rank_slice(std::int64_t rows, std::int64_t rank, std::int64_t world_size) {
+  const auto each = rows / world_size, more = rows % world_size;
+  const auto begin = rank * each + std::min(rank, more);
+  return {begin, begin + each + (rank < more ? 1 : 0)};
+}
 
 /// An input iterator that holds the current batch; the source outlives it.
 template <class Source> class NextIterator {

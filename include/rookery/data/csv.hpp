@@ -6,6 +6,7 @@
 // RFC 4180 as files have it: quoted fields with separators, line ends and doubled quotes inside, CRLF or LF, a missing end of the last
 // line, a byte order mark. Torch-free over std::string_view, so that a fuzzer links it in seconds.  Include cost: none.
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -75,25 +76,57 @@ struct CsvFormat {
 
 /// Reads records one by one out of text that outlives it. Lines with nothing on them are left out.
 ///
-/// A field is quoted if a quote is its first character; within it two quotes stand for one. Elsewhere quotes are ordinary.
+/// A field is quoted if a quote is its first character; within it two quotes stand for one. Elsewhere quotes are ordinary. The text may
+/// come in pieces: where next() says false and the piece was not the last, the next one starts with what `unread()` left of this one.
 /// Errors: DataError, naming file and line, for a quote that is never closed, text between a closing quote and the separator, a NUL byte.
 /// Cost: one pass; a field is a view of the text unless it has doubled quotes.
 class CsvReader {
  public:
-  CsvReader(std::string_view text, std::string name, CsvFormat format = {})
-      : text_(text), name_(std::move(name)), format_(std::move(format)) {
+  CsvReader(std::string_view text, std::string name, CsvFormat format = {}) : CsvReader(std::move(name), std::move(format)) {
+    give(text, true);
+  }
+  /// Without text yet: `give` brings it.
+  explicit CsvReader(std::string name, CsvFormat format = {}) : name_(std::move(name)), format_(std::move(format)) {
     check<ConfigError>(!format_.separator.empty(), name_, ": the separator is empty");
     check<ConfigError>(format_.separator.find_first_of(std::string_view("\n\r\0", 3)) == std::string::npos, name_,
                        ": the separator holds a line end or NUL");
     check<ConfigError>(!format_.quote || format_.separator.find(*format_.quote) == std::string::npos, name_,
                        ": the separator holds the quote");
-    if (text_.starts_with("\xEF\xBB\xBF")) at_ = 3;
   }
 
-  /// Moves to the next record; false when there is none.
+  /// The next piece of the text: what was unread, and more.
+  void give(std::string_view text, bool is_last) {
+    text_ = text;
+    is_last_ = is_last;
+    at_ = is_first_ && text.starts_with("\xEF\xBB\xBF") ? 3 : 0;
+    is_first_ = is_first_ && !is_last && text.size() < 3;  // no record ends in so few bytes of a piece that is not the last
+  }
+  /// What of the piece no record has used.
+  std::string_view unread() const { return text_.substr(std::min(at_, text_.size())); }
+  bool is_last() const { return is_last_; }
+
+  /// Moves to the next record; false when there is none, or when it may go on in the next piece.
   bool next() {
+    const auto start = at_;
+    const auto line = line_;
     fields_.clear();
     unescaped_.clear();
+    if (read_record() && !cut_off()) return true;
+    if (is_last_) return false;
+    at_ = start;
+    line_ = line;
+    fields_.clear();
+    return false;
+  }
+
+  /// The fields of the record; valid until the next call of next().
+  std::span<const std::string_view> fields() const { return fields_; }
+  /// The line that the record starts on, from 1.
+  std::int64_t line() const { return record_line_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  bool read_record() {
     while (at_ < text_.size() && at_line_end()) end_line();
     if (at_ >= text_.size()) return false;
     record_line_ = line_;
@@ -107,14 +140,9 @@ class CsvReader {
       at_ += format_.separator.size();
     }
   }
+  /// Whether what was read up to here may read otherwise with the next piece behind it: a separator or CRLF may be cut in two.
+  bool cut_off() const { return !is_last_ && at_ + format_.separator.size() + 1 > text_.size(); }
 
-  /// The fields of the record; valid until the next call of next().
-  std::span<const std::string_view> fields() const { return fields_; }
-  /// The line that the record starts on, from 1.
-  std::int64_t line() const { return record_line_; }
-  const std::string& name() const { return name_; }
-
- private:
   bool at_line_end() const { return text_[at_] == '\n' || (text_[at_] == '\r' && (at_ + 1 == text_.size() || text_[at_ + 1] == '\n')); }
   void end_line() {
     at_ += text_[at_] == '\r' ? 2 : 1;  // beyond the end after a last, lone CR: tested with >=
@@ -139,6 +167,7 @@ class CsvReader {
     const auto start = ++at_;
     bool doubled = false;
     for (;; ++at_) {
+      if (at_ >= text_.size() && !is_last_) return {};
       if (at_ >= text_.size()) fail<DataError>(name_, ":", record_line_, ": a quoted field is not closed before the end of the file");
       if (text_[at_] == '\n') ++line_;
       if (text_[at_] == '\0') fail<DataError>(name_, ":", line_, ": a NUL byte: the file is not text");
@@ -149,10 +178,15 @@ class CsvReader {
     }
     const auto inside = text_.substr(start, at_ - start);
     ++at_;
-    if (at_ < text_.size() && !at_line_end() && !at_separator())
+    if (at_ < text_.size() && !at_line_end() && !at_separator()) {
+      if (cut_off()) {
+        at_ = text_.size();
+        return {};
+      }
       fail<DataError>(name_, ":", record_line_, ": the quoted field ", detail::shown(inside), " is followed by ",
                       detail::shown(text_.substr(at_, text_.find_first_of("\r\n", at_) - at_)),
                       "; a separator or the end of the line belongs there");
+    }
     return doubled ? unescape(inside) : inside;
   }
 
@@ -172,6 +206,7 @@ class CsvReader {
   std::deque<std::string> unescaped_;
   std::size_t at_ = 0;
   std::int64_t line_ = 1, record_line_ = 1;
+  bool is_first_ = true, is_last_ = true;
 };
 
 }  // namespace rookery

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -74,6 +75,11 @@ inline void check_schema(const LabelColumn& label) {
   check<ConfigError>(comparisons <= 1, "label: ", comparisons, " comparisons are given; one is enough");
 }
 
+/// The labels of a schema, whichever way they are given.
+inline std::vector<LabelColumn> labels_of(const TableSchema& schema) {
+  return schema.labels.empty() ? std::vector<LabelColumn>{schema.label} : schema.labels;
+}
+
 inline void check_schema(const DenseColumn& dense) {
   check<ConfigError>(!dense.column.empty(), "dense column: no column is given");
   check<ConfigError>(std::isfinite(dense.subtract) && std::isfinite(dense.divide) && dense.divide != 0, "dense column '", name_of(dense),
@@ -92,6 +98,13 @@ inline void check_schema(const IdColumn& id) {
   check<ConfigError>(id.first_characters >= 0, "id column '", name, "': first_characters ", id.first_characters, " is negative");
   check<ConfigError>(!id.bucket || (id.bucket->width > 0 && std::isfinite(id.bucket->width)), "id column '", name, "': the bucket's width ",
                      id.bucket ? id.bucket->width : 0, " must be above 0");
+  if (!id.bucket || id.bucket->boundaries.empty()) return;
+  const auto& boundaries = id.bucket->boundaries;
+  check<ConfigError>(id.bucket->width == 1 && !id.bucket->zero_apart, "id column '", name,
+                     "': a bucket has either boundaries or width and zero_apart");
+  check<ConfigError>(std::ranges::all_of(boundaries, [](double x) { return std::isfinite(x); }) &&
+                         std::ranges::adjacent_find(boundaries, std::ranges::greater_equal{}) == boundaries.end(),
+                     "id column '", name, "': the bucket's boundaries ", boundaries, " must be finite and increasing");
 }
 
 /// No two columns of a list have the same name.
@@ -130,11 +143,13 @@ inline void check_schema(const Split& split) {
 
 inline void check_schema(const TableSchema& schema) {
   check_schema(schema.file, "file");
-  check_schema(schema.label);
+  check<ConfigError>(schema.labels.empty() || schema.label.column.empty(), "schema: label and labels are both given; one is enough");
+  for (const auto& label : labels_of(schema)) check_schema(label);
   check<ConfigError>(!schema.dense.empty() || !schema.ids.empty(),
                      "schema: neither dense nor id columns are given; a model needs at least one");
   for (const auto& dense : schema.dense) check_schema(dense);
   for (const auto& id : schema.ids) check_schema(id);
+  check_distinct_names(schema.labels, "label");
   check_distinct_names(schema.dense, "dense column");
   check_distinct_names(schema.ids, "id column");
   std::set<std::string> tables;

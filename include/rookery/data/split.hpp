@@ -60,10 +60,19 @@ class SplitBuilder {
     if (const auto* hash = std::get_if<SplitByHash>(&split_)) list_residues(*hash);
   }
 
+  using Membership = std::array<bool, 3>;  // in train, validation, test
+
+  /// Whether the parts of a row can be told from its cells alone.
+  bool is_by_row() const { return std::holds_alternative<SplitByHash>(split_) || std::holds_alternative<SplitByColumn>(split_); }
+  /// The parts that a row is in, for such a split.
+  Membership parts_of(std::span<const Cell> cells) const {
+    if (const auto* hash = std::get_if<SplitByHash>(&split_)) return residue(*hash, cells);
+    return text(std::get<SplitByColumn>(split_), cells[0]);
+  }
+
   /// The next row, with its cells of the columns that the split looks at.
   void add(std::span<const Cell> cells) {
-    if (const auto* hash = std::get_if<SplitByHash>(&split_)) put(residue(*hash, cells));
-    if (const auto* column = std::get_if<SplitByColumn>(&split_)) put_by_text(*column, cells[0]);
+    if (is_by_row()) put(parts_of(cells));
     if (std::holds_alternative<SplitByOrder>(split_))
       for (std::size_t column = 0; column < cells.size(); ++column) sort_keys_.push_back(sort_key(column, cells[column]));
     ++rows_;
@@ -78,8 +87,6 @@ class SplitBuilder {
   }
 
  private:
-  using Membership = std::array<bool, 3>;  // in train, validation, test
-
   void list_residues(const SplitByHash& split) {
     residues_.resize(static_cast<std::size_t>(split.modulus));
     const std::array lists{&split.train, &split.validation, &split.test};
@@ -101,10 +108,10 @@ class SplitBuilder {
     return residues_[((sum & 0xffffffffU) >> split.shift) % static_cast<std::uint64_t>(split.modulus)];
   }
 
-  void put_by_text(const SplitByColumn& split, const Cell& cell) {
+  static Membership text(const SplitByColumn& split, const Cell& cell) {
     const Membership member{contains(split.train, cell.text), contains(split.validation, cell.text), contains(split.test, cell.text)};
     if (!member[0] && !member[1] && !member[2]) cell.refuse("is in no part of the split; add it to train, validation or test");
-    put(member);
+    return member;
   }
 
   /// The number that a cell is sorted by. A column holds numbers, or dates of one length.

@@ -34,6 +34,7 @@ struct TableFile {
 /// What the model is to predict. At most one comparison is set; with none the column's number is the label itself.
 struct LabelColumn {
   std::string column = "";
+  std::string name = "";                   // of the task, where there are several; empty: the column's
   std::optional<double> at_least = {};     // 1 where the number is >= this, else 0; the others likewise
   std::optional<double> above = {};
   std::optional<double> at_most = {};
@@ -60,10 +61,11 @@ struct DenseColumn {
 };
 
 /// Numbers put into buckets before they are looked up as tokens: floor(x / width), as text; with `zero_apart`, "0" for 0 and
-/// 1 + floor(x / width) for all else.
+/// 1 + floor(x / width) for all else; with `boundaries`, the number of them that are at most x.
 struct Bucket {
   double width = 1;
   bool zero_apart = false;
+  std::vector<double> boundaries = {};     // increasing; instead of the other two
 };
 
 /// Where the rows of an id column's table come from.
@@ -171,6 +173,8 @@ constexpr std::string_view to_string(Part part) {
 struct TableSchema {
   TableFile file = {};
   LabelColumn label = {};
+  std::vector<LabelColumn> labels = {};    // instead of `label`: one for each task, found again by name
+  std::string weight = "";                 // column of the rows' weights, numbers from 0 up; empty: every row weighs 1
   std::vector<DenseColumn> dense = {};
   std::vector<IdColumn> ids = {};
   std::vector<SideTable> side_tables = {};

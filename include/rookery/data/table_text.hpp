@@ -5,102 +5,94 @@
 //
 // Include cost: none.
 
-#include <cerrno>
 #include <cstdint>
-#include <fstream>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include <rookery/core/error.hpp>
 #include <rookery/data/csv.hpp>
+#include <rookery/data/file_blocks.hpp>
 #include <rookery/data/table_schema.hpp>
 
 namespace rookery {
 
-/// All bytes of a file. Errors: DataError that says why it cannot be read.
-inline std::string read_text(const std::string& path) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  const auto reason = [] { return errno == 0 ? std::string("unknown reason") : std::generic_category().message(errno); };
-  if (!file) fail<DataError>(path, ": the file cannot be opened: ", reason());
-  std::string text;
-  constexpr std::size_t step = 1 << 20;
-  while (file) {
-    const auto size = text.size();
-    text.resize(size + step);
-    file.read(text.data() + size, step);
-    text.resize(size + static_cast<std::size_t>(file.gcount()));
-  }
-  if (file.bad() || !file.eof()) fail<DataError>(path, ": the file cannot be read: ", reason());
-  return text;
-}
-
 namespace detail {
 
-/// The records of one table, from one file or several.
+/// The records of one CSV file, read block by block.
+class CsvFile {
+ public:
+  CsvFile(const std::string& path, CsvFormat format) : file_(path), records_(path, std::move(format)) { read_more(); }
+
+  bool next() {
+    while (!records_.next()) {
+      if (records_.is_last()) return false;
+      read_more();
+    }
+    return true;
+  }
+  std::span<const std::string_view> fields() const { return records_.fields(); }
+  std::int64_t line() const { return records_.line(); }
+  bool is_empty() const { return file_.ended() && file_.text().empty(); }
+  bool is_regular() const { return file_.is_regular(); }
+
+ private:
+  static constexpr std::size_t longest = std::size_t{64} << 20;
+
+  void read_more() {
+    const auto unread = records_.unread().size();
+    check<DataError>(unread < longest, file_.path(), ":", records_.line(), ": after this line a record of more than ", longest,
+                     " bytes; is a quote not closed?");
+    file_.consume(file_.text().size() - unread);
+    file_.read_more();
+    records_.give(file_.text(), file_.ended());
+  }
+
+  FileBlocks file_;
+  CsvReader records_;
+};
+
+/// The files of one table and the names of their columns. Never changed, so that several readings may go on at once.
 class TableText {
  public:
-  /// Opens the first file and reads its header. `file` outlives this.
-  explicit TableText(const TableFile& file) : file_(file), first_(open(file.paths.at(0))) {
+  /// Reads the first file's header. `file` outlives this.
+  explicit TableText(const TableFile& file) : file_(file) {
+    columns_ = open(path()).second;
     std::set<std::string_view> seen;
     for (const auto& column : columns_)
       if (!seen.insert(column).second) fail<DataError>(path(), ": column '", column, "' is there twice");
   }
 
   /// The first file's path, by which messages call the table.
-  const std::string& path() const { return file_.paths[0]; }
+  const std::string& path() const { return file_.paths.at(0); }
+  const std::vector<std::string>& paths() const { return file_.paths; }
   const std::vector<std::string>& columns() const { return columns_; }
 
-  /// Calls `fn(path, line, fields)` for each record. To be called once. Errors: DataError for a record with too few or too many fields,
-  /// a header that differs from the first file's, and no records at all.
-  template <class Fn> void for_each_record(Fn&& fn) {
-    std::int64_t count = 0;
-    for (const auto& path : file_.paths) {
-      const auto opened = first_ ? std::exchange(first_, nullptr) : open(path);
-      auto& records = opened->records;
-      for (; records.next(); ++count) {
-        const auto fields = records.fields();
-        check<DataError>(fields.size() == columns_.size(), path, ":", records.line(), ": ", fields.size(),
-                         fields.size() == 1 ? " field" : " fields", " where there are ", columns_.size(), " columns");
-        fn(path, records.line(), fields);
-      }
-    }
-    check<DataError>(count > 0, path(), ": there are no rows");
+  /// A file at its first record. Errors: DataError for a header that differs from the first file's.
+  std::unique_ptr<CsvFile> records(const std::string& path) const {
+    auto [opened, columns] = open(path);
+    check<DataError>(columns == columns_, path, ": the header is ", columns, ", but that of ", this->path(), " is ", columns_);
+    return std::move(opened);
   }
 
  private:
-  struct OpenFile {
-    OpenFile(const std::string& path, CsvFormat format) : text(read_text(path)), records(text, path, std::move(format)) {}
-    OpenFile(const OpenFile&) = delete;  // records views text
-    std::string text;
-    CsvReader records;
-  };
-
-  std::unique_ptr<OpenFile> open(const std::string& path) {
-    auto opened =
-        std::make_unique<OpenFile>(path, CsvFormat{file_.separator, file_.quote.empty() ? std::optional<char>() : file_.quote[0]});
+  std::pair<std::unique_ptr<CsvFile>, std::vector<std::string>> open(const std::string& path) const {
+    auto opened = std::make_unique<CsvFile>(path, CsvFormat{file_.separator, file_.quote.empty() ? std::optional<char>() : file_.quote[0]});
+    check<DataError>(opened->is_regular(), path, ": not a regular file; a table is opened several times");
     if (!file_.has_header) {
-      check<DataError>(!opened->text.empty(), path, ": the file is empty");
-      columns_ = file_.columns;
-      return opened;
+      check<DataError>(!opened->is_empty(), path, ": the file is empty");
+      return {std::move(opened), file_.columns};
     }
-    check<DataError>(opened->records.next(), path, ": the file is empty");
-    auto names = names_in(opened->records.fields());
-    if (!file_.columns.empty()) {
-      check<DataError>(names.size() == file_.columns.size(), path, ": the header has ", names.size(),
-                       " columns, the schema gives names to ", file_.columns.size());
-      names = file_.columns;
-    }
-    check<DataError>(columns_.empty() || names == columns_, path, ": the header is ", names, ", but that of ", file_.paths[0], " is ",
-                     columns_);
-    columns_ = std::move(names);
-    return opened;
+    check<DataError>(opened->next(), path, ": the file is empty");
+    auto names = names_in(opened->fields());
+    check<DataError>(file_.columns.empty() || names.size() == file_.columns.size(), path, ": the header has ", names.size(),
+                     " columns, the schema gives names to ", file_.columns.size());
+    return {std::move(opened), file_.columns.empty() ? std::move(names) : file_.columns};
   }
 
   std::vector<std::string> names_in(std::span<const std::string_view> fields) const {
@@ -112,7 +104,43 @@ class TableText {
 
   const TableFile& file_;
   std::vector<std::string> columns_;
-  std::unique_ptr<OpenFile> first_;
+};
+
+/// The records of all files of a table, one after the other. The TableText outlives this.
+class TableRecords {
+ public:
+  explicit TableRecords(const TableText& text) : text_(&text) {}
+
+  /// Moves to the next record; false when there is none. Errors: DataError for a record with too few or too many fields, and for a table
+  /// without records.
+  bool next() {
+    while (!file_ || !file_->next()) {
+      if (index_ == text_->paths().size()) {
+        check<DataError>(count_ > 0, text_->path(), ": there are no rows");
+        file_ = nullptr;
+        return false;
+      }
+      file_ = text_->records(text_->paths()[index_++]);
+    }
+    const auto fields = file_->fields();
+    check<DataError>(fields.size() == text_->columns().size(), path(), ":", file_->line(), ": ", fields.size(),
+                     fields.size() == 1 ? " field" : " fields", " where there are ", text_->columns().size(), " columns");
+    ++count_;
+    return true;
+  }
+
+  /// The cell of a column; its text is valid until the next call of next().
+  Cell cell(std::size_t column) const { return {path(), file_->line(), text_->columns()[column], file_->fields()[column]}; }
+  std::string_view path() const { return text_->paths()[index_ - 1]; }
+  std::int64_t line() const { return file_->line(); }
+  /// How many records there were before this one, over all files.
+  std::int64_t row() const { return count_ - 1; }
+
+ private:
+  const TableText* text_;
+  std::unique_ptr<CsvFile> file_;
+  std::size_t index_ = 0;
+  std::int64_t count_ = 0;
 };
 
 }  // namespace detail

@@ -6,12 +6,16 @@
 // Sorted order makes a table's rows independent of the order of the file's lines. Hashed rows need no vocabulary.  Include cost: none.
 
 #include <algorithm>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <cstring>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
+
+#include <rookery/core/error.hpp>
+#include <rookery/core/mix.hpp>
 
 namespace rookery {
 
@@ -29,43 +33,96 @@ constexpr std::int64_t hashed_row(std::string_view token, std::uint64_t seed, st
   return static_cast<std::int64_t>(fnv1a(token, fnv1a({bytes, 8})) % static_cast<std::uint64_t>(rows));
 }
 
-/// Distinct texts, numbered as they come.
+/// Distinct texts, numbered as they come. At most 2^32 - 2 of them.
 class Tokens {
  public:
   /// The code of a text, a new one if it has none yet.
-  std::int64_t add(std::string_view text) {
-    if (const auto found = codes_.find(text); found != codes_.end()) return found->second;
-    const auto [added, fresh] = codes_.emplace(std::string(text), size());
-    texts_.push_back(&added->first);
-    return added->second;
+  std::int64_t add(std::string_view text) { return add(text, hash_of(text)); }
+  std::int64_t add(std::string_view text, std::uint32_t hash) {
+    if (2 * texts_.size() >= slots_.size()) grow();
+    auto& slot = slots_[place_of(text, hash)];
+    if (slot.code == none) {
+      check<DataError>(texts_.size() < none, "a column of more than ", none, " different tokens");
+      slot = {hash, static_cast<std::uint32_t>(texts_.size())};
+      texts_.emplace_back(text);
+    }
+    return slot.code;
   }
   /// The code of a text, -1 if it has none.
   std::int64_t find(std::string_view text) const {
-    const auto found = codes_.find(text);
-    return found == codes_.end() ? -1 : found->second;
+    if (slots_.empty()) return -1;
+    const auto code = slots_[place_of(text, hash_of(text))].code;
+    return code == none ? -1 : std::int64_t{code};
   }
 
-  std::string_view operator[](std::int64_t code) const { return *texts_[static_cast<std::size_t>(code)]; }
+  // A large vocabulary lies outside the caches. Who has several texts to add asks for their slots, then for what is there, then adds them.
+  static std::uint32_t hash_of(std::string_view text) {
+    std::uint64_t hash = text.size();
+    for (; text.size() > 8; text.remove_prefix(8)) hash = mix64(hash ^ start_of(text));
+    return static_cast<std::uint32_t>(mix64(hash ^ start_of(text)) >> 32);
+  }
+  void prefetch_slot(std::uint32_t hash) const {
+    if (!slots_.empty()) __builtin_prefetch(&slots_[hash & (slots_.size() - 1)]);
+  }
+  void prefetch_text(std::uint32_t hash) const {
+    if (slots_.empty()) return;
+    if (const auto code = slots_[hash & (slots_.size() - 1)].code; code != none) __builtin_prefetch(&texts_[code]);
+  }
+
+  /// The text of a code; valid until the next call of add().
+  std::string_view operator[](std::int64_t code) const { return texts_[static_cast<std::size_t>(code)]; }
   std::int64_t size() const { return static_cast<std::int64_t>(texts_.size()); }
 
   /// For each code its place among the texts that `is_used(code)` says yes to, sorted by their bytes; -1 for the others.
   template <class IsUsed> std::vector<std::int64_t> sorted_rows(IsUsed&& is_used) const {
-    std::vector<std::int64_t> used;
+    struct Used {
+      std::uint64_t start;  // of the text: its order is the text's where two differ
+      std::int64_t code;
+    };
+    std::vector<Used> used;
     for (std::int64_t code = 0; code < size(); ++code)
-      if (is_used(code)) used.push_back(code);
-    std::ranges::sort(used, {}, [&](std::int64_t code) { return (*this)[code]; });
+      if (is_used(code)) used.push_back({start_of((*this)[code]), code});
+    std::ranges::sort(used, [&](const Used& a, const Used& b) {
+      return a.start != b.start ? a.start < b.start : (*this)[a.code] < (*this)[b.code];
+    });
     std::vector<std::int64_t> rows(texts_.size(), -1);
-    for (std::size_t row = 0; row < used.size(); ++row) rows[static_cast<std::size_t>(used[row])] = static_cast<std::int64_t>(row);
+    for (std::size_t row = 0; row < used.size(); ++row) rows[static_cast<std::size_t>(used[row].code)] = static_cast<std::int64_t>(row);
     return rows;
   }
 
  private:
-  struct Hash : std::hash<std::string_view> {
-    using is_transparent = void;
+  static constexpr std::uint32_t none = ~std::uint32_t{0};
+  struct Slot {
+    std::uint32_t hash = 0, code = none;
   };
 
-  std::unordered_map<std::string, std::int64_t, Hash, std::equal_to<>> codes_;
-  std::vector<const std::string*> texts_;          // the keys of codes_, which stay where they are
+  /// Up to eight bytes as a number of the order of texts: the first byte counts most.
+  static std::uint64_t start_of(std::string_view text) {
+    std::uint64_t start = 0;
+    if (!text.empty()) std::memcpy(&start, text.data(), std::min<std::size_t>(text.size(), 8));
+    return std::endian::native == std::endian::little ? __builtin_bswap64(start) : start;
+  }
+  /// The slot of a text, or the free one where it belongs.
+  std::size_t place_of(std::string_view text, std::uint32_t hash) const {
+    auto place = hash & (slots_.size() - 1);
+    while (slots_[place].code != none && (slots_[place].hash != hash || texts_[slots_[place].code] != text))
+      place = (place + 1) & (slots_.size() - 1);
+    return place;
+  }
+
+  void grow() {
+    std::vector<Slot> old(std::max<std::size_t>(64, 2 * slots_.size()));
+    old.swap(slots_);
+    for (const auto& slot : old) {
+      if (slot.code == none) continue;
+      auto place = slot.hash & (slots_.size() - 1);
+      while (slots_[place].code != none) place = (place + 1) & (slots_.size() - 1);
+      slots_[place] = slot;
+    }
+  }
+
+  std::vector<Slot> slots_;  // a power of two of them, at most half used; searched linearly
+  std::vector<std::string> texts_;  // short ones lie in place: a look at one is one miss of the caches
 };
 
 }  // namespace rookery
