@@ -358,6 +358,19 @@ TEST_SUITE("rules/tables") {
     for (const std::size_t slot : {1, 2, 3}) CHECK(initial_state(counted, slot) == 0);
   }
 
+  TEST_CASE("a table's state starts where its rule says, under every plan") {
+    const auto start = at::ones({3, 4}, at::kDouble);
+    const PooledBatch batch{features_of({"t"}, {{1}}), at::ones({1, 4}, at::kDouble)};
+    for (const auto& layout : layouts(3, 4))
+      for (const Choice& rule : {Choice{Adagrad{.learning_rate = .1, .initial_accumulator_value = 3}},
+                                 Choice{RowwiseAdagrad{.learning_rate = .1, .initial_accumulator_value = 3}}}) {
+        const auto trained = train(rule, start, {batch}, layout);
+        CHECK(trained.state[0].at("momentum1").sub(3).abs().max().item<double>() == 0);
+        CHECK(trained.state[1].at("momentum1")[1].mean().item<double>() == doctest::Approx(4).epsilon(1e-12));
+        CHECK(trained.weights[1][1][2].item<double>() == doctest::Approx(1 - .1 / 2).epsilon(1e-7));
+      }
+  }
+
   TEST_CASE("a probe shows every hyper-parameter, those of whole rows too") {
     CHECK(probe(Adagrad{}) != probe(Adagrad{.initial_accumulator_value = .1}));
     CHECK(probe(MaxNorm{RowwiseAdagrad{}, 4}) != probe(MaxNorm{RowwiseAdagrad{}, 5}));
