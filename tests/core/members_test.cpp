@@ -40,6 +40,12 @@ struct Empty {
   static constexpr auto members() { return rookery::members(); }
 };
 
+struct NamedAtRunTime {
+  std::vector<Named<Layer>> layers;
+  std::vector<Named<int>> numbers;
+  static constexpr auto members() { return rookery::members("", &NamedAtRunTime::layers, "", &NamedAtRunTime::numbers); }
+};
+
 static_assert(HasMembers<Model> && HasMembers<const Model&> && HasMembers<Empty>);
 static_assert(!HasMembers<int> && !HasMembers<std::vector<Layer>>);
 
@@ -65,6 +71,10 @@ TEST_SUITE("core/members") {
     CHECK(leaf_names(model) == Names{"pair.0", "pair.1", "scale"});
     Empty empty;
     CHECK(leaf_names(empty).empty());
+  }
+  TEST_CASE("Named elements of a sequence bring their names, and what has an empty name is called as its owner is") {
+    const NamedAtRunTime model{{{"a.b", {1, 2}}, {"c", {3, 4}}}, {{"d", 5}}};
+    CHECK(leaf_names(model, "over") == Names{"over.a.b.weight", "over.a.b.bias", "over.c.weight", "over.c.bias", "over.d"});
   }
   TEST_CASE("a prefix goes in front, and a leaf alone is its prefix") {
     const Layer layer;

@@ -95,6 +95,23 @@ TEST_SUITE("core/parameter") {
     copy.place();
     CHECK(!copy.tensor().is_alias_of(buffer.tensor()));
   }
+  TEST_CASE("shared tensors stay those of whoever computes with them") {
+    const auto tensor = at::ones({2, 3}), running = at::ones({2});
+    auto parameter = Parameter::sharing(tensor);
+    CHECK(parameter.shape() == std::vector<std::int64_t>{2, 3});
+    parameter.assign(at::full({2, 3}, 2.0));
+    parameter.place("a", 1);
+    CHECK(parameter.tensor().is_same(tensor));
+    CHECK(tensor.requires_grad());
+    CHECK(at::equal(tensor, at::full({2, 3}, 2.0)));
+    auto buffer = Buffer::sharing(running);
+    buffer.place();
+    buffer.assign(at::full({2}, 3.0));
+    CHECK(buffer.tensor().is_same(running));
+    CHECK(at::equal(running, at::full({2}, 3.0)));
+    CHECK_THROWS_WITH_AS(Parameter::sharing(at::ones({2, 3}).t()), "Parameter: a tensor of shape [3, 2] to share is not contiguous",
+                         ConfigError);
+  }
   TEST_CASE("a dtype that cannot train is refused when placed") {
     Parameter parameter({2}, Uniform{}, 0, at::kHalf);
     CHECK_THROWS_AS(parameter.place("a", 1), ConfigError);

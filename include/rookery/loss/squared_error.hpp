@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// Mse: squared error of predicted numbers, weighted by row.  Answers to torch.nn.MSELoss.  Include cost: tensor.
+// SquaredError: how far predicted numbers are from labels, squared, weighted by row.  Answers to torch.nn.MSELoss.
+// Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 
@@ -15,19 +16,19 @@ namespace rookery {
 ///
 /// Shapes:  predictions, labels, weights: the same, [B] or [B, 1] -> [].
 /// Errors:  ShapeError when they differ.
-struct Mse {
+struct SquaredError {
   DivideBy divide_by = DivideBy::rows;
 
   template <class Output, class Batch> at::Tensor operator()(const Output& output, const Batch& batch) const {
     const auto& x = output.predictions;                                                      // [B]
-    check<ShapeError>(x.sizes() == batch.labels.sizes(), "Mse: predictions have shape ", x.sizes(), " and labels ",
+    check<ShapeError>(x.sizes() == batch.labels.sizes(), "SquaredError: predictions have shape ", x.sizes(), " and labels ",
                       batch.labels.sizes());
-    const auto weights = detail::weights_of("Mse", batch, x.scalar_type());                  // [B] or undefined
+    const auto weights = detail::weights_of("SquaredError", batch, x.scalar_type());         // [B] or undefined
     const auto squares = x.sub(batch.labels.to(x.scalar_type())).square();                   // [B]
     return (weights.defined() ? squares.mul(weights) : squares).sum();                       // []
   }
 
-  template <class Batch> at::Tensor normaliser(const Batch& batch) const { return detail::divisor("Mse", batch, divide_by); }
+  template <class Batch> at::Tensor normaliser(const Batch& batch) const { return detail::divisor("SquaredError", batch, divide_by); }
 };
 
 }  // namespace rookery
