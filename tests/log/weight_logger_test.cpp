@@ -270,6 +270,31 @@ TEST_SUITE("log/weight_logger") {
     WeightLogger<WrongSize> wrong{placed};
     CHECK_THROWS_WITH_AS(wrong(placed), "reducer 'wrong_size': a partial is Double [1]; it must be Double [2]", ShapeError);
   }
+
+  TEST_CASE("a sample of a large table's rows is the same for every plan, stands for them, and is drawn from the seed") {
+    constexpr std::int64_t rows = 20000;
+    const auto norm = [](auto& topology, const Plan& plan, std::int64_t sample, std::uint64_t seed) {
+      cases::Tables tables{{.name = "large", .num_embeddings = rows, .embedding_dim = 3},
+                           {.name = "small", .num_embeddings = 9, .embedding_dim = 3}};
+      const auto row = at::arange(rows, at::kDouble).unsqueeze(1).expand({rows, 3}).div(rows);   // norms even on [0, sqrt(3))
+      tables.assign("large", row);
+      auto placed = ShardingPolicy(topology, {.plan = plan}).apply(std::move(tables));
+      WeightLogger<MeanRowNorm> logger{placed, {.sample_rows = sample, .sample_seed = seed}};
+      CHECK(logger(placed).begin()->value == logger(placed).begin()->value);
+      return logger(placed);
+    };
+    Local local;
+    const auto all = norm(local, {}, 0, 0), some = norm(local, {}, 500, 0), others = norm(local, {}, 500, 1);
+    CHECK(all.begin()->value == doctest::Approx(std::sqrt(3.) / 2).epsilon(1e-4));
+    CHECK(some.begin()->value == doctest::Approx(all.begin()->value).epsilon(2e-3));
+    CHECK(some.begin()->value != all.begin()->value);
+    CHECK(some.begin()->value != others.begin()->value);
+    CHECK((some.begin() + 1)->value == (all.begin() + 1)->value);          // small tables are read whole
+    for (const auto& plan : {Plan{{{"large", row_wise_shards(rows, 3, 2)}, {"small", table_wise_shards(9, 3, 1)}}},
+                             Plan{{{"large", {{{0, rows, 0, 1}, 1}, {{0, rows, 1, 3}, 0}}}, {"small", table_wise_shards(9, 3, 1)}}}})
+      Threads::run(2, [&](Threads topology) { check_equal(norm(topology, plan, 500, 0), some); });
+    CHECK_THROWS_WITH_AS(norm(local, {}, -1, 0), "sample_rows is -1; it must not be negative", ConfigError);
+  }
 }
 
 }  // namespace rookery

@@ -29,7 +29,8 @@ namespace rookery {
 /// Ranks:   all, with the same keys; all get the same values.
 template <class Model>
 LogValues log_ebc_norms(Model& model, const std::vector<std::string>& keys, WeightLoggerOptions options = {}) {
-  detail::Reductions reductions(detail::logged_matrices(model), options.rows_per_exchange);
+  detail::Reductions reductions(detail::sampled(detail::logged_matrices(model), options.sample_rows, options.sample_seed),
+                                options.rows_per_exchange);
   for (const auto& key : keys)
     reductions.add(detail::find_matrix(reductions.matrices(), key, "log_ebc_norms", true), detail::functions_of<MeanRowNorm>);
   reductions.run(model.topology());

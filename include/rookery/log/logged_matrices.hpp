@@ -7,6 +7,7 @@
 // Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -18,7 +19,9 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/mix.hpp>
 #include <rookery/core/parameter.hpp>
+#include <rookery/core/random.hpp>
 #include <rookery/embedding/table_collection.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/sharding/placement.hpp>
@@ -37,6 +40,12 @@ struct LoggedMatrix {
   at::ScalarType dtype = at::kFloat;
   std::int64_t rows = 0, columns = 0;    // [size(0), the rest] of a dense parameter, [1, size] of a vector
   std::vector<MatrixShard> shards;       // empty when the matrix is
+
+  /// Of a sampled table: where the rows of each shard are read before a run, and which; `values` are those rows during a run.
+  struct Source {
+    at::Tensor weight, rows;             // [shard's rows, columns] and [rows read], on that rank
+  };
+  std::vector<Source> sources{};
 };
 
 /// The parameters of a placed model's struct, each once, in member order; the same on every rank but for `values`.
@@ -72,6 +81,45 @@ std::vector<LoggedMatrix> matrices_of(Model& model, const std::vector<PlacedTabl
 /// All parameters of a placed model, tables included.
 template <class Placed> std::vector<LoggedMatrix> logged_matrices(Placed& placed) {
   return matrices_of(placed.model(), placed.tables(), placed.topology().rank(), placed.topology().world_size());
+}
+
+/// One row out of each of `count` even stretches of [0, rows), ascending, drawn from the key. Cost: O(count).
+inline std::vector<std::int64_t> sample_of_rows(std::int64_t rows, std::int64_t count, std::uint64_t key) {
+  std::vector<std::int64_t> sample;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double stretch = static_cast<double>(rows) / static_cast<double>(count);
+    const auto begin = static_cast<std::int64_t>(static_cast<double>(i) * stretch);
+    const auto end = i + 1 == count ? rows : static_cast<std::int64_t>(static_cast<double>(i + 1) * stretch);
+    sample.push_back(begin +
+                     static_cast<std::int64_t>(mix64(key + static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(end - begin)));
+  }
+  return sample;
+}
+
+/// `matrices` with tables of more than `count` rows cut down to a sample of `count`; all as they are for a count of 0.
+/// Errors: ConfigError for a negative count.
+inline std::vector<LoggedMatrix> sampled(std::vector<LoggedMatrix> matrices, std::int64_t count, std::uint64_t seed) {
+  check<ConfigError>(count >= 0, "sample_rows is ", count, "; it must not be negative");
+  for (auto& matrix : matrices) {
+    if (count == 0 || !matrix.is_table || matrix.rows <= count) continue;
+    const auto sample = sample_of_rows(matrix.rows, count, random_key(seed, matrix.name));
+    std::vector<MatrixShard> shards;
+    for (const auto& shard : matrix.shards) {
+      const auto first = std::lower_bound(sample.begin(), sample.end(), shard.box.row_begin);
+      const auto last = std::lower_bound(first, sample.end(), shard.box.row_end);
+      if (first == last) continue;
+      auto& source = matrix.sources.emplace_back();
+      if (shard.values.defined()) {
+        source = {shard.values, at::empty({last - first}, at::kLong)};
+        std::transform(first, last, source.rows.mutable_data_ptr<std::int64_t>(),
+                       [&](std::int64_t row) { return row - shard.box.row_begin; });
+      }
+      shards.push_back({{first - sample.begin(), last - sample.begin(), shard.box.column_begin, shard.box.column_end}, shard.rank, {}});
+    }
+    matrix.rows = count;
+    matrix.shards = std::move(shards);
+  }
+  return matrices;
 }
 
 /// Position of a matrix by name; `only_tables` leaves dense parameters out. Errors: IndexError with the names there are.

@@ -176,10 +176,13 @@ class Reductions {
   /// Ranks:   all, in the same order.
   template <class Topology> void run(Topology& topology) {
     if (size_ == 0) return;
+    read_samples();
     reduce_local_pieces(topology.rank(), topology.device());
     for (std::int64_t begin = 0; begin == 0 || begin < split_rows_; begin += rows_per_exchange_)
       reduce_split_rows(begin, all_reduce(topology, to_add_up(begin)).wait());
     partials_ = partials_.cpu();
+    for (auto& matrix : matrices_)
+      for (std::size_t s = 0; s < matrix.sources.size(); ++s) matrix.shards[s].values.reset();
   }
 
   /// The number of entry `index` over the pieces that `counts(matrix, piece)` accepts, the same on every rank; NaN for no pieces.
@@ -195,6 +198,14 @@ class Reductions {
     std::vector<LoggedPiece> pieces;
   };
 
+  /// Copies the rows of sampled tables that are here and have reducers.
+  void read_samples() {
+    for (const auto& entry : entries_) {
+      auto& matrix = matrices_[entry.matrix];
+      for (std::size_t s = 0; s < matrix.sources.size(); ++s)
+        if (matrix.sources[s].weight.defined()) matrix.shards[s].values = matrix.sources[s].weight.index_select(0, matrix.sources[s].rows);
+    }
+  }
   /// Partials of the pieces that lie on this rank; zeros for the others.
   void reduce_local_pieces(int rank, c10::Device device);
   /// What ranks add up: this rank's row sums of split rows from `begin` on, and at first the partials.

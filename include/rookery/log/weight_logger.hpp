@@ -25,6 +25,8 @@ namespace rookery {
 
 struct WeightLoggerOptions {
   std::int64_t rows_per_exchange = 1 << 20;      // row sums, 8 bytes each, that one all-reduce carries for tables split by columns
+  std::int64_t sample_rows = 0;  // of a larger table only so many rows are read, the same ones each time and under every plan; 0: all
+  std::uint64_t sample_seed = 0;
 };
 
 /// Chosen when a reducer is incomplete: one error that says what to write.
@@ -71,7 +73,8 @@ class WeightLogger<Reducer> {
  public:
   template <class Model>
   explicit WeightLogger(Model& model, WeightLoggerOptions options = {})
-      : model_(&model), reductions_(detail::logged_matrices(model), options.rows_per_exchange) {
+      : model_(&model),
+        reductions_(detail::sampled(detail::logged_matrices(model), options.sample_rows, options.sample_seed), options.rows_per_exchange) {
     choose();
   }
 

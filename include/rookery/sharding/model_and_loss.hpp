@@ -98,8 +98,11 @@ struct ArchetypeBatch {
   ArchetypeBatch() = default;
   template <class Any> ArchetypeBatch(const Any&) {}
   std::int64_t size() const { return 0; }
+  at::Tensor labels;
 };
-struct ArchetypeOutput {};
+struct ArchetypeOutput {
+  at::Tensor logits;
+};
 struct ArchetypeModel {
   static constexpr auto members() { return rookery::members(); }
   ArchetypeOutput forward(const ArchetypeBatch&) { return {}; }

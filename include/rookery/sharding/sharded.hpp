@@ -32,6 +32,7 @@
 #include <rookery/planner/plan.hpp>
 #include <rookery/sharding/model_and_loss.hpp>
 #include <rookery/sharding/table_runtime.hpp>
+#include <rookery/sharding/table_view.hpp>
 
 namespace rookery {
 
@@ -254,6 +255,9 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
   }
 
   Topology& topology() const { return *topology_; }
+
+  /// The rows of a table by its full name, "user.embedding_bags.user_id", or its config's where that is unique. Errors: IndexError.
+  TableView<Placed> table(std::string_view name) { return {*this, name}; }
 
  private:
   Topology* topology_;

@@ -5,20 +5,42 @@
 //
 // Answers to the-algorithm-ml's only_evaluate.  Include cost: tensor.
 
+#include <ATen/core/Tensor.h>
+
 #include <utility>
 
 #include <rookery/metrics/merge.hpp>
 
 namespace rookery {
 
-/// Feeds `metrics` with the model's logits for every batch of `range`, and gives them merged over ranks. Nothing is captured and no
-/// weight changes, whether the model is training or not.
+namespace detail {
+
+template <class Batch> at::Tensor weights_of(const Batch& batch) {
+  if constexpr (requires { batch.weights; }) return batch.weights;
+  else return {};
+}
+template <class Batch> at::Tensor groups_of(const Batch& batch) {
+  if constexpr (requires { batch.groups; }) return batch.groups;
+  else return {};
+}
+
+}  // namespace detail
+
+/// Feeds `metrics` with what the model predicts for every batch of `range`, and gives them merged over ranks. Nothing is captured and
+/// no weight changes, whether the model is training or not.
 ///
+/// A batch has `labels`, and `weights` and `groups` where there are any; an output has `logits`, or `predictions` that are taken as
+/// they are.
 /// Errors:  those of the model and of the metrics.
 /// Cost:    one forward pass a batch, one all-gather in the end.
 /// Ranks:   all, in the same order, with the same number of batches.
 template <class Model, class Range, class Metrics> Metrics evaluate(Model& model, Range&& range, Metrics metrics) {
-  for (auto& batch : range) metrics.update_logits(model.predict(batch).logits, batch.labels, batch.weights);
+  for (auto& batch : range) {
+    const auto output = model.predict(batch);
+    if constexpr (requires { output.logits; })
+      metrics.update_logits(output.logits, batch.labels, detail::weights_of(batch), detail::groups_of(batch));
+    else metrics.update(output.predictions, batch.labels, detail::weights_of(batch), detail::groups_of(batch));
+  }
   return merged(metrics, model.topology());
 }
 
