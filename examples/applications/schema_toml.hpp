@@ -4,8 +4,6 @@
 // A TableSchema out of a TOML file. The keys are the names of the members of TableSchema and of the structs in it; movielens.toml
 // explains them. Every mistake is a ConfigError of one sentence that starts with `file.toml:line:`.
 
-#include <toml++/toml.h>
-
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -143,6 +141,8 @@ inline rk::TableSchema parse_schema(std::string_view text, const std::string& fi
     root = toml::parse(text, file);
   } catch (const toml::parse_error& error) {
     rk::fail<rk::ConfigError>(file, ":", error.source().begin.line, ": ", error.description());
+  } catch (const TomlAssertion&) {
+    rk::fail<rk::ConfigError>(file, ": the text is not TOML; its brackets, or a key or value before a line end, are the likely place");
   }
   Section section(root, file, "", 0);
   rk::TableSchema schema;

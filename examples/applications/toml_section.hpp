@@ -4,8 +4,6 @@
 // Section: a table of a TOML file, read key by key. What is misspelt or of another type is a ConfigError of one sentence that starts with
 // `file.toml:line:` and, for a misspelt key, names the one that was meant.
 
-#include <toml++/toml.h>
-
 #include <cmath>
 #include <cstdint>
 #include <optional>
@@ -19,6 +17,20 @@
 #include <rookery/core/error.hpp>
 #include <rookery/data/suggest.hpp>
 #include <rookery/data/table_schema.hpp>
+
+namespace examples {
+
+/// What toml++ throws where it would end the program: some texts that are not TOML, such as `[` alone on a line, fail its assertions.
+struct TomlAssertion {};
+[[noreturn]] inline void fail_toml() { throw TomlAssertion(); }
+
+}  // namespace examples
+
+#pragma push_macro("NDEBUG")
+#undef NDEBUG  // with it toml++ would take for granted what it asserts
+#define TOML_ASSERT(holds) (static_cast<bool>(holds) ? void() : ::examples::fail_toml())
+#include <toml++/toml.h>
+#pragma pop_macro("NDEBUG")
 
 namespace examples {
 

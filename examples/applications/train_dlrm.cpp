@@ -60,6 +60,7 @@ struct Options {
   std::vector<std::string> row_wise, without, frozen;
   std::string part = "test", metrics_file = "metrics.jsonl";
   std::uint64_t seed = 0;
+  double best_auc = 0;
   bool skip_non_finite = false;
   rk::Environment environment;
 };
@@ -97,6 +98,7 @@ Options parse(int argc, char** argv) {
   app.add_option("--without", options.without, "id columns to leave out")->delimiter(',');
   app.add_option("--frozen", options.frozen, "tables that are looked up and never trained; 'all' for every table")->delimiter(',');
   app.add_option("--evaluate", options.part, "the part to evaluate on")->check(CLI::IsMember({"test", "validation", "train", "none"}));
+  app.add_option("--best-auc", options.best_auc, "best AUC possible on the test part, printed beside the reached one; 0: unknown");
   app.add_option("--log-every", options.log_every, "steps between reports")->check(at_least_one);
   app.add_option("--metrics-file", options.metrics_file, "one JSON object a report; empty: none");
   app.add_option("--prefetch", options.prefetch, "batches built ahead of training")->check(at_least_one);
@@ -237,6 +239,8 @@ int run(Topology& topology, DenseRule dense, const std::shared_ptr<const rk::Tab
   const auto metrics = rk::evaluate(model, rk::prefetch(reader.epoch(part), options.prefetch),
                                     rk::MetricSuite{rk::Auc{}, rk::NormalizedEntropy{}, rk::LogLoss{}, rk::Calibration{}});
   if (!reports) return 0;
+  if (options.best_auc > 0 && part == rk::Part::test)
+    fmt::print("AUC {:.4f}; the best possible is {:.4f}\n", metrics.template get<rk::Auc>().value(), options.best_auc);
   std::string line = "{";
   for (const auto& [name, value] : metrics.values()) {
     rk::append_json(line, name);

@@ -89,6 +89,22 @@ ModelAndLoss<Deep, Bce, Batch> declared(RuleChoice<TestRules> rule) {
   return {{.tables = {{table("a", 9), table("b", 5)}}}, {}};
 }
 
+/// The module of docs/concepts.md#module.
+struct GlobalShare {
+  Pass pass;
+  static constexpr auto members() { return rookery::members("pass", &GlobalShare::pass); }
+  at::Tensor operator()(const at::Tensor& input) const {
+    const auto x = pass.cut(input);                          // [B, D]
+    return x.div(pass.sum_over_ranks(x.sum(0)));             // [B, D]
+  }
+};
+struct Shares {
+  Linear below{3, 2, at::kDouble};
+  GlobalShare share;
+  static constexpr auto members() { return rookery::members("below", &Shares::below, "share", &Shares::share); }
+  Output forward(const Batch& b) { return {share(below(b.dense)).sum(1).mul(b.dense.select(1, 0))}; }
+};
+
 /// Everything that training leaves behind. In pass 2 the loss of rank 0 does not reach the norms, in pass 3 no loss does.
 template <class Topology> Tensors train_deep(Topology& topology, const Case& how) {
   Tensors found;
@@ -150,6 +166,23 @@ TEST_SUITE("core/pass") {
     check_deep({.ranks = 2, .passes = 1, .adam = true, .cuts = {{0, 4, 8}, {0, 1, 5}, {0, 6, 9}, {0, 2, 4}, {0, 0, 6}, {0, 6, 6}}});
     check_deep({.ranks = 3, .passes = 2, .adam = true,
                 .cuts = {{0, 4, 5, 8}, {0, 0, 1, 5}, {0, 6, 7, 9}, {0, 2, 3, 4}, {0, 0, 0, 6}, {0, 1, 1, 1}, {0, 0, 0, 0}, {0, 2, 4, 6}}});
+  }
+
+  TEST_CASE("a module of one's own sums over ranks, and its gradient is that of one process") {
+    const auto weight_after = [](auto& topology, std::int64_t begin, std::int64_t end) {
+      const ShardingPolicy<std::remove_cvref_t<decltype(topology)>> sharding(topology, {.seed = 2});
+      auto model = sharding.apply(ModelAndLoss<Shares, Bce, Batch>{});
+      Optimizer step(model, Sgd{.learning_rate = .1});
+      model(slice(draw_batch(3, 6), begin, end)).loss.backward();
+      step();
+      return model.model().below.weight.tensor().detach().clone();
+    };
+    Local local;
+    const auto expected = weight_after(local, 0, 6);
+    Threads::run(2, [&](Threads topology) {
+      const auto found = topology.rank() == 0 ? weight_after(topology, 0, 2) : weight_after(topology, 2, 6);
+      CHECK(difference(found, expected) <= tolerance(at::kDouble));
+    });
   }
 
   TEST_CASE("a pass without backward leaves nothing to the next step, and a forgotten one can be made up for") {

@@ -131,6 +131,10 @@ TEST_SUITE("data/criteo") {
         CHECK(criteo_row(id, 0, rows) < rows);
         if (rows > 10) CHECK(criteo_row(id, 0, rows) != criteo_row(id, 1, rows));
       }
+    // These never change; from the formula in Python.
+    CHECK(criteo_row(0, 0, 1'000'000) == 0);
+    CHECK(criteo_row(0x68fd1e64, 0, 1'000'000) == 339670);
+    CHECK(criteo_row(0xffffffff, 7, 1'000'000) == 351940);
   }
 
   TEST_CASE("D2 dense values are log(1 + max(x, 0)) whatever else the file holds, and a flag says what was missing") {

@@ -221,6 +221,10 @@ TEST_SUITE("examples/schema_toml") {
     CHECK(refusal_of("file = 'a.csv'\nlabel = {column = 'y', at_least = nan}") == "my.toml:2: label: 'at_least' must be a finite number");
   }
 
+  TEST_CASE("D8 texts on which toml++ fails an assertion are refused") {
+    for (const std::string text : {"[", "[[", "[ =", "[\n[split]", "split = \n"}) CHECK(refusal_below(text).starts_with("my.toml:"));
+  }
+
   TEST_CASE("D8 missing file") {
     CHECK(cases::message_of([] { examples::load_schema("none/my.toml"); }) ==
           "none/my.toml: the file cannot be opened: No such file or directory");

@@ -98,6 +98,8 @@ class Pass {
  public:
   /// Whether the model is in training and this is no `predict`.
   bool is_training() const { return !state_ || state_->training; }
+  /// Whether sums over ranks are more than this rank's.
+  bool is_distributed() const { return state_ && state_->sum; }
   /// A number that the seed and the module's full name choose.
   std::uint64_t key() const { return random_key(state_ ? state_->seed : 0, name_); }
 
@@ -110,7 +112,7 @@ class Pass {
   /// Cost:    one all-reduce, and one in step() for the gradient.
   /// Ranks:   all, in the same order.
   at::Tensor sum_over_ranks(const at::Tensor& tensor) const {
-    if (!state_ || !state_->sum) return tensor;
+    if (!is_distributed()) return tensor;
     auto total = state_->sum(state_->topology, tensor.detach().clone());
     if (at::GradMode::is_enabled()) state_->cuts.push_back({tensor, total.set_requires_grad(true), true});
     return total;

@@ -8,6 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/addcmul.h>
+#include <ATen/ops/batch_norm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
@@ -35,7 +37,8 @@ struct BatchNormOptions {
 /// A global batch of one row or none has no variance: the running statistics stay as they were.
 /// Shapes:  [B, features] -> the same; B may be 0.
 /// Errors:  ShapeError for another shape; ConfigError before placement.
-/// Cost:    two all-reduces of `features` numbers in a training pass, two more in step(); none on one process.
+/// Cost:    torch's own kernels in evaluation and on one process; two all-reduces of `features` numbers in a training pass on several, two
+///          more in step().
 /// Ranks:   all, in training, as often on each. On several ranks backward goes past the module only in step(): gradients of what lies
 ///          below it are not there before, and what is added to the loss goes into the Loss.
 struct BatchNorm {
@@ -58,17 +61,18 @@ struct BatchNorm {
   at::Tensor operator()(const at::Tensor& input) const {
     check<ShapeError>(input.dim() == 2 && input.size(1) == features, "BatchNorm: an input of shape ", input.sizes(), "; it must be [B, ",
                       features, "]");
-    if (!pass.is_training()) return scaled(input.sub(running_mean.tensor()), running_var.tensor());
+    const bool training = pass.is_training();
+    if (!training || (!pass.is_distributed() && input.size(0) > 1)) return by_torch(input, training);
     const auto x = pass.cut(input);                                                          // [B, features]
     const auto own = at::cat({x.sum(0), at::full({1}, x.size(0), x.options())});             // [features + 1]
     const auto sums = pass.sum_over_ranks(own);
     const auto rows = sums[features].detach().clamp_min(1);                                  // [] of the global batch
     const auto mean = sums.narrow(0, 0, features).div(rows);                                 // [features]
     const auto centred = x.sub(mean);                                                        // [B, features]
-    // Around the mean the sum of squares is flat in it, so its gradient is that for a mean held fixed.
-    const auto squares = pass.sum_over_ranks(x.sub(mean.detach()).square().sum(0));          // [features]
+    const auto squares = pass.sum_over_ranks(centred.square().sum(0));                       // [features]
     remember(mean.detach(), squares.detach(), rows);
-    return scaled(centred, squares.div(rows));
+    const auto scale = squares.div(rows).add(eps).rsqrt();                                   // [features]
+    return weight ? at::addcmul(bias->tensor(), centred, scale.mul(weight->tensor())) : centred.mul(scale);   // [B, features]
   }
 
   std::optional<Parameter> weight, bias;                                                     // [features]
@@ -78,9 +82,10 @@ struct BatchNorm {
   double eps = 1e-5, momentum = 0.1;
 
  private:
-  at::Tensor scaled(const at::Tensor& centred, const at::Tensor& variance) const {
-    const auto y = centred.mul(variance.add(eps).rsqrt());                                   // [B, features]
-    return weight ? y.mul(weight->tensor()).add(bias->tensor()) : y;
+  /// With the running statistics, or those of these rows alone.
+  at::Tensor by_torch(const at::Tensor& x, bool training) const {
+    const auto w = weight ? weight->tensor() : at::Tensor{}, b = bias ? bias->tensor() : at::Tensor{};
+    return at::batch_norm(x, w, b, running_mean.tensor(), running_var.tensor(), training, momentum, eps, /*cudnn_enabled=*/false);
   }
   /// Moves the running statistics towards a batch; the variance kept is the unbiased one, as in torch.
   void remember(const at::Tensor& mean, const at::Tensor& squares, const at::Tensor& rows) const {
