@@ -8,14 +8,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/random.hpp>
-#include <rookery/embedding/managed_collision.hpp>
+#include <rookery/embedding/row_vocabulary.hpp>
 #include <rookery/rules/rules.hpp>
 
 namespace rookery {
@@ -32,7 +31,7 @@ namespace detail {
 inline std::string no_name() noexcept { return {}; }
 inline std::vector<std::string> no_names() noexcept { return {}; }
 inline Initial uniform_by_default() noexcept { return Uniform{}; }
-inline std::optional<ManagedCollision> no_collision() noexcept { return {}; }
+inline RowAssignment rows_are_ids() noexcept { return {}; }
 }  // namespace detail
 
 /// One table of an EmbeddingBagCollection whose optimizers come from `Set` = Rules<...>.
@@ -47,7 +46,7 @@ template <class Set> struct EmbeddingBagConfig {
   RuleChoice<Set> optimizer{};                                          // the first of the set
   bool frozen = false;                                                   // looked up, never updated; no state
   bool stochastic_rounding = true;                                       // of float16 and bfloat16 weights; else to the nearest
-  std::optional<ManagedCollision> managed_collision = detail::no_collision();   // any id, by an evicting vocabulary; else rows are ids
+  RowAssignment managed_collision = detail::rows_are_ids();              // a ManagedCollision: any id, by an evicting vocabulary
 
   static constexpr std::string_view collection = "EmbeddingBagCollection", prefix = "embedding_bags";
 };
@@ -63,7 +62,7 @@ template <class Set> struct EmbeddingConfig {
   RuleChoice<Set> optimizer{};
   bool frozen = false;
   bool stochastic_rounding = true;
-  std::optional<ManagedCollision> managed_collision = detail::no_collision();
+  RowAssignment managed_collision = detail::rows_are_ids();
 
   static constexpr std::string_view collection = "EmbeddingCollection", prefix = "embeddings";
 };
@@ -80,10 +79,10 @@ struct TableDescription {
   std::string settings{};                                                // features, first values, hyper-parameters; ranks compare it
   std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of compute_dtype
   std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs
-  std::optional<ManagedCollision> managed_collision{};
+  RowAssignment managed_collision{};
 
   /// Shards begin and end at multiples of this many rows.
-  std::int64_t row_block() const { return managed_collision ? num_embeddings / managed_collision->buckets : 1; }
+  std::int64_t row_block() const { return managed_collision ? num_embeddings / managed_collision.buckets() : 1; }
 
   /// Weights and state of the whole table.
   std::int64_t bytes() const { return bytes(num_embeddings, embedding_dim); }

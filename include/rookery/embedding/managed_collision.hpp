@@ -6,16 +6,14 @@
 //
 // A vocabulary changes at steps only, in an order that depends on ids and counts, never on ranks or on the order of a batch: a sharded
 // run has the rows of a local one. Answers to torchrec/modules/mc_modules.py and hash_mc_modules.py; differs: an id that has no row
-// yet shares the last row of its bucket and nothing else is ever shared.  Include cost: tensor.
-
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
+// yet shares the last row of its bucket and nothing else is ever shared.  Include cost: none.
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -23,11 +21,14 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/embedding/row_vocabulary.hpp>
 
 namespace rookery {
 
 /// Which id gives up its row: the one seen longest ago, the one seen least often, or least often with older sightings worth less.
 enum class Eviction { lru, lfu, distance_lfu };
+
+class CollisionVocabulary;
 
 /// How a table's rows are given to ids. Part of EmbeddingBagConfig.
 ///
@@ -53,6 +54,12 @@ struct ManagedCollision {
     check<ConfigError>(rows % buckets == 0 && rows / buckets >= 2, "ManagedCollision: table '", table, "' has ", rows, " rows and ",
                        buckets, " buckets; each needs the same number of rows, at least 2");
   }
+  std::string describe() const {
+    return concat("eviction ", static_cast<int>(eviction), " threshold ", threshold, " interval ", interval, " buckets ", buckets, " decay ",
+                  decay, " candidates ", candidates);
+  }
+  /// An empty vocabulary of `count` buckets of `bucket_rows` rows.
+  CollisionVocabulary vocabulary(std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t count) const;
 };
 
 /// The ids that have rows in some consecutive buckets of a table, on the rank that holds them.
@@ -60,11 +67,6 @@ struct ManagedCollision {
 /// Cost:    a hash lookup an id; `step` sorts the ids seen since the last one.
 class CollisionVocabulary {
  public:
-  /// A row that a step gave to another id.
-  struct Given {
-    std::int64_t row = 0, id = 0;        // row counted from the first bucket's first
-  };
-
   CollisionVocabulary(ManagedCollision settings, std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t buckets)
       : settings_(settings), bucket_rows_(bucket_rows), first_bucket_(first_bucket), buckets_(static_cast<std::size_t>(buckets)) {
     for (auto& bucket : buckets_) bucket.owners.resize(static_cast<std::size_t>(bucket_rows - 1));
@@ -85,12 +87,12 @@ class CollisionVocabulary {
 
   /// Ends an optimizer step: what was seen counts, and every `interval` steps ids without a row take free ones, or those of ids that
   /// are worth less. Gives the rows that changed hands, which want new initial values.
-  std::vector<Given> step();
+  std::vector<GivenRow> step();
 
-  /// Everything, as int64 tensors: rows [n, 4] of (id, row, sightings, last step) and one of [steps]; an id without a row has row -1.
-  std::vector<at::Tensor> state() const;
-  /// Takes what `state` gave. Errors: DataError for a tensor that does not fit these buckets.
-  void load(const std::vector<at::Tensor>& state);
+  /// Everything: steps, then (id, row, sightings, last step) of each id; one without a row has row -1.
+  std::vector<std::int64_t> state() const;
+  /// Takes what `state` gave. Errors: DataError for what does not fit these buckets.
+  void load(std::span<const std::int64_t> state);
 
  private:
   struct Sightings {
@@ -115,7 +117,7 @@ class CollisionVocabulary {
     const double of_a = worth(a), of_b = worth(b);
     return of_a != of_b ? of_a > of_b : a.id < b.id;
   }
-  void admit(Bucket& bucket, std::int64_t first_row, std::vector<Given>& given);
+  void admit(Bucket& bucket, std::int64_t first_row, std::vector<GivenRow>& given);
 
   ManagedCollision settings_;
   std::int64_t bucket_rows_ = 0, first_bucket_ = 0, steps_ = 0;
@@ -123,7 +125,7 @@ class CollisionVocabulary {
   std::unordered_map<std::int64_t, std::int64_t> seen_;
 };
 
-inline std::vector<CollisionVocabulary::Given> CollisionVocabulary::step() {
+inline std::vector<GivenRow> CollisionVocabulary::step() {
   ++steps_;
   for (const auto& [id, count] : seen_) {
     auto& bucket = buckets_[static_cast<std::size_t>(settings_.bucket_of(id) - first_bucket_)];
@@ -132,13 +134,13 @@ inline std::vector<CollisionVocabulary::Given> CollisionVocabulary::step() {
     one = {id, one.count + count, steps_};
   }
   seen_.clear();
-  std::vector<Given> given;
+  std::vector<GivenRow> given;
   for (std::size_t b = 0; steps_ % settings_.interval == 0 && b < buckets_.size(); ++b)
     admit(buckets_[b], static_cast<std::int64_t>(b) * bucket_rows_, given);
   return given;
 }
 
-inline void CollisionVocabulary::admit(Bucket& bucket, std::int64_t first_row, std::vector<Given>& given) {
+inline void CollisionVocabulary::admit(Bucket& bucket, std::int64_t first_row, std::vector<GivenRow>& given) {
   std::vector<Sightings> ready, rest;
   for (const auto& [id, one] : bucket.waiting) (one.count >= settings_.threshold ? ready : rest).push_back(one);
   const auto better = [&](const Sightings& a, const Sightings& b) { return before(a, b); };
@@ -171,8 +173,12 @@ inline void CollisionVocabulary::admit(Bucket& bucket, std::int64_t first_row, s
   for (std::size_t i = most; i < rest.size(); ++i) bucket.waiting.erase(rest[i].id);
 }
 
-inline std::vector<at::Tensor> CollisionVocabulary::state() const {
-  std::vector<std::int64_t> lines;
+inline CollisionVocabulary ManagedCollision::vocabulary(std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t count) const {
+  return {*this, bucket_rows, first_bucket, count};
+}
+
+inline std::vector<std::int64_t> CollisionVocabulary::state() const {
+  std::vector<std::int64_t> lines{steps_};
   const auto add = [&](const Sightings& one, std::int64_t row) { lines.insert(lines.end(), {one.id, row, one.count, one.last}); };
   for (std::size_t b = 0; b < buckets_.size(); ++b) {
     for (std::size_t row = 0; row < buckets_[b].owners.size(); ++row)
@@ -183,20 +189,14 @@ inline std::vector<at::Tensor> CollisionVocabulary::state() const {
     std::sort(waiting.begin(), waiting.end(), [](const Sightings& a, const Sightings& c) { return a.id < c.id; });
     for (const auto& one : waiting) add(one, -1);
   }
-  auto all = at::empty({static_cast<std::int64_t>(lines.size()) / 4, 4}, at::kLong), steps = at::empty({1}, at::kLong);   // [n, 4], [1]
-  std::copy(lines.begin(), lines.end(), all.mutable_data_ptr<std::int64_t>());
-  *steps.mutable_data_ptr<std::int64_t>() = steps_;
-  return {std::move(all), std::move(steps)};
+  return lines;
 }
 
-inline void CollisionVocabulary::load(const std::vector<at::Tensor>& state) {
-  check<DataError>(state.size() == 2 && state[0].dim() == 2 && state[0].size(1) == 4 && state[1].numel() == 1,
-                   "CollisionVocabulary: state must be two int64 tensors, [n, 4] and [1]");
+inline void CollisionVocabulary::load(std::span<const std::int64_t> state) {
+  check<DataError>(state.size() % 4 == 1, "CollisionVocabulary: a state has ", state.size(), " numbers; it must be 1 + 4 an id");
   CollisionVocabulary loaded(settings_, bucket_rows_, first_bucket_, static_cast<std::int64_t>(buckets_.size()));
-  const auto lines = state[0].to(at::kCPU, at::kLong).contiguous();                          // [n, 4]
-  loaded.steps_ = state[1].item<std::int64_t>();
-  const auto* line = lines.const_data_ptr<std::int64_t>();
-  for (std::int64_t i = 0; i < lines.size(0); ++i, line += 4) {
+  loaded.steps_ = state[0];
+  for (auto line = state.begin() + 1; line != state.end(); line += 4) {
     const Sightings one{line[0], line[2], line[3]};
     const auto row = line[1], number = settings_.bucket_of(one.id) - first_bucket_;
     const bool here = number >= 0 && number < static_cast<std::int64_t>(buckets_.size());

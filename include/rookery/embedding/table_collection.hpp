@@ -17,7 +17,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -28,7 +27,7 @@
 #include <rookery/core/mix.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/embedding/config.hpp>
-#include <rookery/embedding/managed_collision.hpp>
+#include <rookery/embedding/row_vocabulary.hpp>
 #include <rookery/embedding/table_storage.hpp>
 #include <rookery/kernels/cpu/row_update.hpp>
 #include <rookery/rules/probe.hpp>
@@ -53,7 +52,7 @@ struct LocalShard {
   ShardBox box;
   std::uint64_t key = 0;                 // the table's random key
   TableStorage storage;
-  std::optional<CollisionVocabulary> vocabulary;
+  RowVocabulary vocabulary;
 };
 
 /// The distinct rows of a local shard that a step reached, with their gradients summed.
@@ -141,8 +140,7 @@ template <class ConfigType> class TableCollection {
       table.settings += concat("; features ", config.feature_names, " ", to_string(pooling_of(config)),
                                is_weighted() ? " with weights" : "", "; initial values such as ", first);
       if (const auto& ids = config.managed_collision)
-        table.settings += concat("; eviction ", static_cast<int>(ids->eviction), " threshold ", ids->threshold, " interval ", ids->interval,
-                                 " buckets ", ids->buckets, " decay ", ids->decay, " candidates ", ids->candidates);
+        table.settings += "; " + ids.describe();
       tables.push_back(std::move(table));
     }
     return tables;
@@ -183,7 +181,7 @@ template <class ConfigType> class TableCollection {
 
   /// Gives rows that changed hands the initial values of their new ids, and their state a fresh start. The values depend on the id,
   /// not on the row.
-  void renew(LocalShard& shard, std::span<const CollisionVocabulary::Given> given) const;
+  void renew(LocalShard& shard, std::span<const GivenRow> given) const;
 
   /// The rule's sums over the columns of this shard, [U * row_sums]; empty when the rule needs none.
   std::vector<double> row_sums(const LocalShard& shard, const RowGradients& gradients, const StepContext& context) const {
@@ -238,7 +236,7 @@ template <class Config> void TableCollection<Config>::validate() const {
     check<ConfigError>(compute_dtype(config.data_type) == data_type(), Config::collection, ": table '", config.name, "' is ",
                        c10::toString(config.data_type), " and table '", configs_.front().name, "' is ",
                        c10::toString(configs_.front().data_type), "; float64 tables have a collection of their own");
-    if (config.managed_collision) config.managed_collision->validate(config.name, config.num_embeddings);
+    if (config.managed_collision) config.managed_collision.validate(config.name, config.num_embeddings);
     for (const auto& feature : config.feature_names)
       check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1,
                          Config::collection, ": table '", config.name, "' is given feature '", feature, "' twice");
@@ -275,8 +273,8 @@ void TableCollection<Config>::place(std::size_t table, std::size_t shard, const 
                     : config.optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
   LocalShard local{table, shard, box, key, TableStorage(box.rows(), box.columns(), config.data_type, slots), {}};
   if (const auto& ids = config.managed_collision) {
-    const auto rows = config.num_embeddings / ids->buckets;
-    local.vocabulary.emplace(*ids, rows, box.row_begin / rows, box.rows() / rows);
+    const auto rows = config.num_embeddings / ids.buckets();
+    local.vocabulary = ids.vocabulary(rows, box.row_begin / rows, box.rows() / rows);
   }
   for (std::size_t slot = 0; slot < slots.size(); ++slot)
     if (const double start = start_of_state(config, slot); start != 0) local.storage.state(slot).fill_(start);
@@ -298,7 +296,7 @@ void TableCollection<Config>::place(std::size_t table, std::size_t shard, const 
 }
 
 template <class Config>
-void TableCollection<Config>::renew(LocalShard& shard, std::span<const CollisionVocabulary::Given> given) const {
+void TableCollection<Config>::renew(LocalShard& shard, std::span<const GivenRow> given) const {
   const auto& config = configs_.at(shard.table);
   for_table(config.data_type, [&](auto zero, auto) {
     auto* weights = shard.storage.weight().template mutable_data_ptr<decltype(zero)>();

@@ -37,7 +37,7 @@ inline std::vector<std::int64_t> bucket(const Bags& bags, const ShardBox& box, c
   const auto block = table.row_block();
   for (std::int64_t b = 0; b < bags.bags; ++b) {
     for (auto i = bags.offsets[b] - bags.offsets[0]; i < bags.offsets[b + 1] - bags.offsets[0]; ++i) {
-      const auto row = managed ? managed->bucket_of(bags.ids[i]) * block : bags.ids[i];
+      const auto row = managed ? managed.bucket_of(bags.ids[i]) * block : bags.ids[i];
       if (row < box.row_begin || row >= box.row_end) continue;
       ids.push_back(managed ? bags.ids[i] : row - box.row_begin);
       if (bags.weights) weights.push_back(std::bit_cast<std::int64_t>(bags.weights[i]));
@@ -164,7 +164,7 @@ inline void give_rows(const Routing& routing, Capture& capture, std::size_t self
     capture.raw[i] = capture.routed[i];
     for (auto& bags : capture.routed[i]) {
       std::vector<std::int64_t> rows;
-      for (std::int64_t k = 0; k < bags.count(); ++k) rows.push_back(vocabulary->row_of(bags.ids[k]));
+      for (std::int64_t k = 0; k < bags.count(); ++k) rows.push_back(vocabulary.row_of(bags.ids[k]));
       bags.ids = capture.keep(rows);
     }
   }

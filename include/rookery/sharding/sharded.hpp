@@ -231,8 +231,8 @@ template <class Model> void PlacedMembers<Model>::end_step() {
   for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
     for (auto& local : collection.shards())
       if (local.vocabulary) {
-        runtime_.for_each_id(first + local.table, local.shard, [&](std::span<const std::int64_t> ids) { local.vocabulary->see(ids); });
-        collection.renew(local, local.vocabulary->step());
+        runtime_.for_each_id(first + local.table, local.shard, [&](std::span<const std::int64_t> ids) { local.vocabulary.see(ids); });
+        collection.renew(local, local.vocabulary.step());
       }
   });
 }
