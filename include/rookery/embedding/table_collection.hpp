@@ -282,14 +282,10 @@ void TableCollection<Config>::place(std::size_t table, std::size_t shard, const 
     auto values = assigned_[table].narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns());
     local.storage.weight().copy_(values);                                                    // [rows, columns]
   } else {
-    const double bound = default_bound(config);
-    for_table(config.data_type, [&](auto zero, auto) {
-      auto* weights = local.storage.weight().template mutable_data_ptr<decltype(zero)>();
-      parallel(box.rows(), 1 + 4096 / (box.columns() + 1), [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t row = begin; row < end; ++row)
-          fill_initial(config.initial, bound, key, (box.row_begin + row) * config.embedding_dim + box.column_begin,
-                       weights + row * local.storage.stride(), box.columns());
-      });
+    parallel(box.rows(), 1 + 4096 / (box.columns() + 1), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row)
+        local.storage.fill_row(row, config.initial, default_bound(config), key,
+                               (box.row_begin + row) * config.embedding_dim + box.column_begin);
     });
   }
   shards_.push_back(std::move(local));
@@ -298,12 +294,9 @@ void TableCollection<Config>::place(std::size_t table, std::size_t shard, const 
 template <class Config>
 void TableCollection<Config>::renew(LocalShard& shard, std::span<const GivenRow> given) const {
   const auto& config = configs_.at(shard.table);
-  for_table(config.data_type, [&](auto zero, auto) {
-    auto* weights = shard.storage.weight().template mutable_data_ptr<decltype(zero)>();
-    for (const auto& [row, id] : given)
-      fill_initial(config.initial, default_bound(config), shard.key ^ mix64(static_cast<std::uint64_t>(id)), shard.box.column_begin,
-                   weights + row * shard.storage.stride(), shard.box.columns());
-  });
+  for (const auto& [row, id] : given)
+    shard.storage.fill_row(row, config.initial, default_bound(config), shard.key ^ mix64(static_cast<std::uint64_t>(id)),
+                           shard.box.column_begin);
   for (std::size_t slot = 0; slot < shard.storage.state_names().size(); ++slot)
     for (const auto& [row, id] : given) shard.storage.state(slot).select(0, row).fill_(start_of_state(config, slot));
 }

@@ -22,6 +22,7 @@
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/random.hpp>
 
 namespace rookery {
 
@@ -76,6 +77,15 @@ class TableStorage {
   at::ScalarType dtype() const { return dtype_; }
   /// Bytes of weights, state and padding.
   std::int64_t bytes() const { return bytes_; }
+
+  /// Gives a row elements `first, first + 1, ..` of a table's initial values; see fill_initial.
+  void fill_row(std::int64_t row, const Initial& initial, double default_bound, std::uint64_t key, std::int64_t first) {
+    for_table(dtype_, [&](auto zero, auto) {
+      using Weight = decltype(zero);
+      auto* weights = reinterpret_cast<Weight*>(blocks_.front().get()) + row * stride_;
+      fill_initial(initial, default_bound, key, first, weights, dim_);
+    });
+  }
 
   const at::Tensor& weight() const { return weight_; }                                       // [rows, dim]
   const std::vector<std::string>& state_names() const { return names_; }
