@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
 #include <rookery/embedding/embedding_collection.hpp>
+#include <rookery/embedding/table_collection.hpp>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>

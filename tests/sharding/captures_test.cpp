@@ -25,6 +25,7 @@
 #include <rookery/sharding/placement.hpp>
 #include <rookery/sharding/routing.hpp>
 #include <rookery/sharding/sharded.hpp>
+#include <rookery/sharding/capture.hpp>
 #include <rookery/sharding/sharding_policy.hpp>
 #include <rookery/sharding/table_runtime.hpp>
 #include <rookery/topology/local.hpp>

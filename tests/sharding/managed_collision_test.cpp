@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Tables of managed collision at work: any ids, on every topology and plan.
 #include <rookery/embedding/managed_collision.hpp>
+#include <rookery/embedding/row_vocabulary.hpp>
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
