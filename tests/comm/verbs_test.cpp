@@ -164,7 +164,8 @@ TEST_SUITE("comm/agree") {
       const bool odd = topology.rank() == 2;
       CHECK_THROWS_WITH_AS(agree(topology, "Test", odd ? "a\nc\nd" : "a\nb\nd"),
                            "Test: ranks differ: rank 0 has 'b' and rank 2 has 'c'", ConfigError);
-      CHECK_THROWS_WITH_AS(agree(topology, "Test", odd ? "a" : "a\nb"), "Test: ranks differ: rank 0 has 'b' and rank 2 has ''", ConfigError);
+      CHECK_THROWS_WITH_AS(agree(topology, "Test", odd ? "a" : "a\nb"), "Test: ranks differ: rank 0 has 'b' and rank 2 has ''",
+                           ConfigError);
     });
     Local local;
     agree(local, "Test", "a");

@@ -101,6 +101,13 @@ TEST_SUITE("data/read_table") {
                              static_cast<float>(-std::log(9.0) - 1), static_cast<float>(-std::log(9.0) - 1)});
   }
 
+  TEST_CASE("4.2 log transform of -3, -1, 0, 1, 100") {
+    OneColumn table({"-3", "-1", "0", "1", "100"});
+    const std::vector<double> expected{-1.3862944, -.6931472, 0, .6931472, 4.6151204};
+    const auto found = table.dense({.transform = DenseTransform::signed_log1p});
+    for (std::size_t i = 0; i < expected.size(); ++i) CHECK(static_cast<double>(found.at(i)) == doctest::Approx(expected[i]).epsilon(1e-6));
+  }
+
   TEST_CASE("a vocabulary is the sorted tokens of the whole file") {
     OneColumn table({"b", "a", "", "b", "B", "10", "9"});
     CHECK(table.bags({}) == Bags{{5}, {4}, {0}, {5}, {3}, {1}, {2}});

@@ -171,10 +171,10 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK_THROWS_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = -1}}), ConfigError);
     CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kInt}}),
                          "EmbeddingBagCollection: table 't' has dtype Int; use float32, float64, float16 or bfloat16", ConfigError);
-    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2},
-                                     {.name = "u", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kDouble}}),
-                         "EmbeddingBagCollection: table 'u' is Double and table 't' is Float; float64 tables have a collection of their own",
-                         ConfigError);
+    CHECK_THROWS_WITH_AS(
+        Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2},
+                    {.name = "u", .num_embeddings = 2, .embedding_dim = 2, .data_type = at::kDouble}}),
+        "EmbeddingBagCollection: table 'u' is Double and table 't' is Float; float64 tables have a collection of their own", ConfigError);
     CHECK_THROWS_WITH_AS(
         Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2}, {.name = "t", .num_embeddings = 2, .embedding_dim = 2}}),
         "EmbeddingBagCollection: table name 't' is given twice", ConfigError);
@@ -310,6 +310,47 @@ TEST_SUITE("embedding/embedding_bag_collection") {
       CHECK(trained.tables[3][2].weight.sub(rows_of({16, 31.98})).abs().max().item<double>() < 1e-5);  // 1 + .5 + .5, rate .01
       CHECK(trained.gradient_norms[1] == 0);
     }
+  }
+  TEST_CASE("B6 ids of int32 and strided ids and weights give what int64 ones give; other dtypes are refused") {
+    auto placed = ShardingPolicy<Local>{}.apply(three_tables(PoolingType::sum, {.is_weighted = true}));
+    const auto lengths = at::tensor({2, 0, 1, 1}, at::kLong), ids = at::tensor({0, 1, 1, 0}, at::kLong);
+    const auto weights = at::tensor({1., 2., 3., 4.});
+    const auto of = [&](const at::Tensor& values, const at::Tensor& factors) {
+      const auto all = at::cat({values, values, values});
+      return KeyedJaggedTensor::from_lengths({"f1", "f2", "f3"}, all, at::cat({lengths, lengths, lengths}),
+                                             at::cat({factors, factors, factors}));
+    };
+    const auto expected = placed(of(ids, weights)).values().detach();
+    CHECK(expected[0][0].item<float>() == 5);
+    CHECK(at::equal(placed(of(ids.to(at::kInt), weights.to(at::kFloat))).values().detach(), expected));
+    const auto spread = [](const at::Tensor& values) {           // every other element of a larger tensor
+      return at::cat({values.unsqueeze(1), values.unsqueeze(1).add(7)}, 1).select(1, 0);
+    };
+    const auto strided =
+        KeyedJaggedTensor::from_lengths({"f1", "f2", "f3"}, spread(at::cat({ids, ids, ids})), at::cat({lengths, lengths, lengths}),
+                                        spread(at::cat({weights, weights, weights})));
+    CHECK(!strided.values().is_contiguous());
+    CHECK(at::equal(placed(strided).values().detach(), expected));
+    for (const auto dtype : {at::kFloat, at::kBool, at::kByte}) CHECK_THROWS_AS(of(ids.to(dtype), weights), ShapeError);
+    CHECK_THROWS_AS(of(ids, weights.to(at::kLong)), ShapeError);
+  }
+  TEST_CASE("B7 a bag of a million ids, and a batch of one id only") {
+    constexpr std::int64_t many = 1'000'000;
+    Collection tables({{.name = "t", .num_embeddings = 5, .embedding_dim = 2, .optimizer = Sgd{.learning_rate = 1e-6}}});
+    tables.assign("t", at::full({5, 2}, .5));
+    auto placed = ShardingPolicy<Local>{}.apply(std::move(tables));
+    Optimizer step{placed, Sgd{}};
+    const auto one_bag = at::tensor(std::vector<std::int64_t>{0, many, 1}, at::kLong);
+    const auto sums = placed(KeyedJaggedTensor::from_lengths({"t"}, at::full({many + 1}, 3, at::kLong), one_bag)).values();
+    CHECK(sums[1][0].item<double>() == doctest::Approx(many * .5).epsilon(1e-5));
+    CHECK(sums[2][1].item<double>() == .5);
+    sums.sum().backward();
+    step();
+    CHECK(gather_table(placed, "t")[3][0].item<double>() == doctest::Approx(.5 - 1e-6 * (many + 1)).epsilon(1e-5));
+    const auto rows = placed(KeyedJaggedTensor::from_lengths({"t"}, at::full({many}, 4, at::kLong), at::ones({many}, at::kLong))).values();
+    rows.sum().backward();
+    step();
+    CHECK(gather_table(placed, "t")[4][1].item<double>() == doctest::Approx(.5 - 1e-6 * many).epsilon(1e-5));
   }
   TEST_CASE("a frozen table is looked up and never updated, and keeps no state") {
     Collection tables({{.name = "t", .num_embeddings = 4, .embedding_dim = 3, .optimizer = Adam{}, .frozen = true},

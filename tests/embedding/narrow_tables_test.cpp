@@ -16,6 +16,11 @@
 #include <rookery/log/reducers.hpp>
 #include <rookery/log/weight_logger.hpp>
 #include <rookery/optim/optimizer.hpp>
+#include <rookery/rules/adagrad.hpp>
+#include <rookery/rules/adam.hpp>
+#include <rookery/rules/lamb.hpp>
+#include <rookery/rules/lars_sgd.hpp>
+#include <rookery/rules/partial_rowwise_adam.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>
 #include <rookery/rules/sgd.hpp>
 #include <rookery/sharding/gather.hpp>
@@ -31,6 +36,7 @@ namespace {
 
 using cases::Draw;
 using Tables = EmbeddingBagCollection<Rules<Sgd, RowwiseAdagrad>>;
+using EveryRule = Rules<Sgd, MomentumSgd, Adagrad, RowwiseAdagrad, Adam, AdamW, PartialRowwiseAdam, Lamb, PartialRowwiseLamb, LarsSgd>;
 
 constexpr std::int64_t rows = 20, dim = 6;
 
@@ -103,6 +109,53 @@ TEST_SUITE("embedding/narrow_tables") {
         if (stochastic) CHECK(mean == doctest::Approx(.98).epsilon(.005));
         else CHECK(mean == 1);
       }
+  }
+
+  TEST_CASE("every rule on float16 and bfloat16 tables gives the float32 table's rows, rounded, on random shapes") {
+    Draw draw(17);
+    for (int trial = 0; trial < 400; ++trial) {
+      const auto dtype = trial % 2 == 0 ? at::kHalf : at::kBFloat16;
+      const auto many = draw.integer(1, 12), width = draw.integer(1, 40), bags_count = draw.integer(0, 9);
+      const std::vector<RuleChoice<EveryRule>> choices{Sgd{.learning_rate = .1, .weight_decay = .01},
+                                                       MomentumSgd{.learning_rate = .1},
+                                                       Adagrad{.learning_rate = .1},
+                                                       RowwiseAdagrad{.learning_rate = .1},
+                                                       Adam{.learning_rate = .1},
+                                                       AdamW{.learning_rate = .1},
+                                                       PartialRowwiseAdam{.learning_rate = .1},
+                                                       Lamb{.learning_rate = .1},
+                                                       PartialRowwiseLamb{.learning_rate = .1},
+                                                       LarsSgd{.learning_rate = .1}};
+      const auto& rule = choices[static_cast<std::size_t>(trial / 2) % choices.size()];
+      CAPTURE(rule.name());
+      std::vector<std::int64_t> ids, lengths;
+      for (std::int64_t b = 0; b < bags_count; ++b) {
+        lengths.push_back(draw.integer(0, 4));
+        for (std::int64_t i = 0; i < lengths.back(); ++i) ids.push_back(draw.integer(0, many - 1));
+      }
+      const auto features = KeyedJaggedTensor::from_lengths({"t"}, at::tensor(ids, at::kLong), at::tensor(lengths, at::kLong));
+      const auto start = draw.tensor({many, width}).to(dtype);
+      const auto gradient = draw.tensor({bags_count, width}).to(at::kFloat);
+      const auto stepped = [&](at::ScalarType type) {
+        EmbeddingBagCollection<EveryRule> tables{{.name = "t",
+                                                  .num_embeddings = many,
+                                                  .embedding_dim = width,
+                                                  .data_type = type,
+                                                  .optimizer = rule,
+                                                  .stochastic_rounding = false}};
+        tables.assign("t", start);
+        auto model = ShardingPolicy<Local>{}.apply(std::move(tables));
+        Optimizer step{model, Sgd{}};
+        auto out = model(features).values();
+        out.mul(gradient).sum().backward();
+        step();
+        return std::pair(out.detach(), gather_table(model, "t"));
+      };
+      const auto [wide_out, wide] = stepped(at::kFloat);
+      const auto [narrow_out, narrowed] = stepped(dtype);
+      CHECK(at::equal(narrow_out, wide_out));
+      CHECK(at::equal(narrowed, wide.to(dtype)));
+    }
   }
 
   TEST_CASE("every plan and number of ranks rounds alike") {

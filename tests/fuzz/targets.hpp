@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// What is fuzzed: parsers that are given any bytes. Each either takes them or refuses them with the library's error, and what it takes obeys
-// a law. A target returns the law that was broken, nothing if none was.
+// What is fuzzed: parsers that are given any bytes. Each either takes them or refuses them with the library's error, and what it takes
+// obeys a law. A target returns the law that was broken, nothing if none was.
 
+#include <rookery/checkpoint/formats/safetensors.hpp>
+#include <rookery/checkpoint/formats/torch_pickle.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/data/criteo_line.hpp>
 #include <rookery/data/csv.hpp>
@@ -17,6 +19,7 @@
 #include <fstream>
 #include <iterator>
 #include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -114,12 +117,44 @@ inline std::string fuzz_schema(std::string_view text) {
   return "";
 }
 
+/// Law: the numbers that a tensor's shape and strides reach lie in its bytes, and these in the file.
+template <class Parse> std::string fuzz_tensors(std::string_view text, Parse parse) {
+  const auto file = std::as_bytes(std::span(text));
+  std::vector<StoredTensor> tensors;
+  try {
+    tensors = parse(file);
+  } catch (const DataError&) {
+    return "";
+  }
+  for (const auto& tensor : tensors) {
+    if (tensor.shape.size() != tensor.strides.size()) return "a shape and strides of other lengths";
+    if (std::ranges::find(tensor.shape, 0) != tensor.shape.end()) continue;
+    if (!tensor.bytes.empty() &&
+        (tensor.bytes.data() < file.data() || tensor.bytes.data() + tensor.bytes.size() > file.data() + file.size()))
+      return "a tensor lies outside its file";
+    long double last = 0;                                        // holds products of any two int64
+    for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
+      if (tensor.shape[i] < 0 || tensor.strides[i] < 0) return "a negative size or stride";
+      last += static_cast<long double>(tensor.shape[i] - 1) * static_cast<long double>(tensor.strides[i]);
+    }
+    if ((last + 1) * static_cast<long double>(tensor.dtype.size) > static_cast<long double>(tensor.bytes.size())) return "a tensor reaches beyond its bytes";
+  }
+  return "";
+}
+inline std::string fuzz_torch(std::string_view text) {
+  return fuzz_tensors(text, [](Bytes file) { return parse_torch_pickle(file); });
+}
+inline std::string fuzz_safetensors(std::string_view text) {
+  return fuzz_tensors(text, [](Bytes file) { return parse_safetensors(file); });
+}
+
 struct FuzzTarget {
   std::string_view name;
   std::string (*run)(std::string_view);
 };
 inline constexpr std::array fuzz_targets{FuzzTarget{"csv", fuzz_csv}, FuzzTarget{"criteo", fuzz_criteo}, FuzzTarget{"npy", fuzz_npy},
-                                         FuzzTarget{"schema", fuzz_schema}};
+                                         FuzzTarget{"schema", fuzz_schema}, FuzzTarget{"torch", fuzz_torch},
+                                         FuzzTarget{"safetensors", fuzz_safetensors}};
 
 /// Inputs made of a corpus: a text, changed in a few places. A function of the corpus and the seed.
 class Mutations {

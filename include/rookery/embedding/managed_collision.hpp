@@ -55,8 +55,8 @@ struct ManagedCollision {
                        buckets, " buckets; each needs the same number of rows, at least 2");
   }
   std::string describe() const {
-    return concat("eviction ", static_cast<int>(eviction), " threshold ", threshold, " interval ", interval, " buckets ", buckets, " decay ",
-                  decay, " candidates ", candidates);
+    return concat("eviction ", static_cast<int>(eviction), " threshold ", threshold, " interval ", interval, " buckets ", buckets,
+                  " decay ", decay, " candidates ", candidates);
   }
   /// An empty vocabulary of `count` buckets of `bucket_rows` rows.
   CollisionVocabulary vocabulary(std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t count) const;
