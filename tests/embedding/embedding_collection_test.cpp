@@ -163,6 +163,30 @@ TEST_SUITE("embedding/embedding_collection") {
         });
   }
 
+  TEST_CASE("a feature that the loss does not reach keeps its rows, weight decay or not, on every topology") {
+    const auto run = [](auto& topology) {
+      EmbeddingCollection<Set> tables{
+          {{.name = "a", .num_embeddings = 3, .embedding_dim = 2, .optimizer = Sgd{.learning_rate = 1}},
+           {.name = "b", .num_embeddings = 3, .embedding_dim = 2, .optimizer = Sgd{.learning_rate = 1, .weight_decay = .5}}}};
+      tables.assign("a", at::arange(6, at::kDouble).view({3, 2}));
+      tables.assign("b", at::arange(6, at::kDouble).view({3, 2}));
+      ShardingPolicy sharding{topology, {.constraints = {{"b", {.kinds = {ShardingKind::row_wise}}}}}};
+      auto model = sharding.apply(std::move(tables));
+      Optimizer step{model, Sgd{}};
+      const auto rank = topology.rank();
+      model(KeyedJaggedTensor::from_lengths({"a", "b"}, at::tensor({rank, 2, 1, 0}, at::kLong), at::tensor({2, 2}, at::kLong)))["a"]
+          .values()
+          .sum()
+          .backward();
+      step();
+      CHECK(at::equal(gather_table(model, "b"), at::arange(6, at::kFloat).view({3, 2})));
+      CHECK(gather_table(model, "a")[2][0].template item<double>() == 4 - topology.world_size());
+    };
+    Local local;
+    run(local);
+    Threads::run(2, [&](Threads topology) { run(topology); });
+  }
+
   TEST_CASE("tables that cannot be are refused under its own name") {
     CHECK_THROWS_WITH_AS(EmbeddingCollection<Set>({{.num_embeddings = 2, .embedding_dim = 2}}),
                          "EmbeddingCollection: table number 0 has no name", ConfigError);

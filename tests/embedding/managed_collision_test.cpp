@@ -150,6 +150,10 @@ TEST_SUITE("embedding/managed_collision") {
     CHECK_THROWS_AS(other.load(state), DataError);
     state.pop_back();
     CHECK_THROWS_AS(other.load(state), DataError);
+    const auto good = one.state();
+    auto twice = good;
+    twice.insert(twice.end(), {good[1], -1, 1, 1});
+    CHECK_THROWS_WITH_AS(other.load(twice), doctest::Contains("is given twice"), DataError);
     CHECK_THROWS_AS(CollisionVocabulary(settings, 2, 0, 2).load(one.state()), DataError);
   }
 

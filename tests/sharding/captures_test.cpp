@@ -42,6 +42,7 @@ using Rules = rk::Rules<rk::Sgd, rk::RowwiseAdagrad>;
 struct Batch {
   rk::KeyedJaggedTensor items, negatives;
   double divisor = 1;
+  at::Tensor own_divisor{};            // [] instead of `divisor`
   std::int64_t size() const { return items.stride(); }
 };
 struct Output {
@@ -60,7 +61,9 @@ struct Model {
 };
 struct Sum {
   at::Tensor operator()(const Output& o, const Batch&) const { return o.items.sum().add(o.negatives.sum()); }
-  at::Tensor normaliser(const Batch& b) const { return at::full({}, b.divisor, at::kDouble); }
+  at::Tensor normaliser(const Batch& b) const {
+    return b.own_divisor.defined() ? b.own_divisor : at::full({}, b.divisor, at::kDouble);
+  }
 };
 using Trained = rk::ModelAndLoss<Model, Sum, Batch>;
 
@@ -127,10 +130,11 @@ TEST_SUITE("sharding/captures") {
     rk::ShardingPolicy<rk::Local> sharding;
     auto model = sharding.apply(Trained{declared(), {}});
     rk::Optimizer step{model, rk::Sgd{.learning_rate = .1}};
-    Batch batch{ids({1}), ids({}), 1};
+    Batch batch{ids({1}), ids({}), 1, at::ones({}, at::kDouble)};
     auto [loss, output] = model(batch);
     loss.backward();
     batch.items.values().fill_(200);
+    batch.own_divisor.fill_(1000);
     step();
     const auto table = rk::gather_table(model, "item");
     CHECK(table[1].equal(at::arange(2, 4, at::kDouble).sub(1)));

@@ -129,6 +129,12 @@ TEST_SUITE("sharding/managed_collision") {
     }
   }
 
+  TEST_CASE("a frozen table has none: its rows would change") {
+    CHECK_THROWS_WITH_AS(
+        Bags({{.name = "t", .num_embeddings = 4, .embedding_dim = 2, .frozen = true, .managed_collision = ManagedCollision{}}}),
+        "EmbeddingBagCollection: table 't' is frozen and has managed collision, which gives rows new values", ConfigError);
+  }
+
   TEST_CASE("a plan that cuts a bucket is refused; the default placement cuts none") {
     Threads::run(3, [](Threads topology) {
       const auto make = [] { return declared(16, {.buckets = 4}, Sgd{}); };

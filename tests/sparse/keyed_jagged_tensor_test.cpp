@@ -4,6 +4,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -74,6 +75,13 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     CHECK(integers_of(second.values()) == Integers{4, 5, 6, 7, 8});
     CHECK(integers_of(second.lengths()) == Integers{1, 1, 3});
     CHECK_THROWS_WITH_AS(batch["index_2"], "KeyedJaggedTensor: no key 'index_2'; keys are [index_0, index_1]", IndexError);
+  }
+  TEST_CASE("the owner of lengths may reuse their memory") {
+    const auto lengths = at::ones({2}, at::kLong);
+    const auto batch = KeyedJaggedTensor::from_lengths({"a"}, at::tensor({7, 8}, at::kLong), lengths);
+    lengths.fill_(100);
+    CHECK(batch.lengths().max().item<std::int64_t>() == 1);
+    CHECK(batch.slice(1, 2).values().item<std::int64_t>() == 8);
   }
   TEST_CASE("lengths and offsets describe the same batch, int32 or int64") {
     const auto by_lengths = KeyedJaggedTensor::from_lengths({"index_0", "index_1"}, integers(one_to(8)),

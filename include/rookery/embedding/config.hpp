@@ -76,6 +76,7 @@ struct TableDescription {
   at::ScalarType data_type = at::kFloat;
   PoolingType pooling = PoolingType::sum;
   std::string rule;
+  bool frozen = false;
   std::string settings{};                                                // features, first values, hyper-parameters; ranks compare it
   std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of compute_dtype
   std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs

@@ -30,7 +30,8 @@ enum class Eviction { lru, lfu, distance_lfu };
 
 class CollisionVocabulary;
 
-/// How a table's rows are given to ids. Part of EmbeddingBagConfig.
+/// How a table's rows are given to ids. Part of EmbeddingBagConfig. Every pass that is captured for a step shows its ids, and a row
+/// that changes hands starts at its new id's initial values, so values assigned to the table hold for its shared rows only.
 ///
 /// The rows are cut into `buckets` of equal size; an id's bucket follows from the id alone, and a shard holds whole buckets. The last
 /// row of a bucket is shared by its ids that have none of their own.
@@ -205,6 +206,8 @@ inline void CollisionVocabulary::load(std::span<const std::int64_t> state) {
                      " with ", one.count, " sightings and row ", row, " does not fit buckets ", first_bucket_, " to ",
                      first_bucket_ + static_cast<std::int64_t>(buckets_.size()) - 1, " of ", bucket_rows_, " rows");
     auto& bucket = loaded.buckets_[static_cast<std::size_t>(number)];
+    check<DataError>(!bucket.waiting.contains(one.id) && !bucket.row_of.contains(one.id), "CollisionVocabulary: id ", one.id,
+                     " is given twice");
     if (row < 0) {
       bucket.waiting[one.id] = one;
       continue;

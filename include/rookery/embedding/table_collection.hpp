@@ -128,6 +128,7 @@ template <class ConfigType> class TableCollection {
                              .data_type = config.data_type,
                              .pooling = pooling_of(config),
                              .rule = std::string(config.frozen ? "none" : config.optimizer.name()),
+                             .frozen = config.frozen,
                              .managed_collision = config.managed_collision};
       if (!config.frozen)
         config.optimizer.visit([&](const auto& rule) {
@@ -139,6 +140,8 @@ template <class ConfigType> class TableCollection {
       fill_initial(config.initial, default_bound(config), 0, 0, first.data(), 2);
       table.settings += concat("; features ", config.feature_names, " ", to_string(pooling_of(config)),
                                is_weighted() ? " with weights" : "", "; initial values such as ", first);
+      if (config.data_type == at::kHalf || config.data_type == at::kBFloat16)
+        table.settings += config.stochastic_rounding ? "; rounded stochastically" : "; rounded to the nearest";
       if (const auto& ids = config.managed_collision)
         table.settings += "; " + ids.describe();
       tables.push_back(std::move(table));
@@ -236,6 +239,8 @@ template <class Config> void TableCollection<Config>::validate() const {
     check<ConfigError>(compute_dtype(config.data_type) == data_type(), Config::collection, ": table '", config.name, "' is ",
                        c10::toString(config.data_type), " and table '", configs_.front().name, "' is ",
                        c10::toString(configs_.front().data_type), "; float64 tables have a collection of their own");
+    check<ConfigError>(!config.managed_collision || !config.frozen, Config::collection, ": table '", config.name,
+                       "' is frozen and has managed collision, which gives rows new values");
     if (config.managed_collision) config.managed_collision.validate(config.name, config.num_embeddings);
     for (const auto& feature : config.feature_names)
       check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1,

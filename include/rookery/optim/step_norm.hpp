@@ -32,7 +32,7 @@ struct StepNorm {
 inline std::int64_t passes_with_gradients(std::span<const Capture> captures, const Routing& routing) {
   return std::count_if(captures.begin(), captures.end(), [&](const Capture& capture) {
     if (capture.used.defined()) return capture.used.grad().defined();
-    const auto reached = reached_lookups(capture, routing);
+    const auto reached = reached_slots(capture, routing);
     return std::find(reached.begin(), reached.end(), 1) != reached.end();
   });
 }

@@ -24,6 +24,8 @@ template <concepts::Rule Inner> struct RowCounted {
   static constexpr auto text = detail::prefixed_name<Inner>("row_counted_");
   static constexpr std::string_view name{text.data(), text.size()};
   static constexpr std::size_t counter = Inner::state.size();
+  static_assert(std::none_of(Inner::state.begin(), Inner::state.end(), [](const StateSlot& slot) { return slot.name == "row_counter"; }),
+                "rookery::RowCounted: this rule has a row_counter already; see docs/concepts.md#rule");
   static constexpr auto state = [] {
     std::array<StateSlot, counter + 1> slots{};
     for (std::size_t slot = 0; slot < counter; ++slot) slots[slot] = Inner::state[slot];

@@ -39,11 +39,11 @@ inline at::Tensor gradient_of(const Capture& capture, const Routing& routing, st
   return gradient.defined() ? gradient.contiguous() : gradient;                              // [B, width] or [bags or ids, D]
 }
 
-/// Whether this rank's loss reached each lookup.
-inline std::vector<char> reached_lookups(const Capture& capture, const Routing& routing) {
-  std::vector<char> reached(routing.lookups.size());
+/// Whether this rank's loss reached what each slot was given.
+inline std::vector<char> reached_slots(const Capture& capture, const Routing& routing) {
+  std::vector<char> reached(routing.slots.size());
   for (std::size_t s = 0; s < routing.slots.size(); ++s)
-    if (gradient_of(capture, routing, s).defined()) reached[routing.slots[s].lookup] = 1;
+    reached[s] = gradient_of(capture, routing, s).defined();
   return reached;
 }
 
@@ -78,7 +78,7 @@ struct GradientBlock {
   std::int64_t stride = 0;
 };
 
-/// What one capture received: per route of this rank and source, and whether any rank's loss reached each lookup.
+/// What one capture received: per route of this rank and source, and whether any rank's loss reached each slot.
 struct ReceivedGradients {
   std::vector<std::vector<GradientBlock>> blocks;
   std::vector<char> reached;
@@ -90,7 +90,7 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
   std::vector<ReceivedGradients> received;
   for (const auto& capture : captures) {
     auto& one = received.emplace_back();
-    one.reached = reached_lookups(capture, routing);
+    one.reached = reached_slots(capture, routing);
     for (const auto r : routing.routes_of[0]) {
       const auto& route = routing.routes[r];
       const auto& slot = routing.slots[route.slot];
@@ -116,10 +116,10 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
   return received;
 }
 
-/// For each rank and capture: which lookups the loss reached, and the gradients of the routes whose shards the rank holds.
+/// For each rank and capture: which slots the loss reached, and the gradients of the routes whose shards the rank holds.
 inline ByteMessage pack_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self) {
   const auto ranks = routing.routes_of.size();
-  const auto flags = static_cast<std::int64_t>(routing.lookups.size());
+  const auto flags = static_cast<std::int64_t>(routing.slots.size());
   const auto& mine = routing.routes_of[self];
   ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
   for (const auto& capture : captures)
@@ -135,7 +135,7 @@ inline ByteMessage pack_gradients(const Routing& routing, std::span<const Captur
   std::vector<std::vector<char>> reached;
   std::vector<std::vector<at::Tensor>> gradients(captures.size());
   for (std::size_t c = 0; c < captures.size(); ++c) {
-    reached.push_back(reached_lookups(captures[c], routing));
+    reached.push_back(reached_slots(captures[c], routing));
     for (std::size_t s = 0; s < routing.slots.size(); ++s) gradients[c].push_back(gradient_of(captures[c], routing, s));
   }
   for (const auto& theirs : routing.routes_of)
@@ -157,14 +157,14 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
   std::vector<ReceivedGradients> received(captures.size());
   for (auto& one : received) {
     one.blocks.resize(mine.size());
-    one.reached.resize(routing.lookups.size());
+    one.reached.resize(routing.slots.size());
     one.alive.push_back(arrived);
   }
   const auto* from = reinterpret_cast<const std::byte*>(arrived.const_data_ptr<std::uint8_t>());
   for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer)
     for (std::size_t c = 0; c < captures.size(); ++c) {
-      for (std::size_t l = 0; l < routing.lookups.size(); ++l) received[c].reached[l] |= static_cast<char>(from[l]);
-      from += padded(static_cast<std::int64_t>(routing.lookups.size()));
+      for (std::size_t slot = 0; slot < routing.slots.size(); ++slot) received[c].reached[slot] |= static_cast<char>(from[slot]);
+      from += padded(static_cast<std::int64_t>(routing.slots.size()));
       for (std::size_t i = 0; i < mine.size(); ++i) {
         const auto& route = routing.routes[mine[i]];
         received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * routing.element_size(route)});
@@ -195,13 +195,13 @@ inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::si
   for (std::size_t t = 0; t < routing.tables.size(); ++t)
     for (std::size_t s = 0; s < routing.tables[t].shards.size(); ++s) {
       const auto& shard = routing.tables[t].shards[s];
-      if (!shard.local || routing.tables[t].description.rule == "none") continue;
+      if (!shard.local || routing.tables[t].description.frozen) continue;
       kernels::Occurrences occurrences;
       for (std::size_t c = 0; c < captures.size(); ++c)
         for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
           const auto& route = routing.routes[routing.routes_of[self][i]];
           const auto& slot = routing.slots[route.slot];
-          if (slot.table != t || route.shard != s || !received[c].reached[slot.lookup]) continue;
+          if (slot.table != t || route.shard != s || !received[c].reached[route.slot]) continue;
           const bool by_rows = captures[c].by_rows[slot.lookup];
           for (std::size_t peer = 0; peer < received[c].blocks[i].size(); ++peer) {
             const auto& bags = captures[c].routed[i][peer];

@@ -171,7 +171,8 @@ template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOpti
 template <class Model> std::string PlacedMembers<Model>::declaration(std::uint64_t seed) {
   auto lines = concat(plan_.report(), "\nseed ", seed);
   for (const auto& table : tables()) lines += concat("\n", table.description.name, ": ", table.description.settings);
-  for (const auto& [name, parameter] : parameters_) lines += concat("\n", name, " ", parameter->shape());
+  for (const auto& [name, parameter] : parameters_)
+    lines += concat("\n", name, " ", c10::toString(parameter->dtype()), " ", parameter->shape());
   for (const auto& [name, buffer] : buffers_) lines += concat("\n", name, " ", buffer->shape());
   return lines;
 }
@@ -309,6 +310,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   Output predict(const Batch& batch) {
     const at::NoGradGuard no_grad;
     const detail::Evaluating evaluating(this->pass());
+    this->pass().begin(static_cast<std::int64_t>(batch.size()));
     detail::Capture unused;
     return run(batch, false, unused);
   }
@@ -332,7 +334,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
       const at::NoGradGuard no_grad;
       auto divisor = loss_.normaliser(batch);                                                // []
       check<ShapeError>(divisor.dim() == 0, "the loss's normaliser has shape ", divisor.sizes(), "; it must be one number");
-      return divisor;
+      return divisor.detach().clone();                                                       // the batch may be reused before the step
     } else {
       return {};
     }

@@ -173,7 +173,7 @@ inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, b
   for (std::size_t l = 0; l < lookups.size(); ++l) {
     lookups[l].columns = routing_.lookups[l].columns;
     if (routing_.lookups[l].is_sequence) continue;
-    if (capture.by_slot[l]) {
+    if (capture.by_slot[l] && !parts[l].empty()) {
       lookups[l].pooled = at::cat(parts[l], 1);                                              // [B, width]
       continue;
     }

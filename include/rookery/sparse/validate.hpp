@@ -50,7 +50,7 @@ inline at::Tensor host_int64(std::string_view who, const at::Tensor& tensor, std
   check<ShapeError>(tensor.defined() && tensor.dim() == 1, who, ": ", what, " must be a tensor of one dimension");
   check<ShapeError>(is_integer(tensor), who, ": ", what, " has dtype ", c10::toString(tensor.scalar_type()),
                     "; it must be int64 or int32");
-  return tensor.to(at::kCPU, at::kLong).contiguous();                              // [n]
+  return tensor.to(at::kCPU, at::kLong, /*non_blocking=*/false, /*copy=*/true).contiguous();   // [n]; the owner may reuse its own
 }
 
 /// Lengths [n] of host offsets [n + 1] into `values` values.

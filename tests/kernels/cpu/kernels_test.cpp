@@ -277,6 +277,11 @@ TEST_SUITE("kernels/cpu/rounding") {
       CHECK(static_cast<float>(rounded[3]) == -infinite);
       CHECK(std::isnan(static_cast<float>(rounded[4])));
     }
+    kernels::store_row(dtype, odd.data(), 5, {}, 0, rounded.data());
+    CHECK(std::isfinite(static_cast<float>(rounded[0])));
+    CHECK(static_cast<float>(rounded[1]) == -static_cast<float>(rounded[0]));
+    CHECK(static_cast<float>(rounded[3]) == -infinite);
+    CHECK(std::isnan(static_cast<float>(rounded[4])));
     const std::vector<float> values{.1f, -7.77f, 3e-6f, 1234.5f};
     kernels::store_row(dtype, values.data(), 4, {}, 0, rounded.data());
     std::vector<float> back(4);

@@ -11,6 +11,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/mix.hpp>
@@ -51,6 +52,15 @@ inline c10::Half round_stochastic(float value, std::uint32_t draw, c10::Half) {
   return {std::copysign(std::ldexp(up ? below + 1 : below, step), value)};
 }
 
+/// The nearest number of the dtype; a finite value beyond its largest becomes that.
+template <class Weight> Weight round_nearest(float value, Weight) {
+  if constexpr (sizeof(Weight) == 2) {
+    const float largest = std::is_same_v<Weight, c10::Half> ? 65504.f : std::bit_cast<float>(0x7f7f0000U);
+    if (std::isfinite(value)) value = std::clamp(value, -largest, largest);
+  }
+  return static_cast<Weight>(value);
+}
+
 }  // namespace detail
 
 /// out[i] = row[i] in float32. Dtypes: row float16 or bfloat16.
@@ -74,7 +84,7 @@ inline void store_row(c10::ScalarType dtype, const float* values, std::int64_t c
           continue;
         }
       }
-      to[i] = static_cast<Weight>(values[i]);
+      to[i] = detail::round_nearest(values[i], weight);
     }
   });
 }
