@@ -159,6 +159,8 @@ TEST_SUITE("optim/optimizer") {
         }
         CHECK(said.find("step 2: " + bad.named) == 0);
         CHECK(said.find("no weight was changed") != std::string::npos);
+        const auto blamed = concat(" because of ranks [", topology.world_size() - 1, "]");     // on one process there is none to tell apart
+        CHECK((said.find(blamed) != std::string::npos) == (topology.world_size() > 1));
         CHECK(same(before, everything(model, step)));
         CHECK(step.count() == 1);
         model(on_last_rank(topology, good)).loss.backward();   // and what was bad is forgotten
@@ -376,6 +378,12 @@ TEST_SUITE("optim/optimizer") {
     auto model = placed(driven(), topology);
     CHECK_THROWS_WITH_AS(Optimizer(model, Sgd{}, {.clip_norm = -1}), "Optimizer: clip_norm is -1; it must not be negative", ConfigError);
     CHECK_THROWS_AS(Optimizer(model, Sgd{}, {.clip_norm = nan}), ConfigError);
+    CHECK_THROWS_WITH_AS(Optimizer(model, Adam{.learning_rate = -1}),
+                         "Optimizer: adam has learning_rate -1; it must be finite and not negative", ConfigError);
+    CHECK_THROWS_WITH_AS(Optimizer(model, Adam{.beta2 = 1}), "Optimizer: adam has beta2 1; it must lie in [0, 1)", ConfigError);
+    CHECK_THROWS_WITH_AS(driven(RowwiseAdagrad{.learning_rate = nan}),
+                         "EmbeddingBagCollection: table 't': rowwise_adagrad has learning_rate nan; it must be finite and not negative",
+                         ConfigError);
   }
 }
 

@@ -102,7 +102,7 @@ TEST_SUITE("sharding/gather") {
   TEST_CASE("a name that names no table, or two, and a slot that is not there") {
     Local topology;
     auto one = maybe_shard_model(declared(RowwiseAdagrad{}), topology);
-    CHECK_THROWS_WITH_AS(gather_table(one, "u"), "no table 'u' in the model", IndexError);
+    CHECK_THROWS_WITH_AS(gather_table(one, "u"), "no table 'u' in the model; there are [embedding_bags.t]", IndexError);
     CHECK_THROWS_WITH_AS(gather_state(one, "t", "exp_avg"), "table 'embedding_bags.t' under 'rowwise_adagrad' has no state 'exp_avg'",
                          IndexError);
     auto frozen = maybe_shard_model(declared(RowwiseAdagrad{}, true), topology);

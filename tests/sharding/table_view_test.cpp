@@ -43,6 +43,7 @@ TEST_SUITE("sharding/table_view") {
       auto model = ShardingPolicy<Local>{}.apply(tables(dtype));
       const auto table = model.table("t");
       CHECK(table.description().name == "embedding_bags.t");
+      CHECK(model.table("embedding_bags.t.weight").description().name == "embedding_bags.t");
       CHECK(at::equal(table.rows(ids({5, 0, 5})), expected_rows({5, 0, 5})));
       CHECK(table.rows(ids({})).sizes() == at::IntArrayRef{0, 4});
       table.write(ids({2, 3, 2}), at::tensor({1., 1., 1., 1., 2., 2., 2., 2., 3., 3., 3., 3.}).view({3, 4}));
@@ -71,7 +72,7 @@ TEST_SUITE("sharding/table_view") {
 
   TEST_CASE("tables, ids and values that are not there are refused by name") {
     auto model = ShardingPolicy<Local>{}.apply(tables(at::kFloat));
-    CHECK_THROWS_WITH_AS(model.table("v"), "no table 'v' in the model", IndexError);
+    CHECK_THROWS_WITH_AS(model.table("v"), "no table 'v' in the model; there are [embedding_bags.t, embedding_bags.u]", IndexError);
     CHECK_THROWS_WITH_AS(model.table("t").rows(ids({1, 6})), "table 'embedding_bags.t': id 6 at position 1; the table has 6 rows",
                          IndexError);
     CHECK_THROWS_WITH_AS(model.table("t").write(ids({1}), at::full({1, 3}, 0.f)),

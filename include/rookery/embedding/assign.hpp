@@ -31,6 +31,8 @@ template <class Model> void assign(Model& model, std::string_view name, const at
     if constexpr (std::is_same_v<Leaf, Parameter> || std::is_same_v<Leaf, Buffer>) {
       names.emplace_back(path);
       if (path != name) return;
+      check<ShapeError>(values.sizes().vec() == leaf.shape(), "assign: '", name, "' has shape ", leaf.shape(), "; the values have ",
+                        values.sizes());
       leaf.assign(values);
       found = true;
     } else if constexpr (EmbeddingTables<Leaf>) {

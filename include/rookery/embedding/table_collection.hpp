@@ -239,6 +239,7 @@ template <class Config> void TableCollection<Config>::validate() const {
     check<ConfigError>(compute_dtype(config.data_type) == data_type(), Config::collection, ": table '", config.name, "' is ",
                        c10::toString(config.data_type), " and table '", configs_.front().name, "' is ",
                        c10::toString(configs_.front().data_type), "; float64 tables have a collection of their own");
+    config.optimizer.visit([&](const auto& rule) { check_rule(rule, concat(Config::collection, ": table '", config.name, "'")); });
     check<ConfigError>(!config.managed_collision || !config.frozen, Config::collection, ": table '", config.name,
                        "' is frozen and has managed collision, which gives rows new values");
     if (config.managed_collision) config.managed_collision.validate(config.name, config.num_embeddings);

@@ -107,6 +107,7 @@ template <class Model, class DenseRule> class Optimizer {
   Optimizer(Model& model, DenseRule rule, OptimizerOptions options = {})
       : model_(&model), dense_(admit(rule)), options_(std::move(options)) {
     detail::check_options(options_);
+    check_rule(dense_.rule(), "Optimizer");
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
     group_of_table_ = detail::assign_groups(options_.groups, dense_.parameters(), model.tables());
     if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed)
@@ -191,7 +192,12 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   const double scale = !divides ? 1 : normaliser == 0 ? 0 : 1 / normaliser;
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {
-    check<NonFiniteError>(options_.non_finite == NonFinite::skip, "step ", count_ + 1, ": ", not_finite, "; no weight was changed");
+    if (options_.non_finite == NonFinite::error) {
+      auto& topology = model_->topology();
+      auto here = detail::not_finite_here(dense_.parameters(), model_->runtime().captures(), topology.rank(), topology.world_size());
+      fail<NonFiniteError>("step ", count_ + 1, ": ", not_finite, detail::ranks_of(all_reduce(topology, std::move(here)).wait()),
+                           "; no weight was changed");
+    }
     ++skipped_;
     return false;
   }

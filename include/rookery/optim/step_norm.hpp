@@ -76,4 +76,27 @@ inline StepNorm read_step_sums(const at::Tensor& sums, std::span<const PlacedTab
   return norm;
 }
 
+/// [W] with 1 for this rank if one of its own gradients or its loss's divisor is not finite.
+inline at::Tensor not_finite_here(std::span<const DenseParameter> dense, std::span<const Capture> captures, int rank, int world_size) {
+  const auto bad = [](const at::Tensor& tensor) { return tensor.defined() && !std::isfinite(sum_of_squares(tensor.contiguous())); };
+  bool found = std::any_of(dense.begin(), dense.end(), [&](const auto& one) { return bad(one.parameter->tensor().grad()); });
+  for (const auto& capture : captures) {
+    const auto of_leaf = [&](const at::Tensor& leaf) { return leaf.defined() && bad(leaf.grad()); };
+    found = found || std::any_of(capture.leaves.begin(), capture.leaves.end(), of_leaf) ||
+            std::any_of(capture.slot_leaves.begin(), capture.slot_leaves.end(), of_leaf) ||
+            (capture.normaliser.defined() && !std::isfinite(capture.normaliser.item<double>()));
+  }
+  auto flags = at::zeros({world_size}, at::kDouble);                                         // [W]
+  flags.mutable_data_ptr<double>()[rank] = found;
+  return flags;
+}
+
+/// The ranks whose flag [W] is set, as the end of a sentence; nothing on one process.
+inline std::string ranks_of(const at::Tensor& flags) {
+  std::vector<std::int64_t> ranks;
+  for (std::int64_t rank = 0; rank < flags.numel(); ++rank)
+    if (flags.const_data_ptr<double>()[rank] > 0) ranks.push_back(rank);
+  return flags.numel() == 1 || ranks.empty() ? std::string() : concat(" because of ranks ", ranks);
+}
+
 }  // namespace rookery::detail

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// probe: a rule's hyper-parameters as text, seen by what the rule does.
+// probe: a rule's hyper-parameters as text, seen by what the rule does; check_rule: refuses those that mean nothing.
 //
 // A rule is a plain struct that need not list its members, so two of them are compared by the rows that they make of the same
 // rows. Reports and the check that all ranks have the same rule use it.  Include cost: none.
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
+#include <string_view>
 
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/error.hpp>
@@ -50,6 +53,23 @@ template <concepts::Rule Rule> std::string probe(const Rule& rule) {
   auto text = concat(Rule::name, " that makes ", detail::probe_row(rule, {1, -2}, .25, 3));
   if constexpr (Rule::row_sums > 0) text += concat(", and ", detail::probe_row(rule, {1e12, -2e12}, 1e6, 1'000'000'000));
   return text;
+}
+
+/// Errors: ConfigError for a learning rate, eps or weight decay that is negative or not finite, and for betas and a momentum outside
+/// [0, 1), where the rule, or the one that it is around, has members of these names.
+template <class Rule> void check_rule(const Rule& rule, std::string_view owner) {
+  const auto check_one = [&](std::string_view what, double value, double below) {
+    check<ConfigError>(std::isfinite(value) && value >= 0 && value < below, owner, ": ", Rule::name, " has ", what, " ", value,
+                       below <= 1 ? "; it must lie in [0, 1)" : "; it must be finite and not negative");
+  };
+  constexpr double any = std::numeric_limits<double>::infinity();
+  if constexpr (requires { rule.learning_rate; }) check_one("learning_rate", rule.learning_rate, any);
+  if constexpr (requires { rule.eps; }) check_one("eps", rule.eps, any);
+  if constexpr (requires { rule.weight_decay; }) check_one("weight_decay", rule.weight_decay, any);
+  if constexpr (requires { rule.beta1; }) check_one("beta1", rule.beta1, 1);
+  if constexpr (requires { rule.beta2; }) check_one("beta2", rule.beta2, 1);
+  if constexpr (requires { rule.momentum; }) check_one("momentum", rule.momentum, 1);
+  if constexpr (requires { rule.rule.update; }) check_rule(rule.rule, owner);
 }
 
 }  // namespace rookery
