@@ -164,7 +164,7 @@ TEST_SUITE("sparse/variable_batch") {
       bool holds = true;
       for (std::size_t f = 0; f < strides.size() && holds; ++f) {
         holds = strides[f] >= 0 && strides[f] <= 100;
-        rows += strides[f];
+        if (holds) rows += strides[f];
         for (std::int64_t b = 0; b < width; ++b) {
           const auto index = inverse[f * static_cast<std::size_t>(width) + static_cast<std::size_t>(b)];
           holds = holds && index >= 0 && index < strides[f];
