@@ -330,7 +330,7 @@ TEST_SUITE("rules/tables") {
     // Equal gradients: each corrected step is learning_rate, whenever the row comes first.
     CHECK(trained.weights[4][0][1].item<double>() == doctest::Approx(-.4).epsilon(1e-12));
     CHECK(trained.weights[4][1][1].item<double>() == doctest::Approx(-.1).epsilon(1e-12));
-    CHECK(at::equal(trained.state[4].at("row_counter"), at::tensor({4., 1.}, at::kDouble)));
+    CHECK(at::equal(trained.state[4].at("row_steps"), at::tensor({4., 1.}, at::kDouble)));
     const auto global = train(counted.rule, start, {first, first, first, both}, layouts(2, 2)[0]);
     const double first_moment = .1 / (1 - std::pow(.9, 4)), second_moment = .001 / (1 - std::pow(.999, 4));
     CHECK(global.weights[4][1][1].item<double>() == doctest::Approx(-.1 * first_moment / std::sqrt(second_moment)));
@@ -345,7 +345,7 @@ TEST_SUITE("rules/tables") {
                                             "row_counted_adam"});
     CHECK(MomentumSgd::state[0].name == "momentum_buffer");
     CHECK((PartialRowwiseLamb::state[1].shape == StateShape::row));
-    CHECK(RowCounted<Adam>::state.back().name == "row_counter");
+    CHECK(RowCounted<Adam>::state.back().name == "row_steps");
   }
 
   TEST_CASE("a rule says what its state starts at") {

@@ -8,6 +8,7 @@
 // With Adam's family the bias correction then fits a row that is seldom looked up. Answers to FBGEMM's use_rowwise_bias_correction, which
 // ADAM alone has there; here any rule with steps in its math can take it.  Include cost: none.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -24,12 +25,12 @@ template <concepts::Rule Inner> struct RowCounted {
   static constexpr auto text = detail::prefixed_name<Inner>("row_counted_");
   static constexpr std::string_view name{text.data(), text.size()};
   static constexpr std::size_t counter = Inner::state.size();
-  static_assert(std::none_of(Inner::state.begin(), Inner::state.end(), [](const StateSlot& slot) { return slot.name == "row_counter"; }),
-                "rookery::RowCounted: this rule has a row_counter already; see docs/concepts.md#rule");
+  static_assert(std::none_of(Inner::state.begin(), Inner::state.end(), [](const StateSlot& slot) { return slot.name == "row_steps"; }),
+                "rookery::RowCounted: this rule counts its rows' steps already; see docs/concepts.md#rule");
   static constexpr auto state = [] {
     std::array<StateSlot, counter + 1> slots{};
     for (std::size_t slot = 0; slot < counter; ++slot) slots[slot] = Inner::state[slot];
-    slots[counter] = {"row_counter", StateShape::row};
+    slots[counter] = {"row_steps", StateShape::row};
     return slots;
   }();
   static constexpr int row_sums = Inner::row_sums;
