@@ -11,7 +11,6 @@
 #include <concepts>
 #include <cstdint>
 #include <initializer_list>
-#include <ranges>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -60,8 +59,8 @@ void append(std::string& out, Number value) {
   else append_digits(out, static_cast<unsigned long long>(value));
 }
 
-template <std::ranges::input_range Range>
-  requires(!std::convertible_to<Range, std::string_view>)
+template <class Range>
+  requires(!std::convertible_to<Range, std::string_view> && requires(const Range& range) { range.begin() != range.end(); })
 void append(std::string& out, const Range& range) {
   out += '[';
   std::string_view separator = "";

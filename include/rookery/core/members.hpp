@@ -95,21 +95,44 @@ template <HasMembers Object, class Fn> void for_each_member(Object& object, Fn&&
   std::apply(each, detail::ListedMembers<std::remove_const_t<Object>>::value.list);
 }
 
+/// Any leaf.
+struct AnyLeaf {
+  template <class Leaf> static constexpr bool wants = true;
+};
+
+namespace detail {
+
+template <class Wanted, class T> constexpr bool reaches();
+template <class Wanted, class T, class... Of> constexpr bool members_reach(const Members<Of T::*...>&) { return (reaches<Wanted, Of>() || ...); }
+
+/// Whether a value of type T can hold a leaf that is wanted.
+template <class Wanted, class T> constexpr bool reaches() {
+  if constexpr (HasMembers<T>) return members_reach<Wanted>(ListedMembers<T>::value);
+  else if constexpr (is_sequence<T>::value || is_optional<T>::value) return reaches<Wanted, typename T::value_type>();
+  else if constexpr (is_named<T>::value) return reaches<Wanted, decltype(T::value)>();
+  else return Wanted::template wants<T>;
+}
+
+}  // namespace detail
+
 /// Walks `object` down to what has no members of its own and calls `fn(path, leaf)` there: structs by member name,
 /// vectors and arrays by index, or by name where their elements are Named, an optional by its value when there is one.
-template <class Object, class Fn> void visit_leaves(Object& object, std::string_view path, Fn&& fn) {
+/// `Wanted::wants<Leaf>` says at compile time which types of leaves `fn` is for; where none is below, nothing is compiled.
+template <class Wanted = AnyLeaf, class Object, class Fn> void visit_leaves(Object& object, std::string_view path, Fn&& fn) {
   using Plain = std::remove_const_t<Object>;
-  if constexpr (HasMembers<Plain>) {
-    for_each_member(object, [&](std::string_view name, auto& member) { visit_leaves(member, detail::join_path(path, name), fn); });
+  if constexpr (!detail::reaches<Wanted, Plain>()) {
+    return;
+  } else if constexpr (HasMembers<Plain>) {
+    for_each_member(object, [&](std::string_view name, auto& member) { visit_leaves<Wanted>(member, detail::join_path(path, name), fn); });
   } else if constexpr (detail::is_sequence<Plain>::value) {
     std::size_t index = 0;
     for (auto& element : object) {
       if constexpr (detail::is_named<typename Plain::value_type>::value)
-        visit_leaves(element.value, detail::join_path(path, element.name), fn);
-      else visit_leaves(element, detail::join_path(path, std::to_string(index++)), fn);
+        visit_leaves<Wanted>(element.value, detail::join_path(path, element.name), fn);
+      else visit_leaves<Wanted>(element, detail::join_path(path, std::to_string(index++)), fn);
     }
   } else if constexpr (detail::is_optional<Plain>::value) {
-    if (object) visit_leaves(*object, path, fn);
+    if (object) visit_leaves<Wanted>(*object, path, fn);
   } else {
     fn(path, object);
   }

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <type_traits>
 
 namespace rookery {
 
@@ -41,9 +42,11 @@ struct OpenMp {
   }
 };
 
-template <class Fn> struct ParallelTask {
-  Fn& fn;
-  std::int64_t size, pieces;
+/// A function of pieces without its type, so that what runs them is compiled once for all.
+struct ParallelTask {
+  void (*call)(void* fn, std::int64_t begin, std::int64_t end);
+  void* fn;
+  std::int64_t size, pieces = 1;
   std::exception_ptr failure = nullptr;
   std::mutex mutex = {};
 
@@ -52,13 +55,22 @@ template <class Fn> struct ParallelTask {
     const std::int64_t team = OpenMp::loaded().num_threads();       // the runtime may give fewer than asked for
     try {
       for (std::int64_t piece = OpenMp::loaded().thread_num(); piece < task.pieces; piece += team)
-        task.fn(task.size * piece / task.pieces, task.size * (piece + 1) / task.pieces);
+        task.call(task.fn, task.size * piece / task.pieces, task.size * (piece + 1) / task.pieces);
     } catch (...) {
       const std::lock_guard lock(task.mutex);
       if (!task.failure) task.failure = std::current_exception();
     }
   }
 };
+
+[[gnu::noinline]] inline void run_parallel(ParallelTask task, std::int64_t grain) {
+  const auto& runtime = OpenMp::loaded();
+  const std::int64_t wanted = task.size / std::max<std::int64_t>(grain, 1);
+  if (wanted > 1 && runtime.parallel && !runtime.in_parallel()) task.pieces = std::min<std::int64_t>(wanted, runtime.max_threads());
+  if (task.pieces <= 1) return task.call(task.fn, 0, task.size);
+  runtime.parallel(&ParallelTask::run, &task, static_cast<unsigned>(task.pieces), 0);
+  if (task.failure) std::rethrow_exception(task.failure);
+}
 
 }  // namespace detail
 
@@ -70,14 +82,9 @@ template <class Fn> struct ParallelTask {
 /// Cost:    1 to 10 microseconds for the region; nothing when serial.
 template <class Fn> void parallel(std::int64_t size, std::int64_t grain, Fn&& fn) {
   if (size <= 0) return;
-  const auto& runtime = detail::OpenMp::loaded();
-  const std::int64_t wanted = size / std::max<std::int64_t>(grain, 1);
-  if (wanted <= 1 || !runtime.parallel || runtime.in_parallel()) return fn(std::int64_t{0}, size);
-  const std::int64_t pieces = std::min<std::int64_t>(wanted, runtime.max_threads());
-  if (pieces <= 1) return fn(std::int64_t{0}, size);
-  detail::ParallelTask<Fn> task{fn, size, pieces};
-  runtime.parallel(&detail::ParallelTask<Fn>::run, &task, static_cast<unsigned>(pieces), 0);
-  if (task.failure) std::rethrow_exception(task.failure);
+  using Function = std::remove_reference_t<Fn>;
+  const auto call = [](void* function, std::int64_t begin, std::int64_t end) { (*static_cast<Function*>(function))(begin, end); };
+  detail::run_parallel({.call = call, .fn = const_cast<void*>(static_cast<const void*>(&fn)), .size = size}, grain);
 }
 
 }  // namespace rookery

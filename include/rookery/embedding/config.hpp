@@ -82,6 +82,8 @@ struct TableDescription {
   std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs
   RowAssignment managed_collision{};
 
+  /// Whether an id is the number of one of the rows.
+  bool has_row(std::int64_t id) const { return id >= 0 && id < num_embeddings; }
   /// Shards begin and end at multiples of this many rows.
   std::int64_t row_block() const { return managed_collision ? num_embeddings / managed_collision.buckets() : 1; }
 

@@ -12,7 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <set>
+#include <unordered_map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -93,9 +93,9 @@ class JsonLines {
   void operator()(std::int64_t step, const LogValues& values) {
     if (!file_) return;
     std::string line = concat("{\"step\":", step);
-    std::set<std::string_view> names{"step"};
+    std::unordered_map<std::string_view, std::size_t> names{{"step", 0}};
     for (const auto& [name, value] : values) {
-      check<ConfigError>(names.insert(name).second, "JsonLines: '", name, "' is given twice at step ", step);
+      check<ConfigError>(names.emplace(name, names.size()).second, "JsonLines: '", name, "' is given twice at step ", step);
       line += ',';
       append_json(line, name);
       line += ':';

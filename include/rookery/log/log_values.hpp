@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <initializer_list>
-#include <ranges>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -31,16 +30,16 @@ class LogValues {
  public:
   LogValues() = default;
   LogValues(std::initializer_list<LogValue> values) : values_(values) {}
-  template <std::ranges::input_range Range>
+  template <class Range>
     requires(!std::is_same_v<std::remove_cvref_t<Range>, LogValues>) &&
-            requires(std::ranges::range_reference_t<Range> one) { LogValue{one.name, one.value}; }
+            requires(Range& range) { LogValue{range.begin()->name, range.begin()->value}; }
   LogValues(Range&& range) {
     add(range);
   }
 
   void add(std::string_view name, double value) { values_.emplace_back(name, value); }
   /// Appends other values.
-  template <std::ranges::input_range Range> void add(Range&& range) {
+  template <class Range> void add(Range&& range) {
     for (const auto& one : range) values_.emplace_back(one.name, one.value);
   }
 
@@ -58,7 +57,9 @@ class LogValues {
   }
 
  private:
-  std::vector<LogValue>::const_iterator find(std::string_view name) const { return std::ranges::find(values_, name, &LogValue::name); }
+  std::vector<LogValue>::const_iterator find(std::string_view name) const { 
+    return std::find_if(values_.begin(), values_.end(), [&](const LogValue& one) { return one.name == name; });
+  }
 
   std::vector<LogValue> values_;
 };

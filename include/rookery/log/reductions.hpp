@@ -60,8 +60,8 @@ inline std::vector<LoggedPiece> shard_pieces(const LoggedMatrix& matrix) {
 inline std::vector<LoggedPiece> band_pieces(const LoggedMatrix& matrix) {
   std::vector<std::int64_t> cuts;
   for (const auto& shard : matrix.shards) cuts.insert(cuts.end(), {shard.box.row_begin, shard.box.row_end});
-  std::ranges::sort(cuts);
-  cuts.erase(std::ranges::unique(cuts).begin(), cuts.end());
+  std::sort(cuts.begin(), cuts.end());
+  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
   std::vector<LoggedPiece> pieces;
   for (std::size_t c = 0; c + 1 < cuts.size(); ++c) {
     LoggedPiece band{{}, cuts[c], cuts[c + 1], cuts[c + 1] - cuts[c], LoggedPiece::split};

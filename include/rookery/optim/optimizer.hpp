@@ -208,15 +208,12 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
     dense_.clamp(options_.clip_value);
     for (auto& shard : shards) shard.gradients.sums.clamp_(-options_.clip_value, options_.clip_value);   // [U, columns]
   }
-  const auto context_of = [&](const detail::ShardGradients& shard) {
-    return StepContext{.step = count_ + 1, .rate = rates[group_of_table_[shard.table]]};
-  };
-  std::vector<std::vector<double>> sums;
-  for (const auto& shard : shards) sums.push_back(model_->row_sums({&shard, 1}, context_of(shard)).front());
+  std::vector<StepContext> contexts;
+  for (const auto& shard : shards) contexts.push_back({.step = count_ + 1, .rate = rates[group_of_table_[shard.table]]});
+  auto sums = model_->row_sums(shards, contexts);
   detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
   dense_.update(rates);
-  for (std::size_t i = 0; i < shards.size(); ++i)
-    model_->update({&shards[i], 1}, context_of(shards[i]), {&sums[i], 1});
+  model_->update(shards, contexts, sums);
   model_->end_step();
   ++count_;
   tell_step();

@@ -73,7 +73,9 @@ inline Plan place(std::span<const TableDescription> tables, int world_size, cons
       put(t, table_wise_shards(tables[t].num_embeddings, tables[t].embedding_dim, constraint->ranks.front()));
     else free.push_back(t);
   }
-  std::stable_sort(free.begin(), free.end(), [&](std::size_t a, std::size_t b) { return tables[a].bytes() > tables[b].bytes(); });
+  std::sort(free.begin(), free.end(), [&](std::size_t a, std::size_t b) {
+    return tables[a].bytes() != tables[b].bytes() ? tables[a].bytes() > tables[b].bytes() : a < b;
+  });
   for (const auto t : free) {
     const auto least = std::min_element(load.begin(), load.end()) - load.begin();
     put(t, table_wise_shards(tables[t].num_embeddings, tables[t].embedding_dim, static_cast<int>(least)));

@@ -108,16 +108,10 @@ struct PartialRowwiseLamb {
   template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
     const auto correction = detail::bias_correction(*this, context);
     const detail::MomentDecay<Number> decay(*this);
-    Number *first = row.state[0], &second = row.state[1][0];
-    second = decay.b2 * second + decay.rest2 * static_cast<Number>(sums[0] / static_cast<double>(row.full_dim));
-    const double a = correction.first / (std::sqrt(static_cast<double>(second)) * correction.root + eps);
+    const double a = correction.first / detail::partial_rowwise_root(*this, correction, decay, row, sums[0]);
     const double directions = a * a * sums[1] + 2 * a * weight_decay * sums[2] + weight_decay * weight_decay * sums[3];
     const double rate = context.rate * learning_rate * detail::norm_ratio(sums[3], directions);
-    const auto of_first = static_cast<Number>(rate * a), kept = static_cast<Number>(1 - rate * weight_decay);
-    for (std::int64_t i = 0; i < row.dim; ++i) {
-      first[i] = decay.b1 * first[i] + decay.rest1 * row.gradient[i];
-      row.weight[i] = kept * row.weight[i] - of_first * first[i];
-    }
+    detail::step_along_first(row, decay, static_cast<Number>(rate * a), static_cast<Number>(1 - rate * weight_decay));
   }
 };
 

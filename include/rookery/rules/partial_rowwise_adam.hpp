@@ -21,6 +21,24 @@ namespace detail {
 
 inline constexpr std::array partial_rowwise_state{StateSlot{"exp_avg", StateShape::element}, StateSlot{"exp_avg_sq", StateShape::row}};
 
+/// Moves the row's second moment on by the sum of g^2 over the whole row; what a corrected first moment is divided by.
+template <class Rule, class Number>
+double partial_rowwise_root(const Rule& rule, const BiasCorrection& correction, const MomentDecay<Number>& decay, const Row<Number>& row,
+                            double squares) {
+  Number& second = row.state[1][0];
+  second = decay.b2 * second + decay.rest2 * static_cast<Number>(squares / static_cast<double>(row.full_dim));
+  return std::sqrt(static_cast<double>(second)) * correction.root + rule.eps;
+}
+
+/// Moves the first moments on, and the weights along them: w = kept * w - step * m.
+template <class Number> void step_along_first(const Row<Number>& row, const MomentDecay<Number>& decay, Number step, Number kept) {
+  Number* first = row.state[0];
+  for (std::int64_t i = 0; i < row.dim; ++i) {
+    first[i] = decay.b1 * first[i] + decay.rest1 * row.gradient[i];
+    row.weight[i] = kept * row.weight[i] - step * first[i];
+  }
+}
+
 }  // namespace detail
 
 /// Adam with a first moment a weight and a second moment a row, from 0.
@@ -41,15 +59,9 @@ struct PartialRowwiseAdam {
   template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
     const auto correction = detail::bias_correction(*this, context);
     const detail::MomentDecay<Number> decay(*this);
-    Number *first = row.state[0], &second = row.state[1][0];
-    second = decay.b2 * second + decay.rest2 * static_cast<Number>(sums[0] / static_cast<double>(row.full_dim));
     const double rate = context.rate * learning_rate;
-    const auto step = static_cast<Number>(rate * correction.first / (std::sqrt(static_cast<double>(second)) * correction.root + eps));
-    const auto kept = static_cast<Number>(1 - rate * weight_decay);
-    for (std::int64_t i = 0; i < row.dim; ++i) {
-      first[i] = decay.b1 * first[i] + decay.rest1 * row.gradient[i];
-      row.weight[i] = kept * row.weight[i] - step * first[i];
-    }
+    const double step = rate * correction.first / detail::partial_rowwise_root(*this, correction, decay, row, sums[0]);
+    detail::step_along_first(row, decay, static_cast<Number>(step), static_cast<Number>(1 - rate * weight_decay));
   }
 };
 

@@ -16,6 +16,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/sharding/routing.hpp>
+#include <rookery/sparse/validate.hpp>
 
 namespace rookery::detail {
 
@@ -47,9 +48,7 @@ struct Capture {
   std::vector<at::Tensor> alive;                             // what the pointers point into
 
   const std::int64_t* keep(const std::vector<std::int64_t>& numbers) {
-    auto tensor = at::empty({static_cast<std::int64_t>(numbers.size())}, at::kLong);
-    std::copy(numbers.begin(), numbers.end(), tensor.mutable_data_ptr<std::int64_t>());
-    alive.push_back(std::move(tensor));
+    alive.push_back(host_tensor(numbers));
     return alive.back().const_data_ptr<std::int64_t>();
   }
 };
@@ -57,9 +56,7 @@ struct Capture {
 /// The first id of `bags` that the table has no row for, or their number. A table of managed collision has one for any id.
 inline std::int64_t first_bad_id(const Bags& bags, const TableDescription& table) {
   if (table.managed_collision) return bags.count();
-  const auto* bad =
-      std::find_if(bags.ids, bags.ids + bags.count(), [&](std::int64_t id) { return id < 0 || id >= table.num_embeddings; });
-  return bad - bags.ids;
+  return std::find_if(bags.ids, bags.ids + bags.count(), [&](std::int64_t id) { return !table.has_row(id); }) - bags.ids;
 }
 
 /// Leaves bad ids out of a slot's bags, or the bags that hold one, and counts them.
@@ -69,10 +66,10 @@ inline void leave_out_bad_ids(Capture& capture, std::size_t slot, const TableDes
   std::vector<double> weights;
   for (std::int64_t b = 0; b < bags.bags; ++b) {
     const auto begin = bags.offsets[b] - bags.offsets[0], end = bags.offsets[b + 1] - bags.offsets[0];
-    const auto bad = std::count_if(bags.ids + begin, bags.ids + end, [&](std::int64_t id) { return id < 0 || id >= table.num_embeddings; });
+    const auto bad = std::count_if(bags.ids + begin, bags.ids + end, [&](std::int64_t id) { return !table.has_row(id); });
     capture.bad[slot] += bad;
     for (auto i = begin; i < end && (bad == 0 || policy == BadIds::drop); ++i) {
-      if (bags.ids[i] < 0 || bags.ids[i] >= table.num_embeddings) continue;
+      if (!table.has_row(bags.ids[i])) continue;
       ids.push_back(bags.ids[i]);
       kept.push_back(i);
       if (bags.weights) weights.push_back(bags.weights[i]);
@@ -125,7 +122,7 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
     const auto& slot = routing.slots[s];
     const auto& input = inputs[slot.lookup];
     const auto& table = routing.tables[slot.table].description;
-    check<IndexError>(std::ranges::count(input.keys(), slot.feature) > 0, "feature '", slot.feature, "' of table '", table.name,
+    check<IndexError>(input.contains(slot.feature), "feature '", slot.feature, "' of table '", table.name,
                       "': the batch has no such key; keys are ", input.keys());
     const auto f = input.index_of(slot.feature);
     const auto feature = input.feature(f);

@@ -24,6 +24,7 @@
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
 #include <rookery/sharding/capture.hpp>
 #include <rookery/sharding/routing.hpp>
+#include <rookery/sparse/validate.hpp>
 
 namespace rookery::detail {
 
@@ -50,13 +51,6 @@ inline std::vector<std::int64_t> bucket(const Bags& bags, const ShardBox& box, c
   return words;
 }
 
-/// A message of 8-byte words as a tensor.
-inline at::Tensor words_tensor(const std::vector<std::int64_t>& words) {
-  auto tensor = at::empty({static_cast<std::int64_t>(words.size())}, at::kLong);             // [words]
-  std::copy(words.begin(), words.end(), tensor.mutable_data_ptr<std::int64_t>());
-  return tensor;
-}
-
 /// The bags that `bucket` wrote, and how many words they are.
 inline Bags read_bucket(const std::int64_t* words, std::int64_t bags, std::int64_t ids, bool weighted) {
   Bags read{.ids = words + bags + 1, .offsets = words, .bags = bags};
@@ -81,8 +75,7 @@ inline void route_ids_here(const Routing& routing, Capture& capture) {
       for (std::int64_t i = 0; capture.by_rows[routing.lookup_of(r)] && i < own.count(); ++i) capture.positions[r].push_back(i);
       capture.routed.push_back({own});
     } else {
-      capture.alive.push_back(words_tensor(bucket_of(routing, capture, r)));                 // [words]
-      const auto* words = capture.alive.back().const_data_ptr<std::int64_t>();
+      const auto* words = capture.keep(bucket_of(routing, capture, r));                      // [words]
       capture.routed.push_back({read_bucket(words, own.bags, words[own.bags], own.weights != nullptr)});
     }
   }
@@ -113,8 +106,8 @@ inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t 
     message.counts_in.push_back(static_cast<std::int64_t>(head + 2 * routing.routes_of[self].size()));
     message.words_out.push_back(static_cast<std::int64_t>(words.size() - before));
   }
-  message.counts = words_tensor(counts);
-  message.words = words_tensor(words);
+  message.counts = host_tensor(counts);
+  message.words = host_tensor(words);
   return message;
 }
 

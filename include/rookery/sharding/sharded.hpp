@@ -70,11 +70,9 @@ template <class Model> class PlacedMembers {
   /// Calls `fn(path, collection, first)` for every collection; `first` is the number of its first table in `tables()`.
   template <class Fn> void for_each_collection(Fn&& fn) {
     std::size_t first = 0;
-    visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
-      if constexpr (EmbeddingTables<decltype(leaf)>) {
-        fn(path, leaf, first);
-        first += leaf.configs().size();
-      }
+    visit_leaves<Collections>(model_, "", [&](std::string_view path, auto& collection) {
+      fn(path, collection, first);
+      first += collection.configs().size();
     });
   }
   /// Ids that were left out under BadIds::drop or empty_bag on this rank since the model was placed.
@@ -90,10 +88,11 @@ template <class Model> class PlacedMembers {
     runtime_.clear();
     pass_->cuts.clear();
   }
-  /// The rules' sums over the columns of local shards, for the rows that have gradients. Called by Optimizer.
-  std::vector<std::vector<double>> row_sums(std::span<const detail::ShardGradients> shards, const StepContext& context);
+  /// The rules' sums over the columns of local shards, for the rows that have gradients; a context a shard. Called by Optimizer.
+  std::vector<std::vector<double>> row_sums(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts);
   /// One update of each row that has a gradient. Called by Optimizer.
-  void update(std::span<const detail::ShardGradients> shards, const StepContext& context, std::span<const std::vector<double>> sums);
+  void update(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts,
+              std::span<const std::vector<double>> sums);
   /// Vocabularies of managed collision take in the ids of the captured passes. Called by Optimizer, after all updates.
   void end_step();
 
@@ -118,16 +117,20 @@ template <class Model> class PlacedMembers {
   void expect_lookups(const std::vector<const void*>& collections, int world_size);
 
  private:
+  struct Collections {
+    template <class Leaf> static constexpr bool wants = EmbeddingTables<Leaf>;
+  };
   template <class Leaf> struct Named {
     std::string name;
     Leaf* leaf = nullptr;
   };
 
-  /// Calls `fn(collection, local shard)` for the shard that the gradients are of.
-  template <class Fn> void with_collection(const detail::ShardGradients& shard, Fn&& fn) {
+  /// Calls `fn(i, collection, local shard)` for each shard that gradients are of; members are visited once for all of them.
+  template <class Fn> void for_each_shard(std::span<const detail::ShardGradients> shards, Fn&& fn) {
     for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
-      if (shard.table >= first && shard.table < first + collection.configs().size())
-        fn(collection, *tables()[shard.table].shards[shard.shard].local);
+      for (std::size_t i = 0; i < shards.size(); ++i)
+        if (shards[i].table >= first && shards[i].table < first + collection.configs().size())
+          fn(i, collection, *tables()[shards[i].table].shards[shards[i].shard].local);
     });
   }
 
@@ -212,20 +215,20 @@ template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vect
 
 template <class Model>
 std::vector<std::vector<double>> PlacedMembers<Model>::row_sums(std::span<const detail::ShardGradients> shards,
-                                                                const StepContext& context) {
+                                                                std::span<const StepContext> contexts) {
   std::vector<std::vector<double>> sums(shards.size());
-  for (std::size_t i = 0; i < shards.size(); ++i)
-    with_collection(shards[i],
-                    [&](auto& collection, const LocalShard& local) { sums[i] = collection.row_sums(local, shards[i].gradients, context); });
+  for_each_shard(shards, [&](std::size_t i, auto& collection, const LocalShard& local) {
+    sums[i] = collection.row_sums(local, shards[i].gradients, contexts[i]);
+  });
   return sums;
 }
 
 template <class Model>
-void PlacedMembers<Model>::update(std::span<const detail::ShardGradients> shards, const StepContext& context,
+void PlacedMembers<Model>::update(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts,
                                   std::span<const std::vector<double>> sums) {
-  for (std::size_t i = 0; i < shards.size(); ++i)
-    with_collection(shards[i],
-                    [&](auto& collection, const LocalShard& local) { collection.update(local, shards[i].gradients, context, sums[i]); });
+  for_each_shard(shards, [&](std::size_t i, auto& collection, const LocalShard& local) {
+    collection.update(local, shards[i].gradients, contexts[i], sums[i]);
+  });
 }
 
 template <class Model> void PlacedMembers<Model>::end_step() {

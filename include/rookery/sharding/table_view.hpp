@@ -34,7 +34,7 @@ inline at::Tensor checked_rows(const at::Tensor& ids, const TableDescription& ta
   auto rows = ids.to(at::kCPU, at::kLong).contiguous();                                      // [n]
   const auto* id = rows.const_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < rows.numel(); ++i)
-    check<IndexError>(id[i] >= 0 && id[i] < table.num_embeddings, "table '", table.name, "': id ", id[i], " at position ", i,
+    check<IndexError>(table.has_row(id[i]), "table '", table.name, "': id ", id[i], " at position ", i,
                       "; the table has ", table.num_embeddings, " rows");
   return rows;
 }

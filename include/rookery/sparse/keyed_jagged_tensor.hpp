@@ -109,6 +109,7 @@ class KeyedJaggedTensor {
     return inverse_indices_;
   }
 
+  bool contains(std::string_view key) const { return index_per_key().contains(key); }
   /// Position of a key, or an IndexError that lists the keys there are.
   std::size_t index_of(std::string_view key) const {
     const auto found = index_per_key().find(key);

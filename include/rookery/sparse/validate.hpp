@@ -14,7 +14,7 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include <rookery/core/error.hpp>
@@ -101,8 +101,8 @@ inline void check_bags(std::string_view who, const at::Tensor& values, const at:
 
 /// No key twice.
 inline void check_keys(std::string_view who, const std::vector<std::string>& keys) {
-  std::unordered_set<std::string_view> seen;
-  for (const auto& key : keys) check<ShapeError>(seen.insert(key).second, who, ": key '", key, "' is given twice");
+  std::unordered_map<std::string_view, std::size_t> seen;
+  for (const auto& key : keys) check<ShapeError>(seen.emplace(key, seen.size()).second, who, ": key '", key, "' is given twice");
 }
 
 /// Keeps the storage of a tensor on a device from reuse until `stream` has done what it was given by now.

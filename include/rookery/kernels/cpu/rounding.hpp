@@ -52,40 +52,38 @@ inline c10::Half round_stochastic(float value, std::uint32_t draw, c10::Half) {
   return {std::copysign(std::ldexp(up ? below + 1 : below, step), value)};
 }
 
+/// Calls `fn(Weight{})` with the C++ type of a dtype that is narrower than what is computed with.
+template <class Fn> void for_narrow(c10::ScalarType dtype, Fn&& fn) {
+  if (dtype == c10::ScalarType::Half) fn(c10::Half{});
+  else fn(c10::BFloat16{});
+}
+
 /// The nearest number of the dtype; a finite value beyond its largest becomes that.
 template <class Weight> Weight round_nearest(float value, Weight) {
-  if constexpr (sizeof(Weight) == 2) {
-    const float largest = std::is_same_v<Weight, c10::Half> ? 65504.f : std::bit_cast<float>(0x7f7f0000U);
-    if (std::isfinite(value)) value = std::clamp(value, -largest, largest);
-  }
+  const float largest = std::is_same_v<Weight, c10::Half> ? 65504.f : std::bit_cast<float>(0x7f7f0000U);
+  if (std::isfinite(value)) value = std::clamp(value, -largest, largest);
   return static_cast<Weight>(value);
 }
 
 }  // namespace detail
 
 /// out[i] = row[i] in float32. Dtypes: row float16 or bfloat16.
-inline void load_row(c10::ScalarType dtype, const void* row, std::int64_t count, float* out) {
-  for_table(dtype, [&](auto weight, auto) {
+[[gnu::noinline]] inline void load_row(c10::ScalarType dtype, const void* row, std::int64_t count, float* out) {
+  detail::for_narrow(dtype, [&](auto weight) {
     const auto* from = static_cast<const decltype(weight)*>(row);
     for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(from[i]);
   });
 }
 
 /// row[i] = values[i], rounded; `first` is the number of the row's first element in its table. Dtypes: row float16 or bfloat16.
-inline void store_row(c10::ScalarType dtype, const float* values, std::int64_t count, const Rounding& rounding, std::int64_t first,
-                      void* row) {
-  for_table(dtype, [&](auto weight, auto) {
-    using Weight = decltype(weight);
-    auto* to = static_cast<Weight*>(row);
-    for (std::int64_t i = 0; i < count; ++i) {
-      if constexpr (sizeof(Weight) == 2) {
-        if (rounding.stochastic) {
-          to[i] = detail::round_stochastic(values[i], detail::draw(rounding.key, static_cast<std::uint64_t>(first + i)), weight);
-          continue;
-        }
-      }
-      to[i] = detail::round_nearest(values[i], weight);
-    }
+[[gnu::noinline]] inline void store_row(c10::ScalarType dtype, const float* values, std::int64_t count, const Rounding& rounding,
+                                        std::int64_t first, void* row) {
+  detail::for_narrow(dtype, [&](auto weight) {
+    auto* to = static_cast<decltype(weight)*>(row);
+    for (std::int64_t i = 0; i < count; ++i)
+      to[i] = rounding.stochastic
+                  ? detail::round_stochastic(values[i], detail::draw(rounding.key, static_cast<std::uint64_t>(first + i)), weight)
+                  : detail::round_nearest(values[i], weight);
   });
 }
 
