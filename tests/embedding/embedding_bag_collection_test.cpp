@@ -19,6 +19,7 @@
 
 #include "embedding/one_collection.hpp"
 #include "support/random_batches.hpp"
+#include "support/tolerances.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -284,10 +285,58 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK(refused == 10'000);
     CHECK(right == 10'000);
   }
-  TEST_CASE("B5 a feature that is not there, another batch size, and weights that are missing or too many are refused") {
+  TEST_CASE("B4 weights that are not finite stop the step, or skip it, with nothing changed; negative ones and zeros are weights") {
+    constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinite = std::numeric_limits<double>::infinity();
+    const std::vector<std::string> keys{"f1", "f2", "f3"};
+    const auto batch_of = [&](double weight) {
+      return PooledBatch{features_of(keys, {{0, 1}, {}, {1}, {0}, {}, {}}, {{2, weight}, {}, {-1}, {0}, {}, {}}), at::ones({2, 12})};
+    };
+    CHECK_THROWS_WITH_AS(features_of(keys, {{0, 1}, {1}, {}}, {{1, 1}, {}, {}}), "KeyedJaggedTensor: weights of shape [2] for 3 values",
+                         ShapeError);
+    const auto run = [&](auto& topology) {
+      for (const auto policy : {NonFinite::error, NonFinite::skip}) {
+        const auto tables = three_tables(PoolingType::sum, {.is_weighted = true});
+        auto model = maybe_shard_model(ModelAndLoss<OneCollection, SumOfOutputs, PooledBatch>{{tables}, {}}, topology,
+                                       {.constraints = {{"t1", {.kinds = {ShardingKind::row_wise}}}}});
+        Optimizer step(model, Sgd{}, {.non_finite = policy});
+        const auto pass = [&](double weight) {
+          const auto last = topology.rank() + 1 == topology.world_size();
+          model(last ? batch_of(weight) : slice(batch_of(1), 0, 0)).loss.backward();
+        };
+        for (const double weight : {nan, infinite, -infinite}) {
+          pass(weight);
+          if (policy == NonFinite::error) CHECK_THROWS_AS(step(), NonFiniteError);
+          else CHECK(!step());
+          CHECK(at::equal(gather_table(model, "t1"), rows_of({1, 2})));
+          CHECK(at::equal(gather_table(model, "t2"), rows_of({4, 8})));
+        }
+        CHECK(step.skipped() == (policy == NonFinite::skip ? 3 : 0));
+        pass(-3);
+        CHECK(step());                                         // gradients 2 and -3 of t1, -1 and 0 of t2, at rate .01
+        CHECK(difference(gather_table(model, "t1"), rows_of({.98, 2.03})) <= tolerance(at::kFloat));
+        CHECK(difference(gather_table(model, "t2"), rows_of({4, 8.01})) <= tolerance(at::kFloat));
+      }
+    };
+    Local local;
+    run(local);
+    Threads::run(2, [&](Threads topology) { run(topology); });
+  }
+  TEST_CASE("B5 features are found by name, whatever their order; one that is missing, unknown or given twice is refused or left alone") {
     auto placed = ShardingPolicy<Local>{}.apply(three_tables());
+    const auto expected = placed(features_of({"f1", "f2", "f3"}, a22_bags)).values().detach();
+    const auto batch = features_of({"f1", "f2", "f3"}, a22_bags);
+    for (const auto& order : std::vector<std::vector<std::int64_t>>{{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}, {2, 2, 0, 1, 0}})
+      CHECK(at::equal(placed(batch.permute(order)).values().detach(), expected));
+    auto more = a22_bags;
+    more.insert(more.end(), {{99}, {-1}, {}});                 // a feature that no table has
+    CHECK(at::equal(placed(features_of({"f1", "f2", "f3", "f4"}, more)).values().detach(), expected));
+    CHECK_THROWS_WITH_AS(features_of({"f1", "f2", "f1"}, a22_bags), "KeyedJaggedTensor: key 'f1' is given twice", ShapeError);
     CHECK_THROWS_WITH_AS(placed(features_of({"f1", "f3"}, {{0}, {0}})),
                          "feature 'f2' of table 'embedding_bags.t2': the batch has no such key; keys are [f1, f3]", IndexError);
+    CHECK_THROWS_AS(placed(KeyedJaggedTensor::empty()), IndexError);
+  }
+  TEST_CASE("B5 weights that are missing or too many are refused") {
+    auto placed = ShardingPolicy<Local>{}.apply(three_tables());
     CHECK_THROWS_AS(placed(features_of({"f1", "f2", "f3"}, {{0}, {0}, {0}}, {{1}, {1}, {1}})), ShapeError);
     auto weighted = ShardingPolicy<Local>{}.apply(three_tables(PoolingType::sum, {.is_weighted = true}));
     CHECK_THROWS_AS(weighted(features_of({"f1", "f2", "f3"}, {{0}, {0}, {0}})), ShapeError);
@@ -332,7 +381,9 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK(!strided.values().is_contiguous());
     CHECK(at::equal(placed(strided).values().detach(), expected));
     for (const auto dtype : {at::kFloat, at::kBool, at::kByte}) CHECK_THROWS_AS(of(ids.to(dtype), weights), ShapeError);
+    CHECK_THROWS_AS(of(ids.to(at::kFloat).set_requires_grad(true), weights), ShapeError);    // integers cannot require grad at all
     CHECK_THROWS_AS(of(ids, weights.to(at::kLong)), ShapeError);
+    CHECK_THROWS_WITH_AS(of(ids, weights.to(at::kMeta)), "KeyedJaggedTensor: weights on meta and values on cpu", ShapeError);
   }
   TEST_CASE("B7 a bag of a million ids, and a batch of one id only") {
     constexpr std::int64_t many = 1'000'000;
