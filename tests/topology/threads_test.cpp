@@ -99,6 +99,7 @@ TEST_SUITE("topology/threads") {
       barrier(topology);
     });
     CHECK(torch.starts_with("rank 0, step 0, before any collective: shape '[3]' is invalid"));
+    CHECK(failure<Error>(1, [](Threads) { throw std::runtime_error("first\nsecond"); }) == "rank 0, step 0, before any collective: first");
   }
   TEST_CASE("a rank that throws what is no exception ends all, too") {
     CHECK_THROWS(Threads::run(2, [](Threads topology) {
@@ -120,6 +121,7 @@ TEST_SUITE("topology/threads") {
       barrier(topology);
     });
     CHECK(text.find("rank 1 returned before barrier number 1, which rank ") != std::string::npos);
+    CHECK(text.ends_with(" waits in; did every rank see the same number of batches?"));
   }
   TEST_CASE("a rank that returns after its last post leaves nobody waiting") {
     CHECK_NOTHROW(Threads::run(3, [](Threads topology) {
@@ -136,8 +138,12 @@ TEST_SUITE("topology/threads") {
       else
         all_reduce(topology, at::ones({1})).wait();
     });
-    CHECK((text.ends_with("collective number 1 is all_reduce on rank 0 but all_gather_v on rank 1") ||
-           text.ends_with("collective number 1 is all_gather_v on rank 1 but all_reduce on rank 0")));
+    const std::string hint = "; did every rank see the same number of batches?";
+    CHECK((text.ends_with("collective number 1 is all_reduce on rank 0 but all_gather_v on rank 1" + hint) ||
+           text.ends_with("collective number 1 is all_gather_v on rank 1 but all_reduce on rank 0" + hint)));
+    const auto shapes =
+        failure<CommunicationError>(2, [](Threads topology) { all_reduce(topology, at::ones({topology.rank() + 1})).wait(); });
+    CHECK(shapes.ends_with("all_reduce: rank 1 brings shape [2], rank 0 [1]" + hint));
   }
   TEST_CASE("a wait ends at its deadline and names who did not come") {
     const auto started = std::chrono::steady_clock::now();

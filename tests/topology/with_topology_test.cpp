@@ -3,9 +3,12 @@
 
 #include <rookery/topology/environment.hpp>
 #include <rookery/topology/local.hpp>
+#include <rookery/topology/one_line.hpp>
 #include <rookery/topology/threads.hpp>
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include <unistd.h>
 
@@ -13,9 +16,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "embedding/one_collection.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -140,6 +145,39 @@ TEST_SUITE("topology/with_topology") {
                                                    return 0;
                                                  })),
                          "rank 1, step 0, before any collective: no file", DataError);
+    CHECK_THROWS_AS((with_topology<Local>({}, [](auto) -> int { throw std::out_of_range("its own"); })), std::out_of_range);
+  }
+  TEST_CASE("a shape error in a model of one process is one line that names the step, without LibTorch's stack trace") {
+    const auto train = [](auto topology) {
+      const cases::Collection tables({{.name = "t", .num_embeddings = 10, .embedding_dim = 3}});
+      auto model =
+          maybe_shard_model(ModelAndLoss<cases::OneCollection, cases::SumOfOutputs, cases::PooledBatch>{{tables}, {}}, topology);
+      Optimizer step(model, Sgd{});
+      for (int i = 0; i < 3; ++i) {
+        auto [loss, pooled] = model(cases::PooledBatch{cases::features_of({"t"}, {{1, 2}}), at::ones({1, i == 2 ? 4 : 3})});
+        loss.backward();
+        step();
+      }
+      return 0;
+    };
+    const std::string torch = "The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 1";
+    for (int round = 0; round < 2; ++round)                    // the second run counts from its own first step
+      CHECK_THROWS_WITH_AS((with_topology<Local, Threads>({}, train)), ("rank 0, step 3: " + torch).c_str(), Error);
+    CHECK_THROWS_WITH_AS((with_topology<Local>({}, [](auto) -> int { return at::zeros({2}).view({3}).numel() > 0; })),
+                         "rank 0, step 0: shape '[3]' is invalid for input of size 2", Error);
+  }
+}
+
+TEST_SUITE("topology/one_line") {
+  TEST_CASE("the first line; of LibTorch's errors the sentence alone") {
+    CHECK(one_line(std::runtime_error("first\nsecond")) == "first");
+    CHECK(one_line(DataError("a.csv:2: no number")) == "a.csv:2: no number");
+    try {
+      at::zeros({2}).view({3});
+      FAIL("nothing was thrown");
+    } catch (const std::exception& error) {
+      CHECK(one_line(error) == "shape '[3]' is invalid for input of size 2");
+    }
   }
 }
 

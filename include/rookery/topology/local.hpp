@@ -5,6 +5,7 @@
 
 #include <c10/core/Device.h>
 
+#include <cstdint>
 #include <string_view>
 
 namespace rookery {
@@ -17,6 +18,12 @@ struct Local {
   int rank() const { return 0; }
   int world_size() const { return 1; }
   c10::Device device() const { return c10::Device(c10::DeviceType::CPU); }
+  /// Tells error messages which step this thread is at.
+  static void at_step(std::int64_t step) { step_ = step; }
+  static std::int64_t step() { return step_; }
+
+ private:
+  static inline thread_local std::int64_t step_ = 0;
 };
 
 }  // namespace rookery

@@ -32,6 +32,7 @@
 #include <rookery/concepts/communicator.hpp>
 #include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/topology/one_line.hpp>
 
 namespace rookery {
 
@@ -40,6 +41,9 @@ struct ThreadsOptions {
 };
 
 namespace detail {
+
+/// The end of sentences about ranks that meet in different calls.
+inline constexpr std::string_view same_batches = "; did every rank see the same number of batches?";
 
 /// What one rank brought to one collective.
 struct ThreadsPost {
@@ -79,7 +83,7 @@ class ThreadsHub {
     while (meeting.arrived < ranks_.size() && !aborted_) {
       for (std::size_t other = 0; other < ranks_.size(); ++other)
         check<CommunicationError>(!ranks_[other].left || ranks_[other].posted > number, "rank ", other, " returned before ", verb,
-                                  " number ", number, ", which rank ", rank, " waits in");
+                                  " number ", number, ", which rank ", rank, " waits in", same_batches);
       if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && meeting.arrived < ranks_.size() && !aborted_)
         fail<CommunicationError>(verb, " number ", number, " on rank ", rank, " waited ", options_.timeout.count(), " ms for rank ",
                                  absent(meeting));
@@ -89,10 +93,10 @@ class ThreadsHub {
     for (std::size_t other = 0; other < ranks_.size(); ++other) {
       const auto& post = meeting.posts[other];
       check<CommunicationError>(post.verb == verb, "collective number ", number, " is ", verb, " on rank ", rank, " but ", post.verb,
-                                " on rank ", other);
+                                " on rank ", other, same_batches);
       check<CommunicationError>(!own.tensor.defined() || own.tensor.scalar_type() == post.tensor.scalar_type(), verb, " number ", number,
                                 " has dtype ", c10::toString(own.tensor.scalar_type()), " on rank ", rank, " but ",
-                                c10::toString(post.tensor.scalar_type()), " on rank ", other);
+                                c10::toString(post.tensor.scalar_type()), " on rank ", other, same_batches);
       check<CommunicationError>(own.root == post.root && own.op == post.op, verb, " number ", number,
                                 " has another root or operation on rank ", other, " than on rank ", rank);
     }
@@ -229,7 +233,7 @@ inline at::Tensor Threads::reduced(const std::vector<detail::ThreadsPost>& posts
   const auto part = [&](std::size_t rank) {
     const auto& tensor = posts[rank].tensor;
     check<CommunicationError>(tensor.sizes() == posts[0].tensor.sizes(), "all_reduce: rank ", rank, " brings shape ", tensor.sizes(),
-                              ", rank 0 ", posts[0].tensor.sizes());
+                              ", rank 0 ", posts[0].tensor.sizes(), detail::same_batches);
     return count < 0 ? tensor : tensor.narrow(0, begin, count);
   };
   auto total = part(0).detach().clone();
@@ -285,8 +289,7 @@ namespace detail {
   } catch (const PlanError& e) { fail<PlanError>(where, ": ", e.what());
   } catch (const NonFiniteError& e) { fail<NonFiniteError>(where, ": ", e.what());
   } catch (const CommunicationError& e) { fail<CommunicationError>(where, ": ", e.what());
-  } catch (const c10::Error& e) { fail<Error>(where, ": ", e.what_without_backtrace());
-  } catch (const std::exception& e) { fail<Error>(where, ": ", e.what());
+  } catch (const std::exception& e) { fail<Error>(where, ": ", one_line(e));
   }
 }
 

@@ -4,17 +4,38 @@
 // with_topology: the one place where a program chooses its topology at run time. Everything inside is compiled once for each
 // topology that the program offers.  Include cost: that of the topologies.
 
+#include <c10/util/Exception.h>
+
 #include <string>
 #include <utility>
 
 #include <rookery/core/error.hpp>
 #include <rookery/topology/environment.hpp>
+#include <rookery/topology/one_line.hpp>
 
 namespace rookery {
 
+namespace detail {
+
+/// Calls `fn`, and throws errors of LibTorch again in one line.
+template <class Topology, class Fn> void run_alone(Fn&& fn) {
+  constexpr bool counts = requires { Topology::at_step(Topology::step()); };
+  if constexpr (counts) Topology::at_step(0);
+  try {
+    fn();
+  } catch (const c10::Error& error) {
+    std::string where = "rank 0";
+    if constexpr (counts) where = concat(where, ", step ", Topology::step());
+    fail<Error>(where, ": ", one_line(error));
+  }
+}
+
+}  // namespace detail
+
 /// Runs `fn(topology)` on the offered topology that the environment names, on every rank that lives in this process.
 /// Gives rank 0's result. Warns once on stderr where ranks share the process and their OpenMP threads spin: OMP_WAIT_POLICY is not set.
-/// Errors: ConfigError that lists what the program offers, or for several ranks on a topology of one; whatever `fn` throws.
+/// Errors: ConfigError that lists what the program offers, or for several ranks on a topology of one; whatever `fn` throws,
+/// LibTorch's errors as an Error of one line with rank and step.
 template <class... Topology, class Fn> int with_topology(const Environment& environment, Fn&& fn) {
   int result = 0;
   const auto try_one = [&]<class One>() {
@@ -28,7 +49,7 @@ template <class... Topology, class Fn> int with_topology(const Environment& envi
       });
     } else {
       check<ConfigError>(environment.ranks == 1, "topology '", One::name, "' has one rank, not ", environment.ranks);
-      result = fn(One{});
+      detail::run_alone<One>([&] { result = fn(One{}); });
     }
     return true;
   };

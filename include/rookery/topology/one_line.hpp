@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// one_line: what an exception says, for a log or the end of a program.
+//
+//   catch (const std::exception& error) { fmt::print(stderr, "{}\n", rookery::one_line(error)); }
+//
+// LibTorch's own errors carry a stack trace of dozens of lines behind their sentence.  Include cost: c10 only.
+
+#include <c10/util/Exception.h>
+
+#include <exception>
+#include <string>
+
+namespace rookery {
+
+/// The first line of what `error` says; of LibTorch's errors without their stack trace.
+inline std::string one_line(const std::exception& error) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = torch ? torch->what_without_backtrace() : error.what();
+  return text.substr(0, text.find('\n'));
+}
+
+}  // namespace rookery
