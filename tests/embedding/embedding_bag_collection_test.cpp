@@ -5,6 +5,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "embedding/one_collection.hpp"
+#include "support/peak_memory.hpp"
 #include "support/random_batches.hpp"
 #include "support/tolerances.hpp"
 #include "support/test.hpp"
@@ -385,23 +387,40 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK_THROWS_AS(of(ids, weights.to(at::kLong)), ShapeError);
     CHECK_THROWS_WITH_AS(of(ids, weights.to(at::kMeta)), "KeyedJaggedTensor: weights on meta and values on cpu", ShapeError);
   }
-  TEST_CASE("B7 a bag of a million ids, and a batch of one id only") {
+  TEST_CASE("B7 a bag of a million ids, and a batch of one id only: the right rows, in memory of some words an id") {
     constexpr std::int64_t many = 1'000'000;
-    Collection tables({{.name = "t", .num_embeddings = 5, .embedding_dim = 2, .optimizer = Sgd{.learning_rate = 1e-6}}});
-    tables.assign("t", at::full({5, 2}, .5));
-    auto placed = ShardingPolicy<Local>{}.apply(std::move(tables));
-    Optimizer step{placed, Sgd{}};
-    const auto one_bag = at::tensor(std::vector<std::int64_t>{0, many, 1}, at::kLong);
-    const auto sums = placed(KeyedJaggedTensor::from_lengths({"t"}, at::full({many + 1}, 3, at::kLong), one_bag)).values();
-    CHECK(sums[1][0].item<double>() == doctest::Approx(many * .5).epsilon(1e-5));
-    CHECK(sums[2][1].item<double>() == .5);
-    sums.sum().backward();
-    step();
-    CHECK(gather_table(placed, "t")[3][0].item<double>() == doctest::Approx(.5 - 1e-6 * (many + 1)).epsilon(1e-5));
-    const auto rows = placed(KeyedJaggedTensor::from_lengths({"t"}, at::full({many}, 4, at::kLong), at::ones({many}, at::kLong))).values();
-    rows.sum().backward();
-    step();
-    CHECK(gather_table(placed, "t")[4][1].item<double>() == doctest::Approx(.5 - 1e-6 * many).epsilon(1e-5));
+    const auto spread = [](std::int64_t n, std::int64_t rows) {  // every row equally often
+      return at::arange(n, at::kLong).remainder(rows);
+    };
+    for (const auto& ids : {at::full({many + 1}, 3, at::kLong), spread(many + 1, 5)})
+      for (const bool one_bag : {true, false}) {
+        Collection tables({{.name = "t", .num_embeddings = 5, .embedding_dim = 2, .optimizer = Sgd{.learning_rate = 1e-6}}});
+        tables.assign("t", rows_of({.5, 1, 1.5, 2, 2.5}, 2));
+        auto placed = ShardingPolicy<Local>{}.apply(std::move(tables));
+        Optimizer step{placed, Sgd{}};
+        const auto lengths = one_bag ? at::tensor(std::vector<std::int64_t>{0, many, 1}, at::kLong) : at::ones({many + 1}, at::kLong);
+        const auto batch = KeyedJaggedTensor::from_lengths({"t"}, ids, lengths);
+        const PeakMemory memory;
+        const auto found = placed(batch).values();
+        const auto each = ids.to(at::kDouble).add(1).mul(.5);  // [many + 1], what the reference looks up
+        if (one_bag) {
+          CHECK(found[0][1].item<double>() == 0);
+          CHECK(found[1][0].item<double>() == doctest::Approx(each.narrow(0, 0, many).sum().item<double>()).epsilon(1e-5));
+          CHECK(found[2][1].item<double>() == each[many].item<double>());
+        } else {
+          CHECK(at::equal(found.select(1, 1).to(at::kDouble), each));
+        }
+        found.sum().backward();
+        step();
+        const auto bytes_per_id = memory.growth() / many;
+        MESSAGE("bytes an id: ", bytes_per_id);
+        if (memory.is_known()) CHECK(bytes_per_id < 100);
+        const auto weight = gather_table(placed, "t");
+        for (std::int64_t row = 0; row < 5; ++row) {
+          const auto hits = ids.eq(row).sum().item<double>();
+          CHECK(weight[row][0].item<double>() == doctest::Approx(.5 * static_cast<double>(row + 1) - 1e-6 * hits).epsilon(1e-5));
+        }
+      }
   }
   TEST_CASE("a frozen table is looked up and never updated, and keeps no state") {
     Collection tables({{.name = "t", .num_embeddings = 4, .embedding_dim = 3, .optimizer = Adam{}, .frozen = true},
