@@ -90,6 +90,9 @@ TEST_SUITE("data/criteo") {
     CHECK(mistake_of(line_of("0", std::string_view("1\0", 2))).starts_with("2: "));
     CHECK(mistake_of(line_of("0", "9223372036854775808")) == "2: '9223372036854775808' is outside the range of 64-bit integers");
     CHECK(mistake_of(line_of("0", "-9223372036854775808")) == "");
+    CHECK(mistake_of(line_of("0", "-9223372036854775809")) == "2: '-9223372036854775809' is outside the range of 64-bit integers");
+    CHECK(mistake_of(line_of(std::string_view("\0", 1))).starts_with("1: "));
+    CHECK(mistake_of(line_of("0", "1", std::string_view("0000\000a", 6))).starts_with("15: "));
     for (const std::string_view wrong :
          {"123456789", "0000000g", " 000000a", "000000a ", "-1", "0x1", "1234567:", "@bcdefab", "\x10\x11\x12\x13\x14\x15\x16\x17"})
       CHECK(mistake_of(line_of("0", "1", wrong)) == concat("15: '", wrong, "' is not an id of at most 8 hexadecimal digits"));
@@ -164,6 +167,9 @@ TEST_SUITE("data/criteo") {
     CHECK(refusal_of("\xEF\xBB\xBF" + line + "\n") == "");
     CHECK(after_path(refusal_of("")) == ": the file is empty");
     CHECK(after_path(refusal_of(line + "\n" + line + "\t\n")) == ":2: the line has more than 40 columns");
+    CHECK(after_path(refusal_of(line + "\n" + line.substr(0, line.rfind('\t')) + "\n" + line + "\n")) ==
+          ":2: the line has 39 of 40 columns");
+    CHECK(after_path(refusal_of(line.substr(2) + "\n")).starts_with(":1: "));                   // a test set has no labels
     CHECK(after_path(refusal_of(line + "\n\n")).starts_with(":2: column 'label': the label is missing"));
     CHECK(after_path(refusal_of(line_of("0", "1.5") + "\n")) == ":1: column 'I1': '1.5' is not an integer");
     CHECK(after_path(refusal_of(line_of("0", "1", "xyz") + "\n")).starts_with(":1: column 'C1': 'xyz' is not an id"));

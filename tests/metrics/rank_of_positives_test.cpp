@@ -18,6 +18,16 @@ TEST_SUITE("metrics/rank_of_positives") {
     of_logits.update_logits(column(list.predictions), column(list.labels), {}, id_column(list.groups));
     CHECK(of_logits.value() == doctest::Approx(2.6666667).epsilon(1e-7));
   }
+  TEST_CASE("4.1 PosRanks, ReciprocalRank and HitAtK of lists with good and bad logits") {
+    const auto of = [](const std::vector<double>& logits) { return Rows{logits, {0, 0, 1, 1, 1}, {1, 1, 1, 1, 1}, {8, 8, 8, 8, 8}}; };
+    const auto good = of({-1, -1, .5, 1, 1.5}), bad = of({1, 1, -1.5, -1, -.5});
+    CHECK(value_of(MeanRank{}, good) == 2);
+    CHECK(value_of(MeanRank{}, bad) == 4);
+    CHECK(value_of(ReciprocalRank{}, good) == doctest::Approx(11. / 18));
+    CHECK(value_of(ReciprocalRank{}, bad) == doctest::Approx(47. / 180));
+    CHECK(value_of(HitAtK{1}, bad) == 0);
+    CHECK(value_of(HitAtK{3}, bad) == doctest::Approx(1. / 3));
+  }
   TEST_CASE("HitAtK is the share of positives among the first k") {
     CHECK(value_of(HitAtK{1}, list) == doctest::Approx(1. / 3));
     CHECK(value_of(HitAtK{2}, list) == doctest::Approx(1. / 3));

@@ -8,6 +8,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -15,9 +16,10 @@
 #include <string>
 #include <vector>
 
+#include "modules/alone.hpp"
 #include "support/random_batches.hpp"
-#include "support/test.hpp"
 #include "support/tolerances.hpp"
+#include "support/test.hpp"
 
 namespace rookery {
 namespace {
@@ -97,6 +99,17 @@ TEST_SUITE("modules/mlp") {
       CHECK(cases::difference(mlp(x), expected) <= cases::tolerance(at::kDouble));
       CHECK((mlp(x).min().item<double>() < 0) == (final_activation == FinalActivation::none));
     }
+  }
+  TEST_CASE("4.2 MLP [4, 2] filled with F") {
+    Mlp mlp(3, {4, 2}, FinalActivation::none, at::kDouble);
+    const std::vector<std::int64_t> widths{3, 4, 2};
+    for (std::size_t i = 0; i < 2; ++i) {
+      mlp.layers[i].weight.assign(cases::pattern(widths[i + 1], widths[i], 7, 3, 11, 5, 10));
+      mlp.layers[i].bias.assign(cases::pattern(1, widths[i + 1], 0, 1, 3, 1, 10)[0]);
+    }
+    place(mlp);
+    const auto x = at::tensor({1., -2., .5, 0., 3., -1.}, at::kDouble).view({2, 3});
+    CHECK(cases::gap(mlp(x), {.3, 0, -.46, .9}) < 1e-12);
   }
   TEST_CASE("no layers give the input back, and a wrong input names the layer") {
     const Mlp none(3, {});
