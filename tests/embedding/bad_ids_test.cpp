@@ -7,6 +7,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
+#include "support/random_batches.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -70,6 +72,49 @@ TEST_SUITE("embedding/bad_ids") {
     CHECK(model.bad_ids().at(0).count == 2);
     model(batch());
     CHECK(model.bad_ids().at(0).count == 4);
+  }
+
+  TEST_CASE("B1 of 10,000 random batches, under either policy: sums, means, weights and counts are those of plain vectors") {
+    constexpr auto largest = std::numeric_limits<std::int64_t>::max();
+    constexpr std::int64_t rows = 7;
+    for (const auto policy : {BadIds::drop, BadIds::empty_bag})
+      for (const auto pooling : {PoolingType::sum, PoolingType::mean}) {
+        Bags declared{{{.name = "t", .num_embeddings = rows, .embedding_dim = 1, .pooling = pooling, .data_type = at::kDouble}},
+                      {.is_weighted = true, .bad_ids = policy}};
+        declared.assign("t", at::arange(1, rows + 1, at::kDouble).view({rows, 1}));
+        auto model = ShardingPolicy<Local>{}.apply(std::move(declared));
+        model.train(false);
+        std::int64_t bad = 0, wrong = 0;
+        for (std::uint64_t seed = 0; seed < 2500; ++seed) {
+          cases::Draw draw(seed);
+          std::vector<std::int64_t> ids, lengths;
+          std::vector<double> weights, expected;
+          for (auto bags = draw.integer(1, 4); bags > 0; --bags) {
+            double sum = 0, divisor = 0;
+            bool has_bad = false;
+            lengths.push_back(draw.integer(0, 5));
+            for (auto n = lengths.back(); n > 0; --n) {
+              ids.push_back(draw.chance(.7) ? draw.integer(0, rows - 1) : draw.chance(.5) ? draw.integer(rows, rows + 2)
+                                                                                      : draw.integer(-largest - 1, largest));
+              weights.push_back(draw.integer(1, 8) / 4.);      // sums of these are exact
+              const bool good = ids.back() >= 0 && ids.back() < rows;
+              bad += !good;
+              has_bad = has_bad || !good;
+              if (!good) continue;
+              sum += weights.back() * static_cast<double>(ids.back() + 1);
+              divisor += weights.back();
+            }
+            if (has_bad && policy == BadIds::empty_bag) sum = divisor = 0;
+            expected.push_back(divisor == 0 ? 0 : pooling == PoolingType::mean ? sum / divisor : sum);
+          }
+          const auto features =
+              KeyedJaggedTensor::from_lengths({"t"}, at::tensor(ids, at::kLong), at::tensor(lengths, at::kLong), numbers(weights));
+          wrong += !at::equal(model(features).values().reshape({-1}), numbers(expected));
+        }
+        CHECK(wrong == 0);
+        CHECK(bad > 1000);
+        CHECK(model.bad_ids().at(0).count == bad);
+      }
   }
 
   TEST_CASE("weights of the ids that stay keep their places, and their gradients") {

@@ -127,7 +127,7 @@ TEST_SUITE("loss/bce") {
     CHECK(number(Bce{DivideBy::weights}.normaliser(batch)) == 0);
   }
 
-  TEST_CASE("a label outside [0, 1] is refused with its row; the bounds, integers, truth values and what lies between are labels") {
+  TEST_CASE("B8 a label outside [0, 1] is refused with its row; the bounds, integers, truth values and what lies between are labels") {
     const auto refused = [](const at::Tensor& labels, const char* start) {
       const auto sentence = concat(start, " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
       CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros(labels.sizes())}, Unweighted{labels}), sentence.c_str(), DataError);

@@ -65,6 +65,14 @@ TEST_SUITE("loss/multi_task_bce") {
     check_loss({{{"a", 2}, {"b", .5}}, columns}, {labels, weights}, 2.7337379, .3001722, 1.5169551);
     check_loss({{{"a"}, {"b"}}, columns, {.over_tasks = OverTasks::sum}}, {labels, weights}, 1.7213570, .3915034, 2.1128604);
     check_loss({{{"a", 1, 2}, {"b", 1, .5}}, columns}, {labels, {}}, 2 * 1.1517868, .5 * .4026074, 1.1517868 + .25 * .4026074);
+    // Other ways to put tasks together are the program's own, of the sums: 4.2 has those of the second line.
+    const auto weighted = MultiTaskBce({{"a"}, {"b"}}, columns).per_task(Output{logits}, Batch{labels, weights});           // [2]
+    CHECK(gap(weighted, {5.1640711, 1.1745102}) < 1e-5);
+    CHECK(std::abs(number(weighted.mean()) - 3.1692905) < 1e-5);
+    const auto means = weighted.div(3);                                                     // [2]
+    CHECK(std::abs(number(means.min()) - .3915034) < 1e-6);
+    CHECK(std::abs(number(means.max()) - 1.7213570) < 1e-6);
+    CHECK(std::abs(number(means.median()) - .3915034) < 1e-6);                              // of two, the lower one
     const MultiTaskBce by_weights({{"a"}, {"b"}}, columns, {.divide_by = DivideBy::weights});
     CHECK(number(by_weights.normaliser(Batch{labels, weights})) == 8.5);
   }
