@@ -166,6 +166,14 @@ TEST_SUITE("comm/agree") {
                            "Test: ranks differ: rank 0 has 'b' and rank 2 has 'c'", ConfigError);
       CHECK_THROWS_WITH_AS(agree(topology, "Test", odd ? "a" : "a\nb"), "Test: ranks differ: rank 0 has 'b' and rank 2 has ''",
                            ConfigError);
+      const auto clauses = [&](const char* first, const char* other, const char* said) {
+        CHECK_THROWS_WITH_AS(agree(topology, "Test", odd ? other : first), concat("Test: ranks differ: ", said).c_str(), ConfigError);
+      };
+      clauses("t: a; b; c", "t: a; d; e", "rank 0 has 't: b' and rank 2 has 't: d'");
+      clauses("t: a; b", "t: a; b; c", "rank 0 has 't: ' and rank 2 has 't: c'");
+      clauses("t: a; b", "t: a; b; ", "rank 0 has 't: b' and rank 2 has 't: b'");
+      clauses("t: a; b", "u: a; b", "rank 0 has 't: a' and rank 2 has 'u: a'");
+      clauses("a; t: b", "a; t: c", "rank 0 has 'a; t: b' and rank 2 has 'a; t: c'");
     });
     Local local;
     agree(local, "Test", "a");

@@ -3,7 +3,10 @@
 
 #include <rookery/rules/adagrad.hpp>
 #include <rookery/rules/adam.hpp>
+#include <rookery/rules/max_norm.hpp>
+#include <rookery/rules/none.hpp>
 #include <rookery/rules/probe.hpp>
+#include <rookery/rules/row_counted.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>
 #include <rookery/rules/sgd.hpp>
 
@@ -114,6 +117,21 @@ TEST_SUITE("rules/rules") {
     CHECK(probe(Adam{}) != probe(Adam{.eps = 1e-7}));
     CHECK(probe(Adam{}) != probe(Adam{.beta2 = .99}));
     CHECK(probe(Adam{}) == probe(Adam{}));
+  }
+  TEST_CASE("a description names the well-known hyper-parameters, also of the rule inside another, before what the rule does") {
+    CHECK(describe(Sgd{.learning_rate = .5}) == "sgd with learning_rate 0.5, weight_decay 0; " + probe(Sgd{.learning_rate = .5}));
+    CHECK(describe(MaxNorm{RowwiseAdagrad{.learning_rate = .05}, 4})
+              .starts_with("max_norm_rowwise_adagrad with max_norm 4, learning_rate 0.05, eps 1e-08, weight_decay 0; max_norm_rowwise_"));
+    CHECK(describe(NoUpdate{}) == "none; " + probe(NoUpdate{}));
+  }
+  TEST_CASE("numbers that mean nothing are refused, of the rule inside another too") {
+    CHECK_NOTHROW(check_rule(MaxNorm{RowwiseAdagrad{}, 4}, "Test"));
+    CHECK_THROWS_WITH_AS(check_rule(MaxNorm{RowwiseAdagrad{.learning_rate = -1}, 4}, "Test"),
+                         "Test: max_norm_rowwise_adagrad has learning_rate -1; it must be finite and not negative", ConfigError);
+    CHECK_THROWS_WITH_AS(check_rule(MaxNorm{RowwiseAdagrad{}, -4}, "Test"),
+                         "Test: max_norm_rowwise_adagrad has max_norm -4; it must be finite and not negative", ConfigError);
+    CHECK_THROWS_WITH_AS(check_rule(RowCounted{Adam{.beta1 = 1}}, "Test"), "Test: row_counted_adam has beta1 1; it must lie in [0, 1)",
+                         ConfigError);
   }
 
   TEST_CASE("hyper-parameters start where the peers' do") {

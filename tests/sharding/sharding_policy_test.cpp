@@ -260,7 +260,8 @@ TEST_SUITE("sharding/sharding_policy") {
     CHECK(run([](Config&, ShardingOptions&) {}).empty());
     differs([](Config&, ShardingOptions& o) { o.seed = 3; }, "'seed 0' and rank 1 has 'seed 3'");
     differs([](Config&, ShardingOptions& o) { o.plan.tables[0].shards = table_wise_shards(6, 2, 1); }, "on rank 1'");
-    differs([](Config& c, ShardingOptions&) { c.optimizer = Sgd{.learning_rate = .5}; }, "sgd that makes [0.75, -2.125]");
+    differs([](Config& c, ShardingOptions&) { c.optimizer = Sgd{.learning_rate = .5}; }, 
+            "and rank 1 has 'embedding_bags.t: sgd with learning_rate 0.5, weight_decay 0'");
     differs([](Config& c, ShardingOptions&) { c.feature_names = {"u"}; }, "features [u] sum");
     differs([](Config& c, ShardingOptions&) { c.pooling = PoolingType::mean; }, "features [] mean");
     differs([](Config& c, ShardingOptions&) { c.initial = Zeros{}; }, "initial values such as [0, 0]");

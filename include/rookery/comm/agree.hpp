@@ -28,22 +28,38 @@ inline at::Tensor to_bytes(std::string_view text) {
   return bytes;
 }
 
+/// Takes the text before the next separator, or all of it.
+inline std::string_view take_part(std::string_view& text, std::string_view separator) {
+  const auto part = text.substr(0, text.find(separator));
+  text.remove_prefix(std::min(text.size(), part.size() + separator.size()));
+  return part;
+}
+
+/// What tells a line "subject: clause; clause" from another: the subject and the first clause that is not the same.
+inline std::string differing_clause(std::string_view line, std::string_view other) {
+  const auto colon = line.find(": ");
+  if (colon == std::string_view::npos || colon > line.find("; ")) return std::string(line);
+  const auto subject = line.substr(0, colon);
+  auto clause = take_part(line, "; ");
+  if (clause != take_part(other, "; ")) return std::string(clause);
+  do clause = take_part(line, "; ");
+  while (clause == take_part(other, "; ") && !(line.empty() && other.empty()));
+  return concat(subject, ": ", clause);
+}
+
 /// The error for the first rank and line that differ from rank 0's, if there is one.
 inline void refuse_differences(std::string_view who, const std::vector<at::Tensor>& gathered) {
   const auto text_of = [&](std::size_t rank) {
     const auto& bytes = gathered[rank];
     return std::string_view(reinterpret_cast<const char*>(bytes.const_data_ptr<std::uint8_t>()), static_cast<std::size_t>(bytes.numel()));
   };
-  const auto take_line = [](std::string_view& text) {
-    const auto line = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(text.size(), line.size() + 1));
-    return line;
-  };
   for (std::size_t rank = 1; rank < gathered.size(); ++rank) {
     auto first = text_of(0), other = text_of(rank);
     while (!first.empty() || !other.empty()) {
-      const auto wanted = take_line(first), found = take_line(other);
-      check<ConfigError>(wanted == found, who, ": ranks differ: rank 0 has '", wanted, "' and rank ", rank, " has '", found, "'");
+      const auto wanted = take_part(first, "\n"), found = take_part(other, "\n");
+      if (wanted != found)
+        fail<ConfigError>(who, ": ranks differ: rank 0 has '", differing_clause(wanted, found), "' and rank ", rank, " has '",
+                          differing_clause(found, wanted), "'");
     }
   }
 }
@@ -52,7 +68,8 @@ inline void refuse_differences(std::string_view who, const std::vector<at::Tenso
 
 /// Checks that every rank gives the same lines of text as rank 0.
 ///
-/// Errors:  ConfigError on every rank, with the first line that differs; it begins with `who`.
+/// Errors:  ConfigError on every rank, with the first line that differs; it begins with `who`. Of a line "subject: clause; clause" it has
+///          the subject and the first clause that differs.
 /// Cost:    one all-gather of the text; nothing where the topology is not distributed.
 /// Ranks:   all, in the same order.
 template <concepts::Topology Topology> void agree(Topology& topology, std::string_view who, std::string_view lines) {

@@ -134,7 +134,7 @@ template <class ConfigType> class TableCollection {
         config.optimizer.visit([&](const auto& rule) {
           table.row_sums = rule.row_sums;
           for (const auto& slot : rule.state) table.state_numbers_per_row += slot.shape == StateShape::row ? 1 : config.embedding_dim;
-          table.settings = probe(rule);
+          table.settings = rookery::describe(rule);
         });
       std::array<double, 2> first{};
       fill_initial(config.initial, default_bound(config), 0, 0, first.data(), 2);

@@ -62,7 +62,7 @@ inline void check_options(const OptimizerOptions& options) {
 /// What ranks must have in common, line by line.
 inline std::string option_lines(const OptimizerOptions& options, std::span<const DenseParameter> dense, const std::string& rule) {
   auto lines = concat("clip_norm ", options.clip_norm, "\nclip_value ", options.clip_value,
-                      options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error", "\ndense ", rule);
+                      options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error", "\ndense parameters: ", rule);
   for (const auto& group : options.groups) lines += concat("\ngroup ", group.pattern, " times ", group.learning_rate_factor);
   for (const auto& one : dense)
     if (one.parameter->is_frozen()) lines += concat("\nfrozen ", one.name);
@@ -111,7 +111,7 @@ template <class Model, class DenseRule> class Optimizer {
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
     group_of_table_ = detail::assign_groups(options_.groups, dense_.parameters(), model.tables());
     if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed)
-      agree(model.topology(), "Optimizer", detail::option_lines(options_, dense_.parameters(), probe(dense_.rule())));
+      agree(model.topology(), "Optimizer", detail::option_lines(options_, dense_.parameters(), rookery::describe(dense_.rule())));
     tell_step();
   }
 
@@ -165,8 +165,7 @@ template <class Model, class DenseRule> class Optimizer {
     auto& topology = model_->topology();
     auto sums = detail::step_sums(shards, runtime.captures(), model_->tables().size(), passes, rates, topology.rank(),
                                   topology.world_size());                                    // [T + 2 + W]
-    return detail::read_step_sums(all_reduce(topology, std::move(sums)).wait(), model_->tables(), dense_.parameters(), divides,
-                                  !options_.groups.empty());
+    return detail::read_step_sums(all_reduce(topology, std::move(sums)).wait(), model_->tables(), dense_.parameters(), divides);
   }
 
   Model* model_;
@@ -188,7 +187,9 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   dense_.reduce(model_->topology());
   auto shards = model_->runtime().gradients(model_->topology());
   const auto rates = detail::group_rates(options_.groups, rate_, count_);
-  const auto [squares, normaliser, not_finite] = norm(shards, passes, rates);
+  const auto [squares, normaliser, same_rates, not_finite] = norm(shards, passes, rates);
+  if constexpr (std::remove_cvref_t<decltype(model_->topology())>::is_distributed)
+    if (!same_rates) agree(model_->topology(), concat("Optimizer: step ", count_ + 1), detail::rate_lines(options_.groups, rates));
   const double scale = !divides ? 1 : normaliser == 0 ? 0 : 1 / normaliser;
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {

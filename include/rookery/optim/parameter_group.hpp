@@ -88,5 +88,13 @@ inline std::vector<double> group_rates(std::span<const ParameterGroup> groups, d
   return rates;
 }
 
+/// These rates in words, line by line.
+inline std::string rate_lines(std::span<const ParameterGroup> groups, std::span<const double> rates) {
+  auto lines = concat("learning rate factor ", rates[0]);
+  for (std::size_t g = 0; g < groups.size(); ++g)
+    lines += concat("\nlearning rate factor ", rates[g + 1], " of group '", groups[g].pattern, "'");
+  return lines;
+}
+
 }  // namespace detail
 }  // namespace rookery

@@ -22,9 +22,11 @@
 
 namespace rookery::detail {
 
-/// The squared norm of dense and table gradients, the normaliser, both over all ranks, and the first thing that is not finite.
+/// The squared norm of dense and table gradients, the normaliser, both over all ranks, whether ranks have the same learning rates, and the
+/// first thing that is not finite.
 struct StepNorm {
   double squares = 0, normaliser = 0;
+  bool same_rates = true;
   std::string not_finite{};
 };
 
@@ -37,7 +39,7 @@ inline std::int64_t passes_with_gradients(std::span<const Capture> captures, con
   });
 }
 
-/// This rank's part of the sums: squares of each table's gradients, normaliser, passes, and each rank's learning rates.
+/// This rank's part of the sums: squares of each table's gradients, normaliser, passes, and one number of each rank's learning rates.
 inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures, std::size_t tables,
                             std::int64_t passes, std::span<const double> rates, int rank, int world_size) {
   auto sums = at::zeros({static_cast<std::int64_t>(tables) + 2 + world_size}, at::kDouble);  // [T squares, normaliser, passes, W rates]
@@ -48,22 +50,20 @@ inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<co
     if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
       values[0] += capture.normaliser.item<double>();
   values[1] = static_cast<double>(passes);
-  for (const double rate : rates) values[2 + rank] += rate;
+  for (std::size_t r = 0; r < rates.size(); ++r) values[2 + rank] += static_cast<double>(r + 1) * rates[r];   // the order counts, too
   return sums;
 }
 
 /// What the sums over ranks say, with the dense gradients, which are summed already.
-/// Errors: Error when no rank ran backward, ConfigError when learning rates differ.
+/// Errors: Error when no rank ran backward.
 inline StepNorm read_step_sums(const at::Tensor& sums, std::span<const PlacedTable> tables, std::span<const DenseParameter> dense,
-                               bool divides, bool has_groups) {
+                               bool divides) {
   const auto* values = sums.const_data_ptr<double>();
   const auto* after = values + tables.size();
   check<Error>(after[1] > 0, "Optimizer: step() without backward() from any rank's forward pass since the last one");
   const auto* rates = after + 2;
-  for (std::int64_t rank = 1; rank < sums.numel() - (rates - values); ++rank)
-    check<ConfigError>(rates[rank] == rates[0], "Optimizer: the learning rate factor is ", rates[0], " on rank 0 and ", rates[rank],
-                       " on rank ", rank, has_groups ? ", summed over groups" : "");
   StepNorm norm{.squares = 0, .normaliser = after[0]};
+  norm.same_rates = std::all_of(rates, values + sums.numel(), [&](double of_rank) { return of_rank == rates[0]; });
   if (divides && !(std::isfinite(after[0]) && after[0] >= 0))
     norm.not_finite = concat("the loss's normaliser, summed over ranks, is ", after[0]);
   const auto add = [&](double squares, const std::string& name) {

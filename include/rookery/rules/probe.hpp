@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// probe: a rule's hyper-parameters as text, seen by what the rule does; check_rule: refuses those that mean nothing.
+// probe and describe: a rule's hyper-parameters as text, by what the rule does and by name; check_rule: refuses those that mean
+// nothing.
 //
 // A rule is a plain struct that need not list its members, so two of them are compared by the rows that they make of the same
-// rows. Reports and the check that all ranks have the same rule use it.  Include cost: none.
+// rows. The check that all ranks have the same rule uses it.  Include cost: none.
 
 #include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/error.hpp>
@@ -55,21 +56,41 @@ template <concepts::Rule Rule> std::string probe(const Rule& rule) {
   return text;
 }
 
-/// Errors: ConfigError for a learning rate, eps or weight decay that is negative or not finite, and for betas and a momentum outside
-/// [0, 1), where the rule, or the one that it is around, has members of these names.
+namespace detail {
+
+/// Calls `fn(name, value)` for the well-known hyper-parameters of a rule, and of the one that it is around: members of these names.
+template <class Rule, class Fn> void for_each_hyper_parameter(const Rule& rule, Fn&& fn) {
+  if constexpr (requires { rule.learning_rate; }) fn("learning_rate", rule.learning_rate);
+  if constexpr (requires { rule.beta1; }) fn("beta1", rule.beta1);
+  if constexpr (requires { rule.beta2; }) fn("beta2", rule.beta2);
+  if constexpr (requires { rule.momentum; }) fn("momentum", rule.momentum);
+  if constexpr (requires { rule.eps; }) fn("eps", rule.eps);
+  if constexpr (requires { rule.weight_decay; }) fn("weight_decay", rule.weight_decay);
+  if constexpr (requires { rule.max_norm; }) fn("max_norm", rule.max_norm);
+  if constexpr (requires { requires concepts::Rule<std::remove_cvref_t<decltype(rule.rule)>>; }) for_each_hyper_parameter(rule.rule, fn);
+}
+
+}  // namespace detail
+
+/// What two ranks must have in common of a rule: "adam with learning_rate 0.001, .., weight_decay 0; adam that makes ..". Members without
+/// a well-known name show in what the rule makes.
+template <concepts::Rule Rule> std::string describe(const Rule& rule) {
+  std::string text(Rule::name), separator = " with ";
+  detail::for_each_hyper_parameter(rule, [&](std::string_view name, double value) {
+    text += concat(separator, name, " ", value);
+    separator = ", ";
+  });
+  return concat(text, "; ", probe(rule));
+}
+
+/// Errors: ConfigError for a learning rate, eps, weight decay or max_norm that is negative or not finite, and for betas and a momentum
+/// outside [0, 1), where the rule, or the one that it is around, has members of these names.
 template <class Rule> void check_rule(const Rule& rule, std::string_view owner) {
-  const auto check_one = [&](std::string_view what, double value, double below) {
-    check<ConfigError>(std::isfinite(value) && value >= 0 && value < below, owner, ": ", Rule::name, " has ", what, " ", value,
-                       below <= 1 ? "; it must lie in [0, 1)" : "; it must be finite and not negative");
-  };
-  constexpr double any = std::numeric_limits<double>::infinity();
-  if constexpr (requires { rule.learning_rate; }) check_one("learning_rate", rule.learning_rate, any);
-  if constexpr (requires { rule.eps; }) check_one("eps", rule.eps, any);
-  if constexpr (requires { rule.weight_decay; }) check_one("weight_decay", rule.weight_decay, any);
-  if constexpr (requires { rule.beta1; }) check_one("beta1", rule.beta1, 1);
-  if constexpr (requires { rule.beta2; }) check_one("beta2", rule.beta2, 1);
-  if constexpr (requires { rule.momentum; }) check_one("momentum", rule.momentum, 1);
-  if constexpr (requires { rule.rule.update; }) check_rule(rule.rule, owner);
+  detail::for_each_hyper_parameter(rule, [&](std::string_view name, double value) {
+    const bool decays = name.starts_with("beta") || name == "momentum";
+    check<ConfigError>(std::isfinite(value) && value >= 0 && (!decays || value < 1), owner, ": ", Rule::name, " has ", name, " ", value,
+                       decays ? "; it must lie in [0, 1)" : "; it must be finite and not negative");
+  });
 }
 
 }  // namespace rookery
