@@ -38,12 +38,13 @@ struct PooledBatch {
   static constexpr auto members() { return rookery::members("features", &PooledBatch::features, "gradient", &PooledBatch::gradient); }
 };
 
-struct OneCollection {
-  Collection tables;
-  static constexpr auto members() { return rookery::members("tables", &OneCollection::tables); }
-  auto lookups(const PooledBatch& batch) const { return rookery::lookups(rookery::lookup<&OneCollection::tables>(batch.features)); }
-  KeyedTensor forward(const PooledBatch&, const auto& pooled) { return get<&OneCollection::tables>(pooled); }
+template <class Set> struct OneCollectionOf {
+  EmbeddingBagCollection<Set> tables;
+  static constexpr auto members() { return rookery::members("tables", &OneCollectionOf::tables); }
+  auto lookups(const PooledBatch& batch) const { return rookery::lookups(rookery::lookup<&OneCollectionOf::tables>(batch.features)); }
+  KeyedTensor forward(const PooledBatch&, const auto& pooled) { return get<&OneCollectionOf::tables>(pooled); }
 };
+using OneCollection = OneCollectionOf<EveryRule>;
 
 struct SumOfOutputs {
   static constexpr bool divides = false;
@@ -54,8 +55,9 @@ struct SumOfOutputs {
 
 /// A table with its state, whole.
 struct WholeTable {
-  at::Tensor weight;              // [E, D]
-  std::vector<at::Tensor> state;  // per slot, [E] or [E, D]
+  at::Tensor weight;               // [E, D]
+  std::vector<at::Tensor> state;   // per slot, [E] or [E, D]
+  std::vector<std::string> slots;  // their names
 };
 
 /// Copies this rank's shards to their places in `tables`.
@@ -66,7 +68,8 @@ template <class Model> void read_shards(Model& model, std::vector<WholeTable>& t
       const auto& box = local.box;
       auto& whole = tables.at(first + local.table);
       whole.weight.narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns()).copy_(local.storage.weight());
-      for (std::size_t slot = 0; slot < local.storage.state_names().size(); ++slot) {
+      check<Error>(local.storage.state_names() == whole.slots, "the state in storage has other names than that of the rule");
+      for (std::size_t slot = 0; slot < whole.slots.size(); ++slot) {
         auto rows = whole.state.at(slot).narrow(0, box.row_begin, box.rows());
         if (rows.dim() == 2) rows = rows.narrow(1, box.column_begin, box.columns());
         rows.copy_(local.storage.state(slot));
@@ -76,16 +79,18 @@ template <class Model> void read_shards(Model& model, std::vector<WholeTable>& t
 }
 
 /// Zeros of the shapes of the collection's tables and their state.
-inline std::vector<WholeTable> empty_tables(const Collection& tables) {
+template <class Set> std::vector<WholeTable> empty_tables(const EmbeddingBagCollection<Set>& tables) {
   std::vector<WholeTable> whole;
   for (const auto& config : tables.configs()) {
-    whole.push_back({at::zeros({config.num_embeddings, config.embedding_dim}, config.data_type), {}});
+    whole.push_back({at::zeros({config.num_embeddings, config.embedding_dim}, config.data_type), {}, {}});
     if (config.frozen) continue;
     config.optimizer.visit([&](const auto& rule) {
-      for (const auto& slot : rule.state)
-        whole.back().state.push_back(slot.shape == StateShape::row
-                                         ? at::zeros({config.num_embeddings}, config.data_type)
-                                         : at::zeros({config.num_embeddings, config.embedding_dim}, config.data_type));
+      for (const auto& slot : rule.state) {
+        const auto dtype = compute_dtype(config.data_type);
+        whole.back().state.push_back(slot.shape == StateShape::row ? at::zeros({config.num_embeddings}, dtype)
+                                                                   : at::zeros({config.num_embeddings, config.embedding_dim}, dtype));
+        whole.back().slots.emplace_back(slot.name);
+      }
     });
   }
   return whole;
@@ -99,7 +104,8 @@ struct TrainedTables {
 
 /// One step a batch on `ranks` threads, rank r taking rows B r / W up to B (r + 1) / W; on Local with `ranks` 0.
 /// Every second table is row_wise.
-inline TrainedTables train_tables(const Collection& declared, const std::vector<PooledBatch>& batches, int ranks = 0) {
+template <class Set>
+TrainedTables train_tables(const EmbeddingBagCollection<Set>& declared, const std::vector<PooledBatch>& batches, int ranks = 0) {
   TrainedTables result;
   result.tables.assign(batches.size() + 1, empty_tables(declared));
   for (auto& whole : result.tables)
@@ -113,7 +119,7 @@ inline TrainedTables train_tables(const Collection& declared, const std::vector<
     Constraints constraints;
     for (std::size_t t = 1; t < declared.configs().size(); t += 2)
       constraints[declared.configs()[t].name] = {.kinds = {ShardingKind::row_wise}};
-    auto model = maybe_shard_model(ModelAndLoss<OneCollection, SumOfOutputs, PooledBatch>{{declared}, {}}, topology,
+    auto model = maybe_shard_model(ModelAndLoss<OneCollectionOf<Set>, SumOfOutputs, PooledBatch>{{declared}, {}}, topology,
                                    {.constraints = constraints, .seed = 5});
     Optimizer step(model, Sgd{});
     read_shards(model, result.tables[0]);
