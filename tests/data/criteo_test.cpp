@@ -168,8 +168,9 @@ TEST_SUITE("data/criteo") {
     CHECK(after_path(refusal_of("")) == ": the file is empty");
     CHECK(after_path(refusal_of(line + "\n" + line + "\t\n")) == ":2: the line has more than 40 columns");
     CHECK(after_path(refusal_of(line + "\n" + line.substr(0, line.rfind('\t')) + "\n" + line + "\n")) ==
-          ":2: the line has 39 of 40 columns");
-    CHECK(after_path(refusal_of(line.substr(2) + "\n")).starts_with(":1: "));                   // a test set has no labels
+          ":2: the line has 39 of 40 columns; lines without labels, of 39 columns, are read with has_label = false");
+    CHECK(after_path(refusal_of(line_of("0", "5").substr(2) + "\n")) ==
+          ":1: column 'label': '5' is not 0 or 1; lines without labels, of 39 columns, are read with has_label = false");
     CHECK(after_path(refusal_of(line + "\n\n")).starts_with(":2: column 'label': the label is missing"));
     CHECK(after_path(refusal_of(line_of("0", "1.5") + "\n")) == ":1: column 'I1': '1.5' is not an integer");
     CHECK(after_path(refusal_of(line_of("0", "1", "xyz") + "\n")).starts_with(":1: column 'C1': 'xyz' is not an id"));
@@ -181,19 +182,25 @@ TEST_SUITE("data/criteo") {
           "/nowhere/day_0: the file cannot be opened: No such file or directory");
   }
 
-  TEST_CASE("D1 bad lines are counted and left out up to a limit") {
+  TEST_CASE("D1 bad lines are counted and left out, up to a limit for each epoch") {
     const auto good = line_of("1") + "\n", bad = line_of("0", "x") + "\n";
     const Folder folder;
     const auto path = folder.write("day_0", good + bad + good + bad + good);
-    const CriteoReader reader({.paths = {path}, .batch_size = 2, .rows = {10}, .bad_lines = 4});
-    for (int epoch = 1; epoch <= 2; ++epoch) {
+    const CriteoReader reader({.paths = {path}, .batch_size = 2, .rows = {10}, .bad_lines = 2});
+    for (int epoch = 1; epoch <= 3; ++epoch) {
       std::vector<std::int64_t> sizes;
       for (const TableBatch& batch : prefetch(reader.epoch())) sizes.push_back(batch.size());
       CHECK(sizes == std::vector<std::int64_t>{1, 1, 1});
       CHECK(reader.skipped() == 2 * epoch);
     }
-    CHECK(message_of([&] { reader.epoch().next(); }) ==
-          path + ":2: column 'I1': 'x' is not an integer; it is bad line 5, and bad_lines = 4");
+    const CriteoReader strict({.paths = {path}, .batch_size = 2, .rows = {10}, .bad_lines = 1});
+    for (int epoch = 1; epoch <= 2; ++epoch) {
+      auto lines = strict.epoch();
+      CHECK(lines.next()->size() == 1);
+      CHECK(message_of([&] { lines.next(); }) ==
+            path + ":4: column 'I1': 'x' is not an integer; it is bad line 2 of the epoch, and bad_lines = 1");
+      CHECK(strict.skipped() == epoch);
+    }
   }
 
   TEST_CASE("law: the shares of all ranks are the file's lines, in batches that every rank has") {

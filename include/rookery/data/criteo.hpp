@@ -51,7 +51,7 @@ struct CriteoOptions {
   bool has_label = true;                     // false: lines have 39 columns, and batches no labels
   bool missing_flags = false;                // 13 more dense columns: 1 where the integer is missing
   bool drop_last = false;                    // leave out a last batch of fewer lines
-  std::int64_t bad_lines = 0;                // lines that a rank may leave out in all, because they are not what they should be
+  std::int64_t bad_lines = 0;                // lines that a rank may leave out of an epoch, because they are not what they should be
   std::int64_t rank = 0;
   std::int64_t world_size = 1;
 };
@@ -96,12 +96,20 @@ class CriteoEpoch {
     if (mistake.why.empty() && !text_.has_end() && (text_.line().size() - text_.line().rfind('\t') - 1) % 8 != 0)
       mistake = {0, "the file ends in the middle of the line"};
     if (mistake.why.empty()) return;
-    if (++shared_->skipped > options.bad_lines)
-      fail<DataError>(text_.path(), ":", text_.number(), ": ",
-                      mistake.column ? concat("column '", criteo_column(mistake.column, options.has_label), "': ") : "", mistake.why,
-                      options.bad_lines > 0 ? concat("; it is bad line ", shared_->skipped.load(), ", and bad_lines = ", options.bad_lines)
-                                            : "");
+    if (++skipped_ > options.bad_lines) fail<DataError>(text_.path(), ":", text_.number(), ": ", told(mistake));
+    ++shared_->skipped;
     lines_.pop_back();
+  }
+
+  std::string told(const CriteoMistake& mistake) const {
+    const auto& options = shared_->options;
+    const auto text = text_.line();
+    auto sentence = concat(mistake.column ? concat("column '", criteo_column(mistake.column, options.has_label), "': ") : "", mistake.why);
+    constexpr std::ptrdiff_t unlabelled = CriteoLine::num_integers + CriteoLine::num_ids;
+    if (options.has_label && std::count(text.begin(), text.end(), '\t') + 1 == unlabelled)
+      sentence += "; lines without labels, of 39 columns, are read with has_label = false";
+    if (options.bad_lines > 0) sentence += concat("; it is bad line ", skipped_, " of the epoch, and bad_lines = ", options.bad_lines);
+    return sentence;
   }
 
   TableBatch batch_of_lines() const;
@@ -109,6 +117,7 @@ class CriteoEpoch {
   std::shared_ptr<detail::CriteoShared> shared_;
   LineReader text_;
   std::vector<CriteoLine> lines_;
+  std::int64_t skipped_ = 0;
 };
 
 /// Batches of Criteo files. `dense` holds log(1 + max(x, 0)) of the integers, 0 for a missing one; each of the 26 tables has one more row
@@ -116,7 +125,7 @@ class CriteoEpoch {
 ///
 /// Lines come in the order of the files, which are read anew in every epoch; the lines of a last, smaller batch go to the first ranks.
 /// Errors: ConfigError for options that mean nothing; the epochs throw DataError, naming file, line and column, for a line that is not what
-///         it should be (more than `bad_lines` of them), a file that cannot be read or is empty, and a last line that was cut off.
+///         it should be (more than `bad_lines` of them in an epoch), a file that cannot be read or is empty, and a last line that was cut off.
 /// Cost:   a block of the file and a batch of lines in memory; a rank looks for the ends of all lines and reads its own.
 class CriteoReader {
  public:
