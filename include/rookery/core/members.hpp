@@ -103,7 +103,10 @@ struct AnyLeaf {
 namespace detail {
 
 template <class Wanted, class T> constexpr bool reaches();
-template <class Wanted, class T, class... Of> constexpr bool members_reach(const Members<Of T::*...>&) { return (reaches<Wanted, Of>() || ...); }
+template <class Wanted> constexpr bool members_reach(const Members<>&) { return false; }
+template <class Wanted, class T, class... Of> constexpr bool members_reach(const Members<Of T::*...>&) {
+  return (reaches<Wanted, Of>() || ...);
+}
 
 /// Whether a value of type T can hold a leaf that is wanted.
 template <class Wanted, class T> constexpr bool reaches() {
