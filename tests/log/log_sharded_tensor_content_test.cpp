@@ -82,6 +82,12 @@ TEST_SUITE("log/log_sharded_tensor_content") {
       CHECK(topology.taken() == 1);
       log_sharded_tensor_content(placed, "embedding_bags.t.weight", {.row_begin = 1000, .row_end = 9000, .out = out.file()});
       CHECK(topology.taken() == 1 + (8000 + 2046) / 2047);                         // rows of 16 in chunks of 32767 numbers
+      cases::Tables split{{.name = "t", .num_embeddings = 10'000, .embedding_dim = 16, .initial = Zeros{}}};
+      const Plan halves{.tables = {{"t", {{{0, 10'000, 0, 8}, 0}, {{0, 10'000, 8, 16}, 1}}}}};
+      auto columns = ShardingPolicy<cases::Counting>(topology, {.plan = halves}).apply(std::move(split));
+      topology.taken();
+      log_sharded_tensor_content(columns, "embedding_bags.t.weight", {.out = out.file(), .rows_per_exchange = 2500});
+      CHECK(topology.taken() == 4);
     });
   }
   TEST_CASE("mistakes are one sentence") {

@@ -29,8 +29,7 @@ namespace rookery {
 /// Ranks:   all, with the same keys; all get the same values.
 template <class Model>
 LogValues log_ebc_norms(Model& model, const std::vector<std::string>& keys, WeightLoggerOptions options = {}) {
-  detail::Reductions reductions(detail::sampled(detail::logged_matrices(model), options.sample_rows, options.sample_seed),
-                                options.rows_per_exchange);
+  auto reductions = detail::reductions_of(model, options);
   for (const auto& key : keys)
     reductions.add(detail::find_matrix(reductions.matrices(), key, "log_ebc_norms", true), detail::functions_of<MeanRowNorm>);
   reductions.run(model.topology());

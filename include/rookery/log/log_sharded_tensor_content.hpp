@@ -27,14 +27,13 @@
 #include <rookery/log/logged_matrices.hpp>
 #include <rookery/log/reducers.hpp>
 #include <rookery/log/reductions.hpp>
-#include <rookery/log/weight_logger.hpp>
 
 namespace rookery {
 
 struct TensorContentOptions {
   std::int64_t row_begin = 0, row_end = 0;       // rows to print, [row_begin, row_end); none unless asked for
   std::FILE* out = stdout;
-  WeightLoggerOptions reduce{};
+  std::int64_t rows_per_exchange = 1 << 20;      // row sums, 8 bytes each, that one all-reduce carries for a table split by columns
 };
 
 namespace detail {
@@ -85,7 +84,7 @@ template <class Model> void log_sharded_tensor_content(Model& model, std::string
   constexpr std::array statistics{&detail::functions_of<Mean>, &detail::functions_of<StandardDeviation>, &detail::functions_of<MaxAbs>,
                                   &detail::functions_of<L2Norm>, &detail::functions_of<MeanRowNorm>};
   auto& topology = model.topology();
-  detail::Reductions reductions(detail::logged_matrices(model), options.reduce.rows_per_exchange);
+  detail::Reductions reductions(detail::logged_matrices(model), options.rows_per_exchange);
   const auto found = detail::find_matrix(reductions.matrices(), name, "log_sharded_tensor_content", false);
   const auto& matrix = reductions.matrices()[found];
   check<IndexError>(0 <= options.row_begin && options.row_begin <= options.row_end && options.row_end <= matrix.rows,

@@ -29,6 +29,15 @@ struct WeightLoggerOptions {
   std::uint64_t sample_seed = 0;
 };
 
+namespace detail {
+
+/// Reductions of a placed model's parameters, or of samples of its tables.
+template <class Model> Reductions reductions_of(Model& model, const WeightLoggerOptions& options) {
+  return {sampled(logged_matrices(model), options.sample_rows, options.sample_seed), options.rows_per_exchange};
+}
+
+}  // namespace detail
+
 /// Chosen when a reducer is incomplete: one error that says what to write.
 template <class Reducer> class WeightLogger {
   using Missing = detail::MissingOfReducer;
@@ -73,8 +82,7 @@ class WeightLogger<Reducer> {
  public:
   template <class Model>
   explicit WeightLogger(Model& model, WeightLoggerOptions options = {})
-      : model_(&model),
-        reductions_(detail::sampled(detail::logged_matrices(model), options.sample_rows, options.sample_seed), options.rows_per_exchange) {
+      : model_(&model), reductions_(detail::reductions_of(model, options)) {
     choose();
   }
 

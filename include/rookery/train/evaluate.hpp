@@ -15,11 +15,11 @@ namespace rookery {
 
 namespace detail {
 
-template <class Batch> at::Tensor weights_of(const Batch& batch) {
+template <class Batch> at::Tensor weights_if_any(const Batch& batch) {
   if constexpr (requires { batch.weights; }) return batch.weights;
   else return {};
 }
-template <class Batch> at::Tensor groups_of(const Batch& batch) {
+template <class Batch> at::Tensor groups_if_any(const Batch& batch) {
   if constexpr (requires { batch.groups; }) return batch.groups;
   else return {};
 }
@@ -38,8 +38,8 @@ template <class Model, class Range, class Metrics> Metrics evaluate(Model& model
   for (auto& batch : range) {
     const auto output = model.predict(batch);
     if constexpr (requires { output.logits; })
-      metrics.update_logits(output.logits, batch.labels, detail::weights_of(batch), detail::groups_of(batch));
-    else metrics.update(output.predictions, batch.labels, detail::weights_of(batch), detail::groups_of(batch));
+      metrics.update_logits(output.logits, batch.labels, detail::weights_if_any(batch), detail::groups_if_any(batch));
+    else metrics.update(output.predictions, batch.labels, detail::weights_if_any(batch), detail::groups_if_any(batch));
   }
   return merged(metrics, model.topology());
 }
