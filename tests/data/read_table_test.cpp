@@ -159,6 +159,19 @@ TEST_SUITE("data/read_table") {
     CHECK(read_weighted("liked,seconds,n\n5,2,1\n1,2,1\n")->rows() == 2);     // seconds are no classes
   }
 
+  TEST_CASE("B8 a dense value that is no finite number is refused with its line, or counts as missing where the schema says so") {
+    OneColumn table({"1", "nan", "-inf", "7"});
+    CHECK(cases::message_of([&] { table.dense({}); }) == table.schema.file.paths[0] + ":3: column 'x': 'nan' is not a finite number");
+    CHECK(cases::message_of([&] { table.dense({.missing_texts = {"nan"}, .missing = 0}); }) ==
+          table.schema.file.paths[0] + ":4: column 'x': '-inf' is not a finite number");
+    CHECK(table.dense({.missing_texts = {"nan", "-inf"}, .missing = 5}) == std::vector<float>{1, 5, 5, 7});
+    OneColumn labels({"1", "nan"});
+    labels.schema.label = {.column = "x"};
+    labels.schema.dense = {{.column = "clicked"}};
+    CHECK(cases::message_of([&] { read_table(labels.schema); }) ==
+          labels.schema.file.paths[0] + ":3: column 'x': 'nan' is not a finite number");
+  }
+
   TEST_CASE("a multi-hot column is a bag of tokens, empty ones left out") {
     OneColumn table({"Drama|Comedy", "", "Comedy", "|Drama||Drama|"});
     CHECK(table.bags({.separator = "|"}) == Bags{{1, 0}, {}, {0}, {1, 1}});

@@ -141,6 +141,36 @@ TEST_SUITE("loss/bce") {
       CHECK(number(Bce{}(Output{at::zeros({3})}, Unweighted{labels})) > 0);
   }
 
+  TEST_CASE("B8 a NaN or an infinity among dense features or weights stops the step with nothing changed, or skips and counts it") {
+    constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
+    const auto run = [](auto& topology) {
+      const bool last = topology.rank() + 1 == topology.world_size();
+      for (const auto policy : {NonFinite::error, NonFinite::skip}) {
+        auto model = maybe_shard_model(reference_model(), topology);
+        Optimizer step(model, Sgd{.learning_rate = 1}, {.non_finite = policy});
+        const auto weight = model.model().linear.weight.tensor().detach().clone();
+        std::int64_t bad = 0;
+        for (const double wrong : {nan, infinity, -infinity})
+          for (const auto member : {&Batch::x, &Batch::weights}) {
+            auto batch = reference_batch();
+            if (last) (batch.*member)[1][0] = wrong;
+            model(batch).loss.backward();
+            if (policy == NonFinite::error) CHECK_THROWS_AS(step(), NonFiniteError);
+            else CHECK(!step());
+            ++bad;
+            CHECK(at::equal(model.model().linear.weight.tensor(), weight));
+          }
+        CHECK(step.skipped() == (policy == NonFinite::skip ? bad : 0));
+        model(reference_batch()).loss.backward();
+        CHECK(step());
+        CHECK(!at::equal(model.model().linear.weight.tensor(), weight));
+      }
+    };
+    Local local;
+    run(local);
+    Threads::run(2, [&](Threads topology) { run(topology); });
+  }
+
   TEST_CASE("shapes that do not fit, and weights that are not there, are refused in one sentence") {
     CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros({3})}, Unweighted{at::zeros({2})}), "Bce: logits have shape [3] and labels [2]",
                          ShapeError);

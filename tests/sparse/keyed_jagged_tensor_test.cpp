@@ -211,6 +211,7 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
         {"no entry of offsets", "offsets is empty; it must have an entry for every bag, and one more", [] { from_offsets({}); }},
         {"offsets that start late and end late", "offsets starts at 1; it must start at 0", [] { from_offsets({1, 2, 4, 4, 6}); }},
         {"offsets that end late", "offsets ends at 6 but there are 5 values", [] { from_offsets({0, 2, 4, 4, 6}); }},
+        // torchrec's are at odds with the lengths given beside them; here a batch is given one of the two
         {"offsets that do not fit the values", "offsets ends at 5 but there are 6 values", [] { from_offsets({0, 2, 3, 3, 5}, 6); }},
         {"a key twice", "key 'f1' is given twice", [&] { from_lengths({1, 2, 0, 2}, 5, twice); }},
         {"no keys", "lengths has 4 entries for keys (0) * batch (0)", [] { from_lengths({1, 2, 0, 2}, 5, {}); }},

@@ -125,7 +125,8 @@ class CriteoEpoch {
 ///
 /// Lines come in the order of the files, which are read anew in every epoch; the lines of a last, smaller batch go to the first ranks.
 /// Errors: ConfigError for options that mean nothing; the epochs throw DataError, naming file, line and column, for a line that is not what
-///         it should be (more than `bad_lines` of them in an epoch), a file that cannot be read or is empty, and a last line that was cut off.
+///         it should be (more than `bad_lines` of them in an epoch), a file that cannot be read or is empty, and a last line that was
+///         cut off.
 /// Cost:   a block of the file and a batch of lines in memory; a rank looks for the ends of all lines and reads its own.
 class CriteoReader {
  public:
