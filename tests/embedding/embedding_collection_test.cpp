@@ -163,6 +163,51 @@ TEST_SUITE("embedding/embedding_collection") {
         });
   }
 
+  TEST_CASE("B3 no rows anywhere, rows without ids, ids on one rank only: values of no rows, tables as on one process") {
+    const auto batch_of = [](const std::vector<std::int64_t>& lengths, std::int64_t ids) {
+      const auto numbers = at::arange(ids, at::kLong);
+      return KeyedJaggedTensor::from_lengths({"b", "a"}, numbers, at::tensor(lengths, at::kLong), numbers.to(at::kDouble).add(1));
+    };
+    const std::vector<KeyedJaggedTensor> batches{batch_of({}, 0), batch_of({0, 0, 0, 0, 0, 0, 0, 0}, 0),
+                                                 batch_of({0, 0, 0, 2, 0, 0, 0, 3}, 5)};
+    const auto run = [&](auto& topology, const Plan& plan) {
+      auto loss = sum_loss([](const Output& o, const Batch&) { return o.all.square().sum(); });
+      auto model = ShardingPolicy{topology, {.plan = plan}}.apply(ModelAndLoss<Reader, decltype(loss), Batch>{declared(), loss});
+      Optimizer step{model, Sgd{}};
+      std::vector<at::Tensor> found;
+      for (const auto& batch : batches) {
+        const auto begin = batch.stride() * topology.rank() / topology.world_size();
+        const auto end = batch.stride() * (topology.rank() + 1) / topology.world_size();
+        const auto [sum, output] = model({batch.slice(begin, end)});
+        if (batch.values().numel() == 0) {
+          CHECK(output.all.numel() == 0);
+          CHECK(sum.template item<double>() == 0);
+        }
+        sum.backward();
+        step();
+        found.push_back(gather_table(model, "wide"));
+        found.push_back(gather_table(model, "narrow"));
+        found.push_back(gather_state(model, "wide", "momentum1"));
+      }
+      return found;
+    };
+    Local local;
+    const auto expected = run(local, {});
+    CHECK(at::equal(expected[3], at::arange(21, at::kDouble).view({7, 3}).mul(.1)));
+    CHECK(expected[5].abs().max().item<double>() == 0);
+    CHECK(!at::equal(expected[6], expected[3]));
+    for (const int ranks : {1, 2, 3, 4})
+      for (const bool by_rows : {true, false}) {
+        const auto plan = by_rows ? Plan{{{"wide", row_wise_shards(7, 3, ranks)}, {"narrow", row_wise_shards(5, 2, ranks)}}}
+                                  : Plan{{{"wide", table_wise_shards(7, 3, ranks - 1)}, {"narrow", table_wise_shards(5, 2, 0)}}};
+        Threads::run(ranks, [&](Threads topology) {
+          const auto found = run(topology, plan);
+          for (std::size_t i = 0; i < found.size(); ++i)
+            CHECK(found[i].sub(expected[i]).abs().max().template item<double>() < 1e-11);
+        });
+      }
+  }
+
   TEST_CASE("a feature that the loss does not reach keeps its rows, weight decay or not, on every topology") {
     const auto run = [](auto& topology) {
       EmbeddingCollection<Set> tables{
