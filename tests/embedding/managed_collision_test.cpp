@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "support/random_batches.hpp"
@@ -151,6 +152,11 @@ TEST_SUITE("embedding/managed_collision") {
     state.pop_back();
     CHECK_THROWS_AS(other.load(state), DataError);
     const auto good = one.state();
+    for (const auto& [at, value] : {std::pair{0, -1}, {4, 99}, {4, 0}}) {  // steps, and at which an id was seen last
+      auto wrong = good;
+      wrong[static_cast<std::size_t>(at)] = value;
+      CHECK_THROWS_AS(other.load(wrong), DataError);
+    }
     auto twice = good;
     twice.insert(twice.end(), {good[1], -1, 1, 1});
     CHECK_THROWS_WITH_AS(other.load(twice), doctest::Contains("is given twice"), DataError);

@@ -197,6 +197,7 @@ inline void CollisionVocabulary::load(std::span<const std::int64_t> state) {
   check<DataError>(state.size() % 4 == 1, "CollisionVocabulary: a state has ", state.size(), " numbers; it must be 1 + 4 an id");
   CollisionVocabulary loaded(settings_, bucket_rows_, first_bucket_, static_cast<std::int64_t>(buckets_.size()));
   loaded.steps_ = state[0];
+  check<DataError>(loaded.steps_ >= 0, "CollisionVocabulary: a state after ", loaded.steps_, " steps");
   for (auto line = state.begin() + 1; line != state.end(); line += 4) {
     const Sightings one{line[0], line[2], line[3]};
     const auto row = line[1], number = settings_.bucket_of(one.id) - first_bucket_;
@@ -205,6 +206,8 @@ inline void CollisionVocabulary::load(std::span<const std::int64_t> state) {
     check<DataError>(here && one.count > 0 && (row == -1 || (inside >= 0 && inside < bucket_rows_ - 1)), "CollisionVocabulary: id ", one.id,
                      " with ", one.count, " sightings and row ", row, " does not fit buckets ", first_bucket_, " to ",
                      first_bucket_ + static_cast<std::int64_t>(buckets_.size()) - 1, " of ", bucket_rows_, " rows");
+    check<DataError>(one.last >= 1 && one.last <= loaded.steps_, "CollisionVocabulary: id ", one.id, " was seen at step ", one.last, " of ",
+                     loaded.steps_);
     auto& bucket = loaded.buckets_[static_cast<std::size_t>(number)];
     check<DataError>(!bucket.waiting.contains(one.id) && !bucket.row_of.contains(one.id), "CollisionVocabulary: id ", one.id,
                      " is given twice");

@@ -21,7 +21,7 @@ struct GivenRow {
   std::int64_t row = 0, id = 0;          // row counted from the shard's first
 };
 
-/// The ids of one shard's rows, on the rank that holds it.
+/// The ids of one shard's rows, on the rank that holds it. Copies share them.
 class RowVocabulary {
  public:
   struct Functions {

@@ -27,11 +27,16 @@ namespace rookery {
 
 namespace detail {
 
-/// Ids [n] on the host as int64. Errors: ShapeError, and IndexError for an id that the table has no row for.
-inline at::Tensor checked_rows(const at::Tensor& ids, const TableDescription& table) {
+/// Ids [n] on the host as int64. Errors: ShapeError.
+inline at::Tensor checked_ids(const at::Tensor& ids, const TableDescription& table) {
   check<ShapeError>(ids.dim() == 1 && (ids.scalar_type() == at::kLong || ids.scalar_type() == at::kInt), "table '", table.name,
                     "': ids of shape ", ids.sizes(), " and dtype ", c10::toString(ids.scalar_type()), "; give int64 [n]");
-  auto rows = ids.to(at::kCPU, at::kLong).contiguous();                                      // [n]
+  return ids.to(at::kCPU, at::kLong).contiguous();                                           // [n]
+}
+
+/// As checked_ids. Errors: IndexError for an id that the table has no row for.
+inline at::Tensor checked_rows(const at::Tensor& ids, const TableDescription& table) {
+  auto rows = checked_ids(ids, table);                                                       // [n]
   const auto* id = rows.const_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < rows.numel(); ++i)
     check<IndexError>(table.has_row(id[i]), "table '", table.name, "': id ", id[i], " at position ", i,
@@ -50,6 +55,8 @@ template <class Fn> void for_rows_here(const PlacedTable& table, const at::Tenso
 
 }  // namespace detail
 
+template <class Placed> class VocabularyView;
+
 /// One table of a placed model, which outlives the view.
 ///
 /// Ranks:   every member function is called by all, in the same order; each rank may give other ids, or none.
@@ -59,7 +66,8 @@ template <class Placed> class TableView {
 
   const TableDescription& description() const { return table_->description; }
 
-  /// The rows of these ids, [n, D] of the table's compute_dtype, a copy. Under managed collision an id here is a row's number.
+  /// The rows of these ids, [n, D] of the table's compute_dtype, a copy. Under managed collision an id here is a row's number, and
+  /// rows_of_ids takes ids.
   /// Errors:  IndexError naming id and position.
   /// Cost:    every rank sees the rows that all ask for: for some thousands.
   at::Tensor rows(const at::Tensor& ids) const {
@@ -96,6 +104,13 @@ template <class Placed> class TableView {
         for (std::int64_t i = 0; i < local.numel(); ++i) weight.select(0, row[i]).copy_(part.select(0, i));
       });
   }
+
+  /// Under managed collision: which id has which row, saved and loaded. Errors: ConfigError for a table without.
+  /// Needs `rookery/sharding/vocabulary_view.hpp`.
+  VocabularyView<Placed> vocabulary() const { return {*model_, *table_}; }
+  /// Under managed collision: the rows of any ids, [n, D], as lookups read them now; an id without a row of its own gives the one that it
+  /// shares. Needs the same header. Cost: as rows, and another round for the rows' numbers.
+  at::Tensor rows_of_ids(const at::Tensor& ids) const { return rows(vocabulary().remap(ids)); }
 
   /// All weights [E, D]; one slot of optimizer state [E] or [E, D]. Cost: the whole table on every rank.
   at::Tensor weight() const { return gather_table(*model_, description().name); }
