@@ -43,13 +43,6 @@ using AllTableRules = Rules<Sgd, MomentumSgd, Adagrad, RowwiseAdagrad, RowwiseAd
 using Choice = RuleChoice<AllTableRules>;
 using Tables = EmbeddingBagCollection<AllTableRules>;
 
-struct OneTable {
-  Tables tables;
-  static constexpr auto members() { return rookery::members("tables", &OneTable::tables); }
-  auto lookups(const PooledBatch& batch) const { return rookery::lookups(rookery::lookup<&OneTable::tables>(batch.features)); }
-  KeyedTensor forward(const PooledBatch&, const auto& pooled) { return get<&OneTable::tables>(pooled); }
-};
-
 /// How a table's rows and columns lie on ranks.
 struct Layout {
   std::string text;
@@ -80,8 +73,8 @@ Trained train(const Choice& rule, const at::Tensor& weights, const std::vector<P
                     .data_type = weights.scalar_type(),
                     .optimizer = rule}});
     tables.assign("t", weights);
-    auto model = maybe_shard_model(ModelAndLoss<OneTable, SumOfOutputs, PooledBatch>{{std::move(tables)}, {}}, topology,
-                                   {.plan = {{{"t", layout.shards}}}});
+    auto model = maybe_shard_model(ModelAndLoss<OneCollectionOf<AllTableRules>, SumOfOutputs, PooledBatch>{{std::move(tables)}, {}},
+                                   topology, {.plan = {{{"t", layout.shards}}}});
     Optimizer step(model, Sgd{});
     const auto record = [&] {
       std::map<std::string, at::Tensor> state;
