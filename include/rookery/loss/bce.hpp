@@ -25,10 +25,11 @@ struct Bce {
   DivideBy divide_by = DivideBy::rows;
 
   template <class Output, class Batch> at::Tensor operator()(const Output& output, const Batch& batch) const {
-    const auto& x = output.logits;                                                           // [B]
-    check<ShapeError>(x.sizes() == batch.labels.sizes(), "Bce: logits have shape ", x.sizes(), " and labels ", batch.labels.sizes());
+    const auto x = detail::logits_of_output(output);                                         // [B]
+    const auto given = detail::labels_of_batch(batch);                                       // [B]
+    check<ShapeError>(x.sizes() == given.sizes(), "Bce: logits have shape ", x.sizes(), " and labels ", given.sizes());
     const auto weights = detail::weights_of("Bce", batch, x.scalar_type());                  // [B] or undefined
-    const auto labels = batch.labels.to(x.scalar_type());                                    // [B]
+    const auto labels = given.to(x.scalar_type());                                           // [B]
     detail::check_probabilities("Bce", labels);
     return at::binary_cross_entropy_with_logits(x, labels, weights, {}, at::Reduction::Sum);   // []
   }

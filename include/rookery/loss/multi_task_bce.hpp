@@ -81,13 +81,13 @@ class MultiTaskBce {
 
   /// The sum of each task, times its weight -> [tasks]. Divided by rows it is what logs call loss/{task}.
   template <class Output, class Batch> at::Tensor per_task(const Output& output, const Batch& batch) const {
-    const auto& x = output.logits;                                                           // [B, tasks]
+    const auto x = detail::logits_of_output(output);                                         // [B, tasks]
+    const auto given = detail::labels_of_batch(batch);                                       // [B, columns]
     check<ShapeError>(x.dim() == 2 && x.size(1) == static_cast<std::int64_t>(tasks_.size()), "MultiTaskBce: logits have shape ", x.sizes(),
                       "; they must be [B, ", tasks_.size(), "], a column for each task");
-    check_labels(batch.labels);
-    check<ShapeError>(x.size(0) == batch.labels.size(0), "MultiTaskBce: logits have shape ", x.sizes(), " and labels ",
-                      batch.labels.sizes());
-    const auto labels = of_tasks(batch.labels).to(x.scalar_type());                          // [B, tasks]
+    check_labels(given);
+    check<ShapeError>(x.size(0) == given.size(0), "MultiTaskBce: logits have shape ", x.sizes(), " and labels ", given.sizes());
+    const auto labels = of_tasks(given).to(x.scalar_type());                                 // [B, tasks]
     detail::check_probabilities("MultiTaskBce", labels);
     auto weights = detail::weights_of("MultiTaskBce", batch, x.scalar_type());               // [B, columns] or undefined
     if (weights.defined()) weights = of_tasks(weights);                                      // [B, tasks]
@@ -97,9 +97,10 @@ class MultiTaskBce {
   }
 
   template <class Batch> at::Tensor normaliser(const Batch& batch) const {
-    check_labels(batch.labels);
+    const auto labels = detail::labels_of_batch(batch);                                      // [B, columns]
+    check_labels(labels);
     const auto count = static_cast<double>(tasks_.size());
-    const Used used{of_tasks(batch.labels), of_weights(batch)};
+    const Used used{of_tasks(labels), of_weights(batch)};
     const auto all = detail::divisor("MultiTaskBce", used, options_.divide_by);              // [] of all tasks together
     return options_.over_tasks == OverTasks::mean ? all : all.div(count);                    // []
   }

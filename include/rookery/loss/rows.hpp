@@ -19,11 +19,29 @@ enum class DivideBy { rows, weights };
 
 namespace detail {
 
+/// The labels of the batch; one compile error where it has none.
+template <class Batch> at::Tensor labels_of_batch(const Batch& batch) {
+  constexpr bool has_labels = requires { batch.labels; };
+  static_assert(has_labels, "the losses of rookery/loss/: write `at::Tensor labels` on Batch, and `at::Tensor weights` where rows have "
+                            "them; see docs/concepts.md#loss");
+  if constexpr (has_labels) return batch.labels;
+  else return {};
+}
+/// The logits of the output; one compile error where it has none.
+template <class Output> at::Tensor logits_of_output(const Output& output) {
+  constexpr bool has_logits = requires { output.logits; };
+  static_assert(has_logits, "the losses of rookery/loss/: write `at::Tensor logits` on what `forward` of Model gives; "
+                            "see docs/concepts.md#loss");
+  if constexpr (has_logits) return output.logits;
+  else return {};
+}
+
 /// The weights of the batch in a dtype; undefined where it has none. Errors: ShapeError when they are not of the labels' shape.
 template <class Batch> at::Tensor weights_of(std::string_view who, const Batch& batch, at::ScalarType dtype) {
   if constexpr (requires { batch.weights; }) {
     if (!batch.weights.defined()) return {};
-    check<ShapeError>(batch.weights.sizes() == batch.labels.sizes(), who, ": labels have shape ", batch.labels.sizes(), " and weights ",
+    const auto labels = labels_of_batch(batch);                                              // [B] or [B, columns]
+    check<ShapeError>(batch.weights.sizes() == labels.sizes(), who, ": labels have shape ", labels.sizes(), " and weights ",
                       batch.weights.sizes());
     return batch.weights.to(dtype);                                                          // as the labels
   } else {
@@ -33,7 +51,7 @@ template <class Batch> at::Tensor weights_of(std::string_view who, const Batch& 
 
 /// [], float64: the number of labels, or the sum of their weights. Errors: ConfigError where there are no weights to sum.
 template <class Batch> at::Tensor divisor(std::string_view who, const Batch& batch, DivideBy divide_by) {
-  if (divide_by == DivideBy::rows) return at::scalar_tensor(static_cast<double>(batch.labels.numel()), at::kDouble);
+  if (divide_by == DivideBy::rows) return at::scalar_tensor(static_cast<double>(labels_of_batch(batch).numel()), at::kDouble);
   const auto weights = weights_of(who, batch, at::kDouble);
   check<ConfigError>(weights.defined(), who, ": divide_by = weights, but the batch has no weights");
   return weights.sum();

@@ -23,13 +23,13 @@ struct SoftmaxCrossEntropy {
   DivideBy divide_by = DivideBy::rows;
 
   template <class Output, class Batch> at::Tensor operator()(const Output& output, const Batch& batch) const {
-    const auto& x = output.logits;                                                           // [B, C]
-    check<ShapeError>(x.dim() == 2 && batch.labels.dim() == 1 && x.size(0) == batch.labels.size(0),
-                      "SoftmaxCrossEntropy: logits have shape ", x.sizes(), " and labels ", batch.labels.sizes(),
-                      "; they must be [B, C] and [B]");
-    check_classes(batch.labels, x.size(1));
+    const auto x = detail::logits_of_output(output);                                         // [B, C]
+    const auto labels = detail::labels_of_batch(batch);                                      // [B]
+    check<ShapeError>(x.dim() == 2 && labels.dim() == 1 && x.size(0) == labels.size(0), "SoftmaxCrossEntropy: logits have shape ",
+                      x.sizes(), " and labels ", labels.sizes(), "; they must be [B, C] and [B]");
+    check_classes(labels, x.size(1));
     const auto weights = detail::weights_of("SoftmaxCrossEntropy", batch, x.scalar_type());  // [B] or undefined
-    const auto classes = batch.labels.to(at::kLong).unsqueeze(1);                            // [B, 1]
+    const auto classes = labels.to(at::kLong).unsqueeze(1);                                  // [B, 1]
     const auto losses = at::log_softmax(x, 1).gather(1, classes).squeeze(1).neg();           // [B]
     return (weights.defined() ? losses.mul(weights) : losses).sum();                         // []
   }

@@ -21,10 +21,10 @@ struct SquaredError {
 
   template <class Output, class Batch> at::Tensor operator()(const Output& output, const Batch& batch) const {
     const auto& x = output.predictions;                                                      // [B]
-    check<ShapeError>(x.sizes() == batch.labels.sizes(), "SquaredError: predictions have shape ", x.sizes(), " and labels ",
-                      batch.labels.sizes());
+    const auto labels = detail::labels_of_batch(batch);                                      // [B]
+    check<ShapeError>(x.sizes() == labels.sizes(), "SquaredError: predictions have shape ", x.sizes(), " and labels ", labels.sizes());
     const auto weights = detail::weights_of("SquaredError", batch, x.scalar_type());         // [B] or undefined
-    const auto squares = x.sub(batch.labels.to(x.scalar_type())).square();                   // [B]
+    const auto squares = x.sub(labels.to(x.scalar_type())).square();                         // [B]
     return (weights.defined() ? squares.mul(weights) : squares).sum();                       // []
   }
 
