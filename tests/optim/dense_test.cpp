@@ -6,6 +6,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -24,6 +25,7 @@
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
+#include "rules/reference_rules.hpp"
 #include "support/random_batches.hpp"
 #include "support/test.hpp"
 #include "support/tolerances.hpp"
@@ -64,39 +66,21 @@ struct Product {
   }
 };
 
-/// The formulas of torch.optim on float64, without weight decay where another test has it.
-struct Reference {
-  at::Tensor weight, first, second;
-  void step(const Sgd& rule, const at::Tensor& g, int) { weight = weight.sub(g.mul(rule.learning_rate)); }
-  void step(const Adagrad& rule, const at::Tensor& g, int) {
-    first = first.add(g.mul(g));
-    weight = weight.sub(g.mul(rule.learning_rate).div(first.sqrt().add(rule.eps)));
-  }
-  void step(const MomentumSgd& rule, const at::Tensor& g, int) {
-    first = first.mul(rule.momentum).add(g);
-    weight = weight.sub((rule.nesterov ? g.add(first.mul(rule.momentum)) : first).mul(rule.learning_rate));
-  }
-  void step(const AdamW& rule, const at::Tensor& g, int t) {
-    weight = weight.mul(1 - rule.learning_rate * rule.weight_decay);
-    step(Adam{rule.learning_rate, rule.beta1, rule.beta2, rule.eps}, g, t);
-  }
-  void step(const Adam& rule, const at::Tensor& g, int t) {
-    first = first.mul(rule.beta1).add(g.mul(1 - rule.beta1));
-    second = second.mul(rule.beta2).add(g.mul(g).mul(1 - rule.beta2));
-    const auto corrected = first.div(1 - std::pow(rule.beta1, t)), root = second.div(1 - std::pow(rule.beta2, t)).sqrt();
-    weight = weight.sub(corrected.div(root.add(rule.eps)).mul(rule.learning_rate));
-  }
-};
+Vector numbers_of(const at::Tensor& tensor) {
+  const auto values = tensor.detach().to(at::kDouble).contiguous();
+  return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
+}
 
 template <class Rule, class Topology> void follow_the_formula(Topology& topology, Rule rule) {
   auto model = maybe_shard_model(ModelAndLoss<Weights, SumLoss<Product>, Gradients>{{}, sum_loss(Product{})}, topology, {.seed = 3});
   Optimizer step(model, rule);
   auto& w = model.model();
-  std::vector<Reference> references;
+  std::vector<ReferenceRow> references;
   const std::vector<Parameter*> parameters{&w.matrix, &w.number, &w.narrow};
   for (const auto* parameter : parameters) {
-    const auto start = parameter->tensor().detach().to(at::kDouble).clone();
-    references.push_back({start, at::zeros_like(start), at::zeros_like(start)});
+    references.push_back({numbers_of(parameter->tensor()), {}});
+    for (std::size_t slot = 0; slot < Rule::state.size(); ++slot)
+      references.back().state[Rule::state[slot].name] = Vector(references.back().w.size(), initial_state(rule, slot));
   }
   Draw draw(8);
   for (int t = 1; t <= 10; ++t) {
@@ -110,8 +94,14 @@ template <class Rule, class Topology> void follow_the_formula(Topology& topology
     }
     step();
     for (std::size_t p = 0; p < parameters.size(); ++p) {
-      references[p].step(rule, sums[p].to(at::kDouble), t);
-      CHECK(difference(parameters[p]->tensor(), references[p].weight) <= tolerance(parameters[p]->dtype(), "sgd", t));
+      references[p].t = t;
+      references[p].step(rule, numbers_of(sums[p]));
+      const auto agrees = [&](const at::Tensor& found, const Vector& wanted) {
+        CHECK(difference(found.reshape({-1}), at::tensor(wanted, at::kDouble)) <= tolerance(parameters[p]->dtype(), "sgd", t));
+      };
+      agrees(parameters[p]->tensor(), references[p].w);
+      for (std::size_t slot = 0; slot < Rule::state.size(); ++slot)
+        agrees(step.dense().parameters()[p].state[slot], references[p].state.at(Rule::state[slot].name));
     }
   }
   CHECK(w.none.tensor().numel() == 0);
@@ -123,12 +113,14 @@ TEST_SUITE("optim/dense") {
   TEST_CASE("dense rules follow torch's formulas, on every topology") {
     const auto all = [](auto& topology) {
       follow_the_formula(topology, Sgd{.learning_rate = .1});
+      follow_the_formula(topology, Sgd{.learning_rate = .1, .weight_decay = .2});
       follow_the_formula(topology, MomentumSgd{.learning_rate = .1});
-      follow_the_formula(topology, MomentumSgd{.learning_rate = .1, .momentum = .5, .nesterov = true});
+      follow_the_formula(topology, MomentumSgd{.learning_rate = .1, .momentum = .5, .nesterov = true, .weight_decay = .2});
       follow_the_formula(topology, Adagrad{.learning_rate = .1});
+      follow_the_formula(topology, Adagrad{.learning_rate = .1, .eps = 1e-3, .weight_decay = .2, .initial_accumulator_value = .3});
       follow_the_formula(topology, AdamW{.learning_rate = .1, .weight_decay = .2});
       follow_the_formula(topology, Adam{.learning_rate = .1});
-      follow_the_formula(topology, Adam{.learning_rate = .01, .beta1 = .5, .beta2 = .9, .eps = 1e-3});
+      follow_the_formula(topology, Adam{.learning_rate = .01, .beta1 = .5, .beta2 = .9, .eps = 1e-3, .weight_decay = .2});
     };
     Local local;
     all(local);
