@@ -126,13 +126,21 @@ TEST_SUITE("embedding/bad_ids") {
     CHECK(at::equal(weights.grad(), numbers({1, 0, 4, 0, 3, 3})));
   }
 
-  TEST_CASE("sequences are shorter by the ids dropped") {
-    EmbeddingCollection<Set> declared{{{.name = "t", .num_embeddings = 4, .embedding_dim = 1}}, {.bad_ids = BadIds::drop}};
-    declared.assign("t", at::arange(1, 5, at::kDouble).view({4, 1}));
-    auto model = ShardingPolicy<Local>{}.apply(std::move(declared));
-    const auto found = model(batch());
-    CHECK(at::equal(found["t"].values().detach().reshape({-1}), numbers({1, 4, 3, 3}).to(at::kFloat)));
-    CHECK(at::equal(found["t"].lengths(), at::tensor({1, 1, 2, 0}, at::kLong)));
+  TEST_CASE("B1 sequences refuse a bad id by name, or are shorter by the ids or bags left out") {
+    const auto placed = [](BadIds policy) {
+      EmbeddingCollection<Set> declared{{{.name = "t", .num_embeddings = 4, .embedding_dim = 1}}, {.bad_ids = policy}};
+      declared.assign("t", at::arange(1, 5, at::kDouble).view({4, 1}));
+      return ShardingPolicy<Local>{}.apply(std::move(declared));
+    };
+    auto strict = placed(BadIds::refuse), dropping = placed(BadIds::drop), emptying = placed(BadIds::empty_bag);
+    CHECK_THROWS_WITH_AS(strict(batch()), "feature 't' of table 'embeddings.t': id 9 at position 1 of row 0; the table has 4 rows",
+                         IndexError);
+    const auto shorter = dropping(batch()), emptied = emptying(batch());
+    CHECK(at::equal(shorter["t"].values().detach().reshape({-1}), numbers({1, 4, 3, 3}).to(at::kFloat)));
+    CHECK(at::equal(shorter["t"].lengths(), at::tensor({1, 1, 2, 0}, at::kLong)));
+    CHECK(at::equal(emptied["t"].values().detach().reshape({-1}), numbers({4}).to(at::kFloat)));
+    CHECK(at::equal(emptied["t"].lengths(), at::tensor({0, 1, 0, 0}, at::kLong)));
+    CHECK(emptying.bad_ids().at(0).count == 2);
   }
 
   TEST_CASE("on several ranks each counts its own, and what is learned is the same") {
