@@ -46,6 +46,13 @@ struct Product {
     return push.b.defined() ? of_a.add(output.b.mul(push.b).sum()) : of_a;
   }
 };
+/// Parameters that are named when the program runs, and one whose name reads like one of theirs.
+struct NamedParts {
+  std::vector<Named<Parameter>> parts;
+  Parameter other{{2}, Zeros{}, 0, at::kDouble};
+  static constexpr auto members() { return rookery::members("parts", &NamedParts::parts, "parts.c", &NamedParts::other); }
+  template <class Batch> TwoParts::Output forward(const Batch&) { return {parts[0].value.tensor(), other.tensor()}; }
+};
 using TwoPartsAndLoss = ModelAndLoss<TwoParts, SumLoss<Product>, Pushes>;
 
 }  // namespace
@@ -78,6 +85,25 @@ TEST_SUITE("optim/dense_state") {
     CHECK_THROWS_WITH_AS(load_dense_state(step, odd), "load_dense_state: entry 'a.x.exp_avg' has shape [3]; its place has [2]", ShapeError);
     const auto after = dense_state(step);
     for (const auto& [key, tensor] : state) CHECK(at::equal(tensor, after.at(key)));
+  }
+
+  TEST_CASE("A40 two parameters of one full name are refused, however they came by it") {
+    Local topology;
+    const auto refusal = [&](const std::string& first, const std::string& second) -> std::string {
+      const Parameter zeros{{2}, Zeros{}, 0, at::kDouble};
+      auto model = maybe_shard_model(
+          ModelAndLoss<NamedParts, SumLoss<Product>, Pushes>{{.parts = {{first, zeros}, {second, zeros}}}, sum_loss(Product{})}, topology);
+      try {
+        Optimizer step(model, Adam{});
+        CHECK(dense_state(step).size() == 9);
+      } catch (const ConfigError& error) {
+        return error.what();
+      }
+      return "";
+    };
+    CHECK(refusal("a", "b").empty());
+    CHECK(refusal("a", "a") == "Optimizer: two parameters are called 'parts.a'; give each a name of its own");
+    CHECK(refusal("a", "c") == "Optimizer: two parameters are called 'parts.c'; give each a name of its own");
   }
 
   TEST_CASE("a run that is given weights and state goes on as the one they came from") {

@@ -22,6 +22,7 @@
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/dtype.hpp>
+#include <rookery/core/error.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/core/parameter.hpp>
 
@@ -63,7 +64,10 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
  public:
   explicit DenseOptimizer(Rule rule) : rule_(rule) {}
 
+  /// Errors: ConfigError for a name that another parameter has: state goes by name.
   void add(std::string name, Parameter& parameter) {
+    for (const auto& other : parameters_)
+      check<ConfigError>(other.name != name, "Optimizer: two parameters are called '", name, "'; give each a name of its own");
     DenseParameter one{std::move(name), &parameter};
     for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) {
       one.state.push_back(at::zeros(parameter.shape(), parameter.dtype()));
