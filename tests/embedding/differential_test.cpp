@@ -58,6 +58,7 @@ struct ReferenceTable {
       }
     });
   }
+
   /// Pools a bag into `out`, adds to the gradient of its rows, and gives the gradient of each of its weights.
   Vector bag(const std::vector<std::int64_t>& ids, const Vector& weights, const double* out_gradient, double* out) {
     double divisor = 0;
