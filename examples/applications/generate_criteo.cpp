@@ -10,12 +10,14 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <string>
 
 #include <rookery/core/text.hpp>
 #include <rookery/data/synthetic_criteo.hpp>
 #include <rookery/metrics/auc.hpp>
+#include <rookery/topology/one_line.hpp>
 
 namespace rk = rookery;
 
@@ -35,8 +37,8 @@ int main(int argc, char** argv) {
     rk::Auc best;
     best.update(at::tensor(end.probabilities), at::tensor(end.labels).to(at::kDouble));
     fmt::print("{:.4f}\n", best.value());
-  } catch (const rk::Error& error) {
-    fmt::print(stderr, "generate_criteo: {}\n", error.what());
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "generate_criteo: {}\n", rk::one_line(error));
     return 1;
   }
 }

@@ -4,12 +4,17 @@
 // A TableSchema out of a TOML file. The keys are the names of the members of TableSchema and of the structs in it; movielens.toml
 // explains them. Every mistake is a ConfigError of one sentence that starts with `file.toml:line:`.
 
+#include <algorithm>
+#include <cstddef>
 #include <filesystem>
+#include <memory>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include <rookery/core/error.hpp>
+#include <rookery/data/read_table.hpp>
 #include <rookery/data/schema_check.hpp>
 #include <rookery/data/table_schema.hpp>
 #include <rookery/data/table_text.hpp>
@@ -177,6 +182,43 @@ inline rk::TableSchema parse_schema(std::string_view text, const std::string& fi
 /// The schema in a TOML file. Relative paths of data lie in `directory`, or beside the TOML file where that is empty.
 inline rk::TableSchema load_schema(const std::filesystem::path& path, const std::filesystem::path& directory = {}) {
   return parse_schema(rk::read_text(path.string()), path.string(), directory.empty() ? path.parent_path() : directory);
+}
+
+/// `file.toml:line` of the line that first names what a sentence has in its first quotes, as in "label 'clicked': .."; `file.toml` where
+/// none does.
+inline std::string place_in_schema(std::string_view sentence, const std::string& file) {
+  const auto begin = sentence.find('\''), end = sentence.find('\'', begin + 1);
+  if (end == sentence.npos) return file;
+  const auto name = sentence.substr(begin + 1, end - begin - 1);
+  std::istringstream lines(rk::read_text(file));
+  std::size_t number = 1;
+  for (std::string line; std::getline(lines, line); ++number)
+    for (const char quote : {'"', '\''})
+      if (!line.starts_with('#') && line.find(rk::concat(quote, name, quote)) != line.npos) return rk::concat(file, ":", number);
+  return file;
+}
+
+/// The clicks that the schema in a TOML file describes, read.
+/// Errors: those of load_schema and read_table, with the line of the schema that names the column; ConfigError for labels outside [0, 1].
+inline std::shared_ptr<const rk::Table> load_clicks(const std::filesystem::path& path, const std::filesystem::path& directory = {}) {
+  const auto file = path.string();
+  const auto schema = load_schema(path, directory);
+  std::shared_ptr<const rk::Table> table;
+  try {
+    table = rk::read_table(schema);
+  } catch (const rk::ConfigError& error) {
+    rk::fail<rk::ConfigError>(place_in_schema(error.what(), file), ": ", error.what());
+  } catch (const rk::DataError& error) {
+    const auto place = place_in_schema(error.what(), file);
+    rk::fail<rk::DataError>(error.what(), place == file ? "" : rk::concat("; the schema names it in ", place));
+  }
+  const auto& labels = table->labels();
+  const auto odd = std::ranges::find_if(labels, [](float label) { return label < 0 || label > 1; });
+  if (odd == labels.end()) return table;
+  const auto at = static_cast<std::size_t>(odd - labels.begin()), count = table->label_names().size();
+  const auto sentence = rk::concat("label '", (schema.labels.empty() ? schema.label : schema.labels[at % count]).column, "' is ", *odd,
+                                   " in row ", at / count, "; clicks are 0 or 1: give it a comparison, such as at_least = 4");
+  rk::fail<rk::ConfigError>(place_in_schema(sentence, file), ": ", sentence);
 }
 
 }  // namespace examples

@@ -15,6 +15,7 @@
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
+#include <exception>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -38,10 +39,12 @@
 #include <rookery/metrics/suite.hpp>
 #include <rookery/models/dlrm.hpp>
 #include <rookery/rookery.hpp>
+#include <rookery/topology/one_line.hpp>
 #include <rookery/topology/threads.hpp>
 #include <rookery/train/evaluate.hpp>
 
 #include "schema_toml.hpp"
+#include "unknown_options.hpp"
 
 namespace rk = rookery;
 
@@ -105,7 +108,9 @@ Options parse(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    std::exit(app.exit(error));
+    const int status = app.exit(error);
+    if (status != 0) fmt::print(stderr, "{}", examples::about_unknown_options(app));
+    std::exit(status);
   }
   if (options.environment.ranks > 1 && app.count("--topology") == 0) options.environment.topology = "threads";
   return options;
@@ -132,6 +137,7 @@ Model declare(const Options& options, const rk::TableReader& reader) {
   const auto has = [](const std::vector<std::string>& names, const std::string& name) {
     return std::ranges::find(names, name) != names.end();
   };
+  rk::check<rk::ConfigError>(!reader.dense_names().empty(), options.schema, ": no dense columns are given; a DLRM needs one or more");
   std::vector<rk::EmbeddingBagConfig<Rules>> tables;
   for (const auto& feature : reader.features())
     if (!has(options.without, feature.name))
@@ -255,21 +261,21 @@ int run(Topology& topology, DenseRule dense, const std::shared_ptr<const rk::Tab
 }  // namespace
 
 int main(int argc, char** argv) {
-  const auto options = parse(argc, argv);
   std::signal(SIGINT, [](int) {
     if (interrupted.exchange(true)) std::_Exit(130);           // a second Ctrl-C does not wait
   });
   try {
+    const auto options = parse(argc, argv);
     if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
-    const auto table = rk::read_table(examples::load_schema(options.schema, options.data));
+    const auto table = examples::load_clicks(options.schema, options.data);
     return rk::with_topology<rk::Local, rk::Threads>(options.environment, [&](auto topology) {
       if (options.dense_optimizer == "sgd") return run(topology, rk::Sgd{.learning_rate = options.dense_learning_rate}, table, options);
       if (options.dense_optimizer == "adagrad")
         return run(topology, rk::Adagrad{.learning_rate = options.dense_learning_rate}, table, options);
       return run(topology, rk::Adam{.learning_rate = options.dense_learning_rate}, table, options);
     });
-  } catch (const rk::Error& error) {
-    fmt::print(stderr, "train_dlrm: {}\n", error.what());
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "train_dlrm: {}\n", rk::one_line(error));
     return 1;
   }
 }

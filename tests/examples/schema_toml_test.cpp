@@ -244,6 +244,29 @@ TEST_SUITE("examples/schema_toml") {
     CHECK(refusal_below("[[side_tables]]\npaths = 'u.csv'\nkey = 'id'") == "my.toml:4: side table: no name is given");
   }
 
+  TEST_CASE("a column that the data does not have, or of another kind, is named with the schema's line") {
+    const cases::Folder folder;
+    folder.write("a.csv", "user,age,rating,clicked\na,x1,5,1\nb,22,4,0\nc,23,1,1\n");
+    const auto refusal = [&](std::string_view text) {
+      const auto schema = folder.write("my.toml", text);
+      auto said = cases::message_of([&] { examples::load_clicks(schema); });
+      const auto front = folder.path("");
+      for (auto at = said.find(front); at != said.npos; at = said.find(front)) said.erase(at, front.size());
+      return said;
+    };
+    CHECK(refusal("file = 'a.csv'\nlabel = 'clicked'\nids = ['user']\n") == "");
+    CHECK(refusal("file = 'a.csv'\n# 'klicked'\nlabel = 'klicked'\nids = ['user']\n") ==
+          "my.toml:3: label 'klicked': there is no such column in a.csv; did you mean 'clicked'?");
+    CHECK(refusal("file = \"a.csv\"\nlabel = \"clicked\"\nids = [\"usr\"]\n") ==
+          "my.toml:3: id column 'usr': there is no such column in a.csv; did you mean 'user'?");
+    CHECK(refusal("file = 'a.csv'\n\nlabel = 'age'\nids = ['user']\n") ==
+          "a.csv:2: column 'age': 'x1' is not a number; the schema names it in my.toml:3");
+    CHECK(refusal("file = 'a.csv'\nids = ['user']\n") == "my.toml: label: no column is given");
+    CHECK(refusal("file = 'a.csv'\nids = ['user']\nlabel = 'rating'\n") ==
+          "my.toml:3: label 'rating' is 5 in row 0; clicks are 0 or 1: give it a comparison, such as at_least = 4");
+    CHECK(refusal("file = 'b.csv'\nids = ['user']\nlabel = 'rating'\n") == "b.csv: the file cannot be opened: No such file or directory");
+  }
+
   TEST_CASE("movielens.toml: the hash split and the vocabularies of MovieLens-100k") {
     if (!std::filesystem::exists(cases::movielens_folder() / "ml-100k.inter")) {
       MESSAGE("skipped: there is no MovieLens-100k in " << cases::movielens_folder().string());
