@@ -5,6 +5,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <limits>
 #include <vector>
 
 #include "modules/alone.hpp"
@@ -48,6 +49,15 @@ TEST_SUITE("loss/squared_error") {
     CHECK(SquaredError{}(Output{predicted.to(at::kFloat)}, Unweighted{at::tensor({1, 0, 2, -1}, at::kLong)}).item<double>() == 2.25);
     CHECK(SquaredError{}(Output{at::zeros({0})}, Unweighted{at::zeros({0})}).item<double>() == 0);
     CHECK(SquaredError{}.normaliser(Unweighted{at::zeros({0})}).item<double>() == 0);
+  }
+  TEST_CASE("B8 a label that is not finite is refused with its row, one that float32 cannot hold too") {
+    const auto loss = [&](double label, at::ScalarType dtype = at::kDouble) {
+      return SquaredError{}(Output{predicted.to(dtype)}, Unweighted{at::tensor({1., 0., label, -1.}, at::kDouble)});
+    };
+    CHECK_THROWS_WITH_AS(loss(std::numeric_limits<double>::quiet_NaN()), "SquaredError: label nan of row 2 is not finite", DataError);
+    CHECK_THROWS_WITH_AS(loss(std::numeric_limits<double>::infinity()), "SquaredError: label inf of row 2 is not finite", DataError);
+    CHECK_THROWS_WITH_AS(loss(-1e39, at::kFloat), "SquaredError: label -inf of row 2 is not finite", DataError);
+    CHECK(loss(-1e100).item<double>() > 1e199);
   }
   TEST_CASE("what does not fit is refused in one sentence") {
     CHECK_THROWS_WITH_AS(SquaredError{}(Output{at::zeros({3, 1})}, Unweighted{at::zeros({3})}),

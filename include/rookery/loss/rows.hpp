@@ -8,6 +8,7 @@
 #include <ATen/ops/scalar_tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <string_view>
 
 #include <rookery/core/error.hpp>
@@ -57,18 +58,24 @@ template <class Batch> at::Tensor divisor(std::string_view who, const Batch& bat
   return weights.sum();
 }
 
-/// Errors: DataError for a label outside [0, 1] or NaN. Labels on another device than the host are not looked at: that would wait for it.
-inline void check_probabilities(std::string_view who, const at::Tensor& labels) {
+/// Errors: DataError for a label outside [low, high] or NaN. Labels on another device than the host are not looked at: that would wait for
+///         it.
+inline void check_labels(std::string_view who, const at::Tensor& labels, double low, double high, std::string_view mistake) {
   if (labels.numel() == 0 || !labels.is_cpu()) return;
   const auto [least, most] = at::aminmax(labels.detach());                                   // [], []; NaN where a label is
-  if (least.item<double>() >= 0 && most.item<double>() <= 1) return;
+  if (least.item<double>() >= low && most.item<double>() <= high) return;
   const auto all = labels.detach().reshape({-1});                                            // [B] or [B * T]
   const auto columns = labels.numel() / labels.size(0);
   for (std::int64_t i = 0; i < all.numel(); ++i) {
     const auto label = all[i].item<double>();
-    check<DataError>(label >= 0 && label <= 1, who, ": label ", label, " of row ", i / columns,
-                     " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
+    check<DataError>(label >= low && label <= high, who, ": label ", label, " of row ", i / columns, mistake);
   }
+}
+inline void check_probabilities(std::string_view who, const at::Tensor& labels) {
+  check_labels(who, labels, 0, 1, " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
+}
+inline void check_finite(std::string_view who, const at::Tensor& labels) {
+  check_labels(who, labels, std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max(), " is not finite");
 }
 
 }  // namespace detail

@@ -15,7 +15,8 @@ namespace rookery {
 /// are defined.
 ///
 /// Shapes:  predictions, labels, weights: the same, [B] or [B, 1] -> [].
-/// Errors:  ShapeError when they differ.
+/// Errors:  ShapeError when they differ; DataError for a label that is not finite. Labels on another device than the host are not looked
+///          at: that would wait for it.
 struct SquaredError {
   DivideBy divide_by = DivideBy::rows;
 
@@ -24,7 +25,9 @@ struct SquaredError {
     const auto labels = detail::labels_of_batch(batch);                                      // [B]
     check<ShapeError>(x.sizes() == labels.sizes(), "SquaredError: predictions have shape ", x.sizes(), " and labels ", labels.sizes());
     const auto weights = detail::weights_of("SquaredError", batch, x.scalar_type());         // [B] or undefined
-    const auto squares = x.sub(labels.to(x.scalar_type())).square();                         // [B]
+    const auto wanted = labels.to(x.scalar_type());                                          // [B]
+    detail::check_finite("SquaredError", wanted);
+    const auto squares = x.sub(wanted).square();                                             // [B]
     return (weights.defined() ? squares.mul(weights) : squares).sum();                       // []
   }
 
