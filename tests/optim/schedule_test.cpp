@@ -100,6 +100,14 @@ TEST_SUITE("optim/schedule") {
     follows(PiecewiseSchedule{.boundaries = {10, 20}, .values = {.1, .01, .001}},
             {{0, .1}, {9, .1}, {10, .01}, {19, .01}, {20, .001}, {99, .001}});
   }
+  TEST_CASE("the stages of the tutorial: warm up from a tenth, fall to nothing, and 1 again behind the last") {
+    const WarmupSchedule warm_then_fall{{{.policy = WarmupPolicy::linear, .max_iters = 1000, .value = .1},
+                                         {.policy = WarmupPolicy::poly, .max_iters = 100'000, .value = 1}}};
+    const double factors[] = {warm_then_fall.factor(0), warm_then_fall.factor(500), warm_then_fall.factor(50'000),
+                              warm_then_fall.factor(100'000), warm_then_fall.factor(100'001)};
+    const double wanted[] = {.1, .55, .5, 0, 1};
+    for (int i = 0; i < 5; ++i) CHECK(factors[i] == doctest::Approx(wanted[i]));
+  }
   TEST_CASE("a schedule that makes no sense is refused") {
     CHECK_THROWS_WITH_AS(Schedule(RampSchedule{.steps = 0}), "RampSchedule: steps is 0; it must be positive", ConfigError);
     CHECK_THROWS_AS(Schedule(CosineSchedule{.ramp_steps = 5, .end = 5}), ConfigError);
