@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/kernels/cpu/blocked_sum.hpp>
 #include <rookery/kernels/cpu/instantiate.hpp>
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
 #include <rookery/kernels/cpu/rounding.hpp>
@@ -113,6 +114,37 @@ TEST_SUITE("kernels/cpu/pooled_lookup") {
     for (const auto& one : unpooled) CHECK(one == unpooled[0]);
     CHECK(unpooled[0][17 * dim + 3] == table[static_cast<std::size_t>(ids[17] * dim + 3)]);
   }
+  TEST_CASE("long bags of .1 are exact to 1e-5, bags of one block are summed as they are, and neither depends on the threads") {
+    const std::vector<float> table(3, .1F);
+    const std::vector<std::int64_t> lengths{1, 20, 64, 65, 128, 129, 1'000'000};
+    Ids offsets{0};
+    for (const auto length : lengths) offsets.push_back(offsets.back() + length);
+    const Ids ids(static_cast<std::size_t>(offsets.back()), 0);
+    const std::vector<double> sample_weights(ids.size(), .1);
+    for (const bool weighted : {false, true}) {
+      std::vector<std::vector<float>> sums;
+      for (const int threads : {1, 2, 5})
+        with_threads(threads, [&] {
+          sums.emplace_back(3 * lengths.size());
+          kernels::pooled_lookup({.dtype = at::kFloat,
+                                  .weights = table.data(),
+                                  .stride = 3,
+                                  .dim = 3,
+                                  .ids = ids.data(),
+                                  .offsets = offsets.data(),
+                                  .sample_weights = weighted ? sample_weights.data() : nullptr,
+                                  .bags = static_cast<std::int64_t>(lengths.size()),
+                                  .out = sums.back().data(),
+                                  .out_stride = 3});
+        });
+      for (const auto& one : sums) CHECK(one == sums[0]);
+      for (std::size_t bag = 0; bag < lengths.size(); ++bag)
+        CHECK(sums[0][3 * bag + 2] == doctest::Approx((weighted ? .01 : .1) * static_cast<double>(lengths[bag])).epsilon(1e-5));
+      float plain = 0;
+      for (int i = 0; i < 64; ++i) plain += weighted ? .1F * .1F : .1F;
+      CHECK(sums[0][3 * 2] == plain);
+    }
+  }
 }
 
 TEST_SUITE("kernels/cpu/transpose") {
@@ -150,6 +182,14 @@ TEST_SUITE("kernels/cpu/transpose") {
     std::vector<Number> sums(4, -1);
     kernels::sum_row_gradients(occurrences, transposed, dtype_of<Number>, 2, sums.data());
     CHECK(sums == std::vector<Number>{.5, 1, 80, 160});
+  }
+  TEST_CASE("a million gradients of .1 on one row are exact to 1e-5") {
+    const std::vector<float> gradient(2, .1F);
+    kernels::Occurrences occurrences;
+    for (int i = 0; i < 1'000'000; ++i) occurrences.add(4, gradient.data(), 1);
+    std::vector<float> sums(2, -1);
+    kernels::sum_row_gradients(occurrences, kernels::transpose(occurrences), at::kFloat, 2, sums.data());
+    for (const float sum : sums) CHECK(sum == doctest::Approx(1e5).epsilon(1e-5));
   }
   TEST_CASE("sums do not depend on the number of threads, to the last bit") {
     Draw draw(2);

@@ -4,13 +4,16 @@
 // Lookup on the host: the sum of a bag's rows, or the rows themselves.
 //
 // The task is plain pointers and the functions are no templates; dtypes are switched inside. Sums of float16 and bfloat16 rows are
-// float32. Ids were checked by whoever made the task.  Answers to FBGEMM's embedding forward.  Include cost: none (c10 scalar types).
+// float32; long ones are taken in blocks. Ids were checked by whoever made the task.  Answers to FBGEMM's embedding forward.
+// Include cost: none (c10 scalar types).
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/parallel.hpp>
+#include <rookery/kernels/cpu/blocked_sum.hpp>
 
 namespace rookery::kernels {
 
@@ -32,17 +35,21 @@ namespace detail {
 template <class Weight, class Number> void pooled_lookup(const LookupTask& task) {
   const auto* weights = static_cast<const Weight*>(task.weights);
   parallel(task.bags, 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> wide;
     for (std::int64_t bag = begin; bag < end; ++bag) {
       Number* out = static_cast<Number*>(task.out) + bag * task.out_stride;
-      std::fill_n(out, task.dim, Number{0});
-      for (std::int64_t i = task.offsets[bag] - task.offsets[0]; i < task.offsets[bag + 1] - task.offsets[0]; ++i) {
-        const Weight* row = weights + task.ids[i] * task.stride;
-        if (task.sample_weights) {
+      const auto first = task.offsets[bag] - task.offsets[0], last = task.offsets[bag + 1] - task.offsets[0];
+      if (task.sample_weights) {
+        sum_in_blocks(first, last, task.dim, out, wide, [&](std::int64_t i) {
+          const Weight* row = weights + task.ids[i] * task.stride;
           const auto weight = static_cast<Number>(task.sample_weights[i]);
           for (std::int64_t d = 0; d < task.dim; ++d) out[d] += weight * static_cast<Number>(row[d]);
-        } else {
+        });
+      } else {
+        sum_in_blocks(first, last, task.dim, out, wide, [&](std::int64_t i) {
+          const Weight* row = weights + task.ids[i] * task.stride;
           for (std::int64_t d = 0; d < task.dim; ++d) out[d] += static_cast<Number>(row[d]);
-        }
+        });
       }
     }
   });

@@ -15,6 +15,7 @@
 
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/parallel.hpp>
+#include <rookery/kernels/cpu/blocked_sum.hpp>
 
 namespace rookery::kernels {
 
@@ -73,15 +74,16 @@ namespace detail {
 template <class Number>
 void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, std::int64_t dim, Number* out) {
   parallel(static_cast<std::int64_t>(transposed.rows.size()), 1 + 8192 / (dim + 1), [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> wide;
     for (std::int64_t u = begin; u < end; ++u) {
       Number* sum = out + u * dim;
-      std::fill_n(sum, dim, Number{0});
-      for (auto i = transposed.starts[static_cast<std::size_t>(u)]; i < transposed.starts[static_cast<std::size_t>(u) + 1]; ++i) {
+      const auto* starts = &transposed.starts[static_cast<std::size_t>(u)];
+      sum_in_blocks(starts[0], starts[1], dim, sum, wide, [&](std::int64_t i) {
         const auto occurrence = static_cast<std::size_t>(transposed.order[static_cast<std::size_t>(i)]);
         const auto* gradient = static_cast<const Number*>(occurrences.gradients[occurrence]);
         const auto factor = static_cast<Number>(occurrences.factors[occurrence]);
         for (std::int64_t d = 0; d < dim; ++d) sum[d] += factor * gradient[d];
-      }
+      });
     }
   });
 }
@@ -93,7 +95,8 @@ extern template void sum_row_gradients<double>(const Occurrences&, const Transpo
 
 }  // namespace detail
 
-/// out[u] = sum over the occurrences of distinct row u of factor * gradient, [U, dim], in the order they were collected.
+/// out[u] = sum over the occurrences of distinct row u of factor * gradient, [U, dim], in the order they were collected; long ones
+/// in blocks.
 inline void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, c10::ScalarType dtype, std::int64_t dim,
                               void* out) {
   for_floating(dtype, [&](auto zero) { detail::sum_row_gradients(occurrences, transposed, dim, static_cast<decltype(zero)*>(out)); });
