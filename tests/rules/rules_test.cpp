@@ -3,11 +3,15 @@
 
 #include <rookery/rules/adagrad.hpp>
 #include <rookery/rules/adam.hpp>
+#include <rookery/rules/lamb.hpp>
+#include <rookery/rules/lars_sgd.hpp>
 #include <rookery/rules/max_norm.hpp>
 #include <rookery/rules/none.hpp>
+#include <rookery/rules/partial_rowwise_adam.hpp>
 #include <rookery/rules/probe.hpp>
 #include <rookery/rules/row_counted.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>
+#include <rookery/rules/rowwise_adagrad_with_counter.hpp>
 #include <rookery/rules/sgd.hpp>
 
 #include <ATen/ops/equal.h>
@@ -16,7 +20,9 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "embedding/one_collection.hpp"
@@ -89,6 +95,12 @@ void check_both_steps(const Choice& rule, const std::vector<double>& first, cons
     }
 }
 
+/// A rule of a user's with a member of a well-known name.
+struct WithBeta {
+  double beta = .5;
+  static constexpr std::string_view name = "with_beta";
+};
+
 }  // namespace
 
 TEST_SUITE("rules/rules") {
@@ -121,7 +133,8 @@ TEST_SUITE("rules/rules") {
   TEST_CASE("a description names the well-known hyper-parameters, also of the rule inside another, before what the rule does") {
     CHECK(describe(Sgd{.learning_rate = .5}) == "sgd with learning_rate 0.5, weight_decay 0; " + probe(Sgd{.learning_rate = .5}));
     CHECK(describe(MaxNorm{RowwiseAdagrad{.learning_rate = .05}, 4})
-              .starts_with("max_norm_rowwise_adagrad with max_norm 4, learning_rate 0.05, eps 1e-08, weight_decay 0; max_norm_rowwise_"));
+              .starts_with("max_norm_rowwise_adagrad with max_norm 4, learning_rate 0.05, eps 1e-08, weight_decay 0, "
+                           "initial_accumulator_value 0; max_norm_rowwise_"));
     CHECK(describe(NoUpdate{}) == "none; " + probe(NoUpdate{}));
   }
   TEST_CASE("numbers that mean nothing are refused, of the rule inside another too") {
@@ -132,6 +145,43 @@ TEST_SUITE("rules/rules") {
                          "Test: max_norm_rowwise_adagrad has max_norm -4; it must be finite and not negative", ConfigError);
     CHECK_THROWS_WITH_AS(check_rule(RowCounted{Adam{.beta1 = 1}}, "Test"), "Test: row_counted_adam has beta1 1; it must lie in [0, 1)",
                          ConfigError);
+    CHECK_THROWS_WITH_AS(check_rule(Adagrad{.initial_accumulator_value = -1}, "Test"),
+                         "Test: adagrad has initial_accumulator_value -1; it must be finite and not negative", ConfigError);
+    CHECK_THROWS_WITH_AS(check_rule(LarsSgd{.eta = -.5}, "Test"), "Test: lars_sgd has eta -0.5; it must be finite and not negative",
+                         ConfigError);
+    CHECK_THROWS_WITH_AS(check_rule(RowwiseAdagradWithCounter{.adjustment_ub = -1}, "Test"),
+                         "Test: rowwise_adagrad_with_counter has adjustment_ub -1; it must be finite and not negative", ConfigError);
+    CHECK_THROWS_WITH_AS(check_rule(RowwiseAdagradWithCounter{.max_counter = std::numeric_limits<double>::infinity()}, "Test"),
+                         "Test: rowwise_adagrad_with_counter has max_counter inf; it must be finite and not negative", ConfigError);
+    CHECK_THROWS_WITH_AS(check_rule(WithBeta{.beta = 1.5}, "Test"), "Test: with_beta has beta 1.5; it must lie in [0, 1)", ConfigError);
+  }
+  TEST_CASE("an eps that would be zero in float32 is refused; with the smallest one a first gradient of zero is a step of zero") {
+    for (const double eps : {0., 1e-50, 1e-42}) {
+      CHECK_THROWS_AS(check_rule(Adagrad{.eps = eps}, "Test"), ConfigError);
+      CHECK_THROWS_AS(check_rule(RowCounted{Lamb{.eps = eps}}, "Test"), ConfigError);
+    }
+    CHECK_THROWS_WITH_AS(check_rule(RowwiseAdagrad{.eps = 0}, "Test"),
+                         "Test: rowwise_adagrad has eps 0; it must be finite and positive in float32, 2^-126 or more", ConfigError);
+    const auto still = [](auto rule) {
+      rule.eps = 0x1p-126;
+      check_rule(rule, "Test");
+      std::array<float, 2> weights{1, 0}, gradients{};
+      std::array<std::array<float, 2>, 3> values{};
+      std::array<float*, 3> state{values[0].data(), values[1].data(), values[2].data()};
+      const Row<float> row{weights.data(), gradients.data(), state.data(), 2, 2};
+      std::array<double, 8> sums{};
+      if constexpr (rule.row_sums > 0) rule.sum_row(row, {}, sums.data());
+      rule.update(row, {}, sums.data());
+      return weights == std::array<float, 2>{1, 0};
+    };
+    CHECK(still(Adagrad{}));
+    CHECK(still(RowwiseAdagrad{}));
+    CHECK(still(RowwiseAdagradWithCounter{}));
+    CHECK(still(Adam{}));
+    CHECK(still(AdamW{.weight_decay = 0}));
+    CHECK(still(PartialRowwiseAdam{}));
+    CHECK(still(Lamb{}));
+    CHECK(still(PartialRowwiseLamb{}));
   }
 
   TEST_CASE("hyper-parameters start where the peers' do") {

@@ -310,8 +310,8 @@ TEST_SUITE("rules/tables") {
     const auto row = [&](const Choice& rule, const PooledBatch& one) {
       return train(rule, start, {one}, layouts(2, 4)[2]).weights[1][1][3].item<double>();
     };
-    CHECK(row(Lamb{.learning_rate = .5, .eps = 0}, batch) == doctest::Approx(-.5).epsilon(1e-12));
-    CHECK(row(PartialRowwiseLamb{.learning_rate = .5, .eps = 0}, batch) == doctest::Approx(-.5).epsilon(1e-12));
+    CHECK(row(Lamb{.learning_rate = .5, .eps = 1e-30}, batch) == doctest::Approx(-.5).epsilon(1e-12));
+    CHECK(row(PartialRowwiseLamb{.learning_rate = .5, .eps = 1e-30}, batch) == doctest::Approx(-.5).epsilon(1e-12));
     CHECK(row(LarsSgd{.learning_rate = .5, .eta = .1}, batch) == doctest::Approx(-.05).epsilon(1e-12));
     for (const Choice& rule : {Choice{Lamb{}}, Choice{PartialRowwiseLamb{}}, Choice{LarsSgd{.weight_decay = .1}}})
       CHECK(row(rule, still) == 0);
@@ -321,7 +321,7 @@ TEST_SUITE("rules/tables") {
     const auto start = at::zeros({2, 2}, at::kDouble);
     const PooledBatch first{features_of({"t"}, {{0}}), at::ones({1, 2}, at::kDouble)};
     const PooledBatch both{features_of({"t"}, {{0}, {1}}), at::ones({2, 2}, at::kDouble)};
-    const RowCounted<Adam> counted{{.learning_rate = .1, .eps = 0}};
+    const RowCounted<Adam> counted{{.learning_rate = .1, .eps = 1e-30}};
     const auto trained = train(counted, start, {first, first, first, both}, layouts(2, 2)[2]);
     // Equal gradients: each corrected step is learning_rate, whenever the row comes first.
     CHECK(trained.weights[4][0][1].item<double>() == doctest::Approx(-.4).epsilon(1e-12));

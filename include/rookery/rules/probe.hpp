@@ -61,12 +61,18 @@ namespace detail {
 /// Calls `fn(name, value)` for the well-known hyper-parameters of a rule, and of the one that it is around: members of these names.
 template <class Rule, class Fn> void for_each_hyper_parameter(const Rule& rule, Fn&& fn) {
   if constexpr (requires { rule.learning_rate; }) fn("learning_rate", rule.learning_rate);
+  if constexpr (requires { rule.beta; }) fn("beta", rule.beta);
   if constexpr (requires { rule.beta1; }) fn("beta1", rule.beta1);
   if constexpr (requires { rule.beta2; }) fn("beta2", rule.beta2);
   if constexpr (requires { rule.momentum; }) fn("momentum", rule.momentum);
   if constexpr (requires { rule.eps; }) fn("eps", rule.eps);
   if constexpr (requires { rule.weight_decay; }) fn("weight_decay", rule.weight_decay);
   if constexpr (requires { rule.max_norm; }) fn("max_norm", rule.max_norm);
+  if constexpr (requires { rule.eta; }) fn("eta", rule.eta);
+  if constexpr (requires { rule.adjustment_ub; }) fn("adjustment_ub", rule.adjustment_ub);
+  if constexpr (requires { rule.max_counter; }) fn("max_counter", rule.max_counter);
+  if constexpr (requires { rule.tail_id_threshold; }) fn("tail_id_threshold", rule.tail_id_threshold);
+  if constexpr (requires { rule.initial_accumulator_value; }) fn("initial_accumulator_value", rule.initial_accumulator_value);
   if constexpr (requires { requires concepts::Rule<std::remove_cvref_t<decltype(rule.rule)>>; }) for_each_hyper_parameter(rule.rule, fn);
 }
 
@@ -83,13 +89,17 @@ template <concepts::Rule Rule> std::string describe(const Rule& rule) {
   return concat(text, "; ", probe(rule));
 }
 
-/// Errors: ConfigError for a learning rate, eps, weight decay or max_norm that is negative or not finite, and for betas and a momentum
-/// outside [0, 1), where the rule, or the one that it is around, has members of these names.
+/// Errors: ConfigError for betas and a momentum outside [0, 1); for an eps that is no positive float32, for the first gradient of a weight
+///         may be zero, and 0 / (0 + eps) must be 0 in float32 too; for any other well-known number that is negative or not finite. All of
+///         it where the rule, or the one that it is around, has members of these names.
 template <class Rule> void check_rule(const Rule& rule, std::string_view owner) {
   detail::for_each_hyper_parameter(rule, [&](std::string_view name, double value) {
-    const bool decays = name.starts_with("beta") || name == "momentum";
-    check<ConfigError>(std::isfinite(value) && value >= 0 && (!decays || value < 1), owner, ": ", Rule::name, " has ", name, " ", value,
-                       decays ? "; it must lie in [0, 1)" : "; it must be finite and not negative");
+    const bool decays = name.starts_with("beta") || name == "momentum", divides = name == "eps";
+    const double least = divides ? 0x1p-126 : 0;                 // the smallest float32 that is not denormal
+    check<ConfigError>(std::isfinite(value) && value >= least && (!decays || value < 1), owner, ": ", Rule::name, " has ", name, " ", value,
+                       decays ? "; it must lie in [0, 1)"
+                       : divides ? "; it must be finite and positive in float32, 2^-126 or more"
+                                 : "; it must be finite and not negative");
   });
 }
 
