@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <set>
 #include <string>
 #include <vector>
@@ -40,7 +41,7 @@ TEST_SUITE("core/random") {
   TEST_CASE("the values of a table do not depend on how it is split") {
     constexpr std::int64_t rows = 37, columns = 13;
     const auto key = random_key(7, "user.embedding_bags.user_id.weight");
-    for (const Initial& initial : {Initial{Uniform{}}, Initial{Normal{.02}}, Initial{Zeros{}}}) {
+    for (const Initial& initial : {Initial{Uniform{}}, Initial{Uniform{.min = -1, .max = 3}}, Initial{Normal{.02}}, Initial{Zeros{}}}) {
       const auto whole = drawn<double>(initial, key, 0, rows * columns);
       for (const std::int64_t piece : {1, 2, 3, 5, 12, 100, 480})
         for (std::int64_t first = 0; first < rows * columns; first += piece) {
@@ -112,9 +113,42 @@ TEST_SUITE("core/random") {
     for (const double value : drawn<double>(Zeros{}, 5, 0, 9)) CHECK(value == 0);
     for (const double value : drawn<double>(Normal{0}, 5, 0, 9)) CHECK(value == 0);
   }
-  TEST_CASE("a negative bound or deviation is refused") {
-    CHECK_THROWS_WITH_AS(drawn<float>(Uniform{-.5}, 1, 0, 1), "Uniform: bound -0.5 is negative", ConfigError);
-    CHECK_THROWS_WITH_AS(drawn<float>(Normal{-2}, 1, 0, 1), "Normal: stddev -2 is negative", ConfigError);
+  TEST_CASE("numbers that are no law's are refused, each in one sentence") {
+    const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+    const auto refuse = [](const Initial& initial, const char* sentence) {
+      CHECK_THROWS_WITH_AS(check_initial(initial, "t"), sentence, ConfigError);
+      CHECK_THROWS_AS(drawn<float>(initial, 1, 0, 1), ConfigError);
+    };
+    refuse(Uniform{-.5}, "t: Uniform has bound -0.5; it must be finite and not negative");
+    refuse(Uniform{nan}, "t: Uniform has bound nan; it must be finite and not negative");
+    refuse(Uniform{.min = 1, .max = -1}, "t: Uniform has min 1 and max -1; they must be finite and ascend");
+    refuse(Uniform{.min = 0, .max = inf}, "t: Uniform has min 0 and max inf; they must be finite and ascend");
+    refuse(Uniform{.bound = 1, .max = 1}, "t: Uniform has bound 1 and min 0 and max 1; give the bound or the other two");
+    refuse(Normal{-2}, "t: Normal has stddev -2; it must be finite and not negative");
+    refuse(Normal{inf}, "t: Normal has stddev inf; it must be finite and not negative");
+    refuse(Constant{nan}, "t: Constant has value nan; it must be finite");
+    refuse(OwnLaw{"nothing", nullptr}, "t: OwnLaw 'nothing' needs a name and a function");
+    refuse(OwnLaw{"", [](std::uint64_t, std::int64_t) { return 0.; }}, "t: OwnLaw '' needs a name and a function");
+    const OwnLaw inverse{"inverse", [](std::uint64_t, std::int64_t element) { return 1. / static_cast<double>(element - 3); }};
+    CHECK_NOTHROW(check_initial(inverse, "t"));
+    CHECK_THROWS_WITH_AS(drawn<float>(inverse, 1, 0, 9), "initial values: OwnLaw 'inverse' gives inf for element 3", ConfigError);
+  }
+  TEST_CASE("Uniform with min and max lies between them; symmetric ones are those of the bound") {
+    const auto values = drawn<double>(Uniform{.min = .5, .max = 2}, 3, 0, many);
+    CHECK(*std::min_element(values.begin(), values.end()) >= .5);
+    CHECK(*std::min_element(values.begin(), values.end()) < .5001);
+    CHECK(*std::max_element(values.begin(), values.end()) <= 2);
+    CHECK(*std::max_element(values.begin(), values.end()) > 1.9999);
+    CHECK(moment(values, 1) == doctest::Approx(1.25).epsilon(.002));
+    CHECK(drawn<double>(Uniform{.min = -.25, .max = .25}, 3, 0, 50) == drawn<double>(Uniform{.25}, 3, 0, 50));
+    for (const double value : drawn<double>(Uniform{.min = .5, .max = .5}, 3, 0, 5)) CHECK(value == .5);
+  }
+  TEST_CASE("Constant is the same everywhere, and a law of one's own sees key and element") {
+    CHECK(drawn<double>(Constant{-1.5}, 5, 7, 3) == std::vector<double>{-1.5, -1.5, -1.5});
+    const OwnLaw law{"key and element", [](std::uint64_t key, std::int64_t element) {
+                       return static_cast<double>(key) + .5 * static_cast<double>(element);
+                     }};
+    CHECK(drawn<double>(law, 5, 7, 3) == std::vector<double>{8.5, 9, 9.5});
   }
 }
 

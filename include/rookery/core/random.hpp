@@ -19,14 +19,42 @@
 namespace rookery {
 
 /// Even on [-bound, bound); a bound of 0 stands for the owner's default: 1 / sqrt(rows) of a table, 1 / sqrt(fan_in) of a layer.
-struct Uniform { double bound = 0; };
+/// With `min` and `max`, even on [min, max) instead.
+struct Uniform { double bound = 0, min = 0, max = 0; };
 /// Gaussian around 0.
 struct Normal { double stddev = 1; };
 /// All zero.
 struct Zeros {};
+/// All the same.
+struct Constant { double value = 0; };
+/// A law of one's own: `value` gives each element from the parameter's random key and the element's number, row * columns + column, and
+/// from nothing else, so that every plan has the same values. Ranks compare the name; it must outlive the declaration, as a literal does.
+struct OwnLaw {
+  std::string_view name;
+  double (*value)(std::uint64_t key, std::int64_t element) = nullptr;
+};
 
 /// The law that initial values follow.
-using Initial = std::variant<Uniform, Normal, Zeros>;
+using Initial = std::variant<Uniform, Normal, Zeros, Constant, OwnLaw>;
+
+/// Errors: ConfigError that names the owner, for numbers that are no law's.
+inline void check_initial(const Initial& initial, std::string_view owner) {
+  if (const auto* uniform = std::get_if<Uniform>(&initial)) {
+    const auto [bound, min, max] = *uniform;
+    check<ConfigError>(std::isfinite(bound) && bound >= 0, owner, ": Uniform has bound ", bound, "; it must be finite and not negative");
+    check<ConfigError>(std::isfinite(min) && std::isfinite(max) && min <= max, owner, ": Uniform has min ", min, " and max ", max,
+                       "; they must be finite and ascend");
+    check<ConfigError>(bound == 0 || (min == 0 && max == 0), owner, ": Uniform has bound ", bound, " and min ", min, " and max ", max,
+                       "; give the bound or the other two");
+  } else if (const auto* normal = std::get_if<Normal>(&initial)) {
+    check<ConfigError>(std::isfinite(normal->stddev) && normal->stddev >= 0, owner, ": Normal has stddev ", normal->stddev,
+                       "; it must be finite and not negative");
+  } else if (const auto* constant = std::get_if<Constant>(&initial)) {
+    check<ConfigError>(std::isfinite(constant->value), owner, ": Constant has value ", constant->value, "; it must be finite");
+  } else if (const auto* law = std::get_if<OwnLaw>(&initial)) {
+    check<ConfigError>(law->value != nullptr && !law->name.empty(), owner, ": OwnLaw '", law->name, "' needs a name and a function");
+  }
+}
 
 /// 64-bit key of a named parameter under a seed (FNV-1a of the name from a start that the seed chooses; spread over all bits, for
 /// a seed that differs where the first letter does would otherwise give another name's key).
@@ -47,31 +75,51 @@ inline void uniform_pair(std::uint64_t key, std::uint64_t pair, double (&draws)[
   }
 }
 
+/// The elements of the parameter that `key` stands for, drawn in pairs.
+class InitialValues {
+ public:
+  InitialValues(const Initial& initial, double default_bound, std::uint64_t key) : initial_(initial), key_(key) {
+    check_initial(initial, "initial values");
+    if (const auto* uniform = std::get_if<Uniform>(&initial)) {
+      const bool between = uniform->min != uniform->max || uniform->min != 0;
+      center_ = between ? uniform->min / 2 + uniform->max / 2 : 0;
+      half_ = between ? uniform->max / 2 - uniform->min / 2 : uniform->bound > 0 ? uniform->bound : default_bound;
+    } else if (const auto* constant = std::get_if<Constant>(&initial)) {
+      center_ = constant->value;
+    }
+  }
+  double operator()(std::int64_t element) {
+    if (const auto* law = std::get_if<OwnLaw>(&initial_)) return own(*law, element);
+    const auto number = static_cast<std::uint64_t>(element);
+    const auto* normal = std::get_if<Normal>(&initial_);
+    if (!normal && half_ == 0) return center_;
+    if (number / 2 != drawn_) uniform_pair(key_, drawn_ = number / 2, draws_);
+    if (!normal) return center_ + half_ * (2 * draws_[number % 2] - 1);
+    const double radius = normal->stddev * std::sqrt(-2 * std::log(draws_[0])), angle = 2 * std::numbers::pi * draws_[1];
+    return radius * (number % 2 == 0 ? std::cos(angle) : std::sin(angle));   // Box and Muller: one pair of draws gives two values
+  }
+
+ private:
+  double own(const OwnLaw& law, std::int64_t element) const {
+    const double value = law.value(key_, element);
+    check<ConfigError>(std::isfinite(value), "initial values: OwnLaw '", law.name, "' gives ", value, " for element ", element);
+    return value;
+  }
+
+  const Initial& initial_;
+  std::uint64_t key_, drawn_ = ~std::uint64_t{0};
+  double center_ = 0, half_ = 0, draws_[2] = {};
+};
+
 }  // namespace detail
 
 /// Fills `out[0 .. count)` with elements `first, first + 1, ...` of the parameter that `key` stands for.
-/// `default_bound` replaces a Uniform bound of 0. Errors: ConfigError for a negative bound or deviation.
+/// `default_bound` replaces a Uniform bound of 0. Errors: those of check_initial, and ConfigError for a law of one's own that gives a
+/// value that is not finite.
 template <class Number>
 void fill_initial(const Initial& initial, double default_bound, std::uint64_t key, std::int64_t first, Number* out, std::int64_t count) {
-  const auto* uniform = std::get_if<Uniform>(&initial);
-  const auto* normal = std::get_if<Normal>(&initial);
-  check<ConfigError>(!uniform || uniform->bound >= 0, "Uniform: bound ", uniform ? uniform->bound : 0, " is negative");
-  check<ConfigError>(!normal || normal->stddev >= 0, "Normal: stddev ", normal ? normal->stddev : 0, " is negative");
-  const double bound = uniform ? (uniform->bound > 0 ? uniform->bound : default_bound) : 0;
-  double draws[2] = {};
-  std::uint64_t drawn = ~std::uint64_t{0};
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto element = static_cast<std::uint64_t>(first + i);
-    if ((uniform || normal) && element / 2 != drawn) detail::uniform_pair(key, drawn = element / 2, draws);
-    double value = 0;
-    if (uniform) {
-      value = bound * (2 * draws[element % 2] - 1);
-    } else if (normal) {                                       // Box and Muller: one pair of draws gives two values
-      const double radius = normal->stddev * std::sqrt(-2 * std::log(draws[0])), angle = 2 * std::numbers::pi * draws[1];
-      value = radius * (element % 2 == 0 ? std::cos(angle) : std::sin(angle));
-    }
-    out[i] = static_cast<Number>(value);
-  }
+  detail::InitialValues values(initial, default_bound, key);
+  for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<Number>(values(first + i));
 }
 
 }  // namespace rookery
