@@ -183,6 +183,25 @@ TEST_SUITE("embedding/embedding_bag_collection") {
         "EmbeddingBagCollection: table name 't' is given twice", ConfigError);
     CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .feature_names = {"f", "g", "f"}}}),
                          "EmbeddingBagCollection: table 't' is given feature 'f' twice", ConfigError);
+    CHECK_THROWS_WITH_AS(
+        Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .initial = Normal{std::numeric_limits<double>::infinity()}}}),
+        "EmbeddingBagCollection: table 't': Normal has stddev inf; it must be finite and not negative", ConfigError);
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = 2, .embedding_dim = 2, .optimizer = Adam{.eps = 0}}}),
+                         "EmbeddingBagCollection: table 't': adam has eps 0; it must be finite and positive in float32, 2^-126 or more",
+                         ConfigError);
+  }
+  TEST_CASE("B10 tables whose bytes int64 cannot hold are refused when they are declared, with their numbers") {
+    constexpr auto huge = std::int64_t{1} << 60;
+    CHECK_THROWS_WITH_AS(Collection({{.name = "t", .num_embeddings = huge, .embedding_dim = 15}}),
+                         "EmbeddingBagCollection: table 't' is [1152921504606846976, 15] of Float; with its state and the tables before "
+                         "it, it needs more than 2^63 bytes",
+                         ConfigError);
+    CHECK_THROWS_AS(Collection({{.name = "t", .num_embeddings = huge, .embedding_dim = 16}}), ConfigError);
+    CHECK_THROWS_AS(Collection({{.name = "t", .num_embeddings = huge / 2, .embedding_dim = 2, .optimizer = Adam{}}}), ConfigError);
+    CHECK_THROWS_AS(
+        Collection({{.name = "t", .num_embeddings = huge, .embedding_dim = 1}, {.name = "u", .num_embeddings = huge, .embedding_dim = 1}}),
+        ConfigError);
+    CHECK_NOTHROW(Collection({{.name = "t", .num_embeddings = huge / 4, .embedding_dim = 2, .frozen = true}}));
   }
   TEST_CASE("assigned values are checked, and win over the initial law") {
     auto tables = three_tables();
@@ -198,13 +217,18 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK_THROWS_WITH_AS(ShardingPolicy<Local>{}.apply(Collection(placed.model())), "EmbeddingBagCollection: table 't1' is placed already",
                          ConfigError);
   }
-  TEST_CASE("assigned values are the collection's own: later changes of the tensor do not show") {
+  TEST_CASE("assigned values may not change before placement, and later changes of the tensor do not show") {
     auto values = at::ones({2, 4});
     auto tables = three_tables();
     tables.assign("t1", values);
+    const auto placed = ShardingPolicy<Local>{}.apply(Collection(tables));
     values.zero_();
-    auto placed = ShardingPolicy<Local>{}.apply(std::move(tables));
     CHECK(at::equal(placed.model().shards()[0].storage.weight(), rows_of({1, 1})));
+    CHECK_THROWS_WITH_AS(ShardingPolicy<Local>{}.apply(Collection(tables)),
+                         "EmbeddingBagCollection: the values assigned to table 't1' were changed before it was placed", ConfigError);
+    tables.assign("t1", values);
+    const auto again = ShardingPolicy<Local>{}.apply(std::move(tables));
+    CHECK(at::equal(again.model().shards()[0].storage.weight(), rows_of({0, 0})));
   }
   TEST_CASE("initial values follow the law of each table and are the same whatever the plan") {
     const Collection tables({{.name = "u", .num_embeddings = 25, .embedding_dim = 3, .optimizer = RowwiseAdagrad{}},

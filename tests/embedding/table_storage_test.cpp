@@ -126,6 +126,11 @@ TEST_SUITE("embedding/table_storage") {
   }
   TEST_CASE("memory that is not to be had is an error with its bytes") {
     CHECK_THROWS_WITH_AS(storage(std::int64_t{1} << 45, 4, at::kFloat, {}), "TableStorage: cannot allocate 562949953421312 bytes", Error);
+    const auto huge = std::int64_t{1} << 60;
+    for (const std::int64_t dim : {15, 16})
+      CHECK_THROWS_WITH_AS(storage(huge, dim, at::kFloat, {}),
+                           concat("TableStorage: [", huge, ", ", dim, "] of Float needs more than 2^63 bytes").c_str(), ConfigError);
+    CHECK_THROWS_AS(storage(huge, 1, at::kHalf, {element_slot, element_slot}), Error);
   }
 }
 

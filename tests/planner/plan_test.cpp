@@ -57,6 +57,23 @@ void refuse(const Plan& plan, const std::string& sentence, const std::vector<Tab
 }  // namespace
 
 TEST_SUITE("planner/plan") {
+  TEST_CASE("B10 tables whose bytes int64 cannot hold are refused with their numbers") {
+    const auto huge = std::int64_t{1} << 60;
+    const auto check = [](const std::vector<TableDescription>& tables) {
+      Plan plan;
+      for (const auto& one : tables) plan.tables.push_back({one.name, table_wise_shards(one.num_embeddings, one.embedding_dim, 0)});
+      validate(plan, tables, 1);
+    };
+    CHECK_THROWS_WITH_AS(check({table("t", huge, 15)}),
+                         "Plan: table 'embedding_bags.t' is [1152921504606846976, 15] of Float; with the tables before it, it needs more "
+                         "than 2^63 bytes",
+                         ConfigError);
+    CHECK_THROWS_AS(check({table("t", huge, 16)}), ConfigError);
+    CHECK_THROWS_AS(check({table("a", huge, 1), table("b", huge, 1)}), ConfigError);
+    CHECK_NOTHROW(check({table("a", huge, 1), table("b", huge / 2, 1)}));
+    CHECK(table("wide", 1, huge / 2).bytes() == 2 * huge);                          // no product on the way is larger
+    CHECK(table("wide", 1, huge / 2).bytes(1, huge / 4) == huge);
+  }
   TEST_CASE("A20 blocks of rows") {
     CHECK(row_wise(10, 4) == Rows{3, 3, 3, 1});
     CHECK(row_wise(5, 4) == Rows{2, 2, 1, 0});

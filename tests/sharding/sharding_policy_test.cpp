@@ -104,6 +104,11 @@ struct DenseBatch {
 };
 at::Tensor sum_of(const Output& output, const DenseBatch&) { return output.logits.sum(); }
 
+/// A law of a user's.
+double hashed(std::uint64_t key, std::int64_t element) {
+  return static_cast<double>(mix64(key + static_cast<std::uint64_t>(element)) >> 40) * 0x1p-24;
+}
+
 using Placed = decltype(ShardingPolicy<Local>().apply(std::declval<Declared>()));
 static_assert(!std::is_copy_constructible_v<Placed> && !std::is_move_constructible_v<Placed> && !std::is_copy_assignable_v<Placed>);
 static_assert(std::is_same_v<Placed, Sharded<Declared, Local>>);
@@ -113,7 +118,8 @@ static_assert(sizeof(ModelAndLoss<TwoTower, Sum, Batch>) == sizeof(TwoTower), "a
 
 TEST_SUITE("sharding/sharding_policy") {
   TEST_CASE("initial values are the same for every plan and number of ranks, and differ by seed and by name") {
-    for (const Initial initial : {Initial{Uniform{}}, Initial{Normal{.5}}, Initial{Zeros{}}}) {
+    for (const Initial initial : {Initial{Uniform{}}, Initial{Uniform{.min = .5, .max = 2}}, Initial{Normal{.5}}, Initial{Zeros{}},
+                                  Initial{OwnLaw{"hashed", &hashed}}}) {
       auto with_seed = in_rows;
       with_seed.seed = 3;
       const ShardingPolicy<Local> here(ShardingOptions{.seed = 3});
@@ -265,6 +271,8 @@ TEST_SUITE("sharding/sharding_policy") {
     differs([](Config& c, ShardingOptions&) { c.feature_names = {"u"}; }, "features [u] sum");
     differs([](Config& c, ShardingOptions&) { c.pooling = PoolingType::mean; }, "features [] mean");
     differs([](Config& c, ShardingOptions&) { c.initial = Zeros{}; }, "initial values such as [0, 0]");
+    differs([](Config& c, ShardingOptions&) { c.initial = Constant{.5}; }, "initial values such as [0.5, 0.5]");
+    differs([](Config& c, ShardingOptions&) { c.initial = OwnLaw{"hashed", &hashed}; }, "] by 'hashed'");
     differs([](Config& c, ShardingOptions&) { c.frozen = true; }, "none");
   }
 

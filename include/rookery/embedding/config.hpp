@@ -42,7 +42,7 @@ template <class Set> struct EmbeddingBagConfig {
   std::vector<std::string> feature_names = detail::no_names();           // empty: one feature named as the table
   PoolingType pooling = PoolingType::sum;
   at::ScalarType data_type = at::kFloat;                                 // float32, float64, float16 or bfloat16
-  Initial initial = detail::uniform_by_default();                        // Uniform{}: even on +-1 / sqrt(rows)
+  Initial initial = detail::uniform_by_default();                        // Uniform{}: even on +-1 / sqrt(rows); core/random.hpp has more
   RuleChoice<Set> optimizer{};                                          // the first of the set
   bool frozen = false;                                                   // looked up, never updated; no state
   bool stochastic_rounding = true;                                       // of float16 and bfloat16 weights; else to the nearest
@@ -93,7 +93,8 @@ struct TableDescription {
   std::int64_t bytes(std::int64_t rows, std::int64_t columns) const {
     const auto weight = static_cast<std::int64_t>(c10::elementSize(data_type));
     const auto number = static_cast<std::int64_t>(c10::elementSize(compute_dtype(data_type)));
-    return rows * ((embedding_dim * weight + state_numbers_per_row * number) * columns / embedding_dim);
+    const auto row = embedding_dim * weight + state_numbers_per_row * number;
+    return rows * (row / embedding_dim * columns + row % embedding_dim * columns / embedding_dim);   // overflows only where the result does
   }
 };
 

@@ -21,6 +21,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <rookery/core/error.hpp>
@@ -117,11 +118,15 @@ template <class ConfigType> class TableCollection {
   const std::shared_ptr<const KeyedColumns>& columns() const { return columns_; }
   std::int64_t width() const { return width_; }
 
+  /// The name of a table in the model; `path` is the collection's own.
+  static std::string full_name(std::string_view path, const Config& config) {
+    return concat(path, path.empty() ? "" : ".", Config::prefix, ".", config.name);
+  }
   /// The tables as the planner sees them; `path` is the collection's own name in the model.
   std::vector<TableDescription> describe(std::string_view path) const {
     std::vector<TableDescription> tables;
     for (const auto& config : configs_) {
-      TableDescription table{.name = concat(path, path.empty() ? "" : ".", Config::prefix, ".", config.name),
+      TableDescription table{.name = full_name(path, config),
                              .table = config.name,
                              .num_embeddings = config.num_embeddings,
                              .embedding_dim = config.embedding_dim,
@@ -140,6 +145,7 @@ template <class ConfigType> class TableCollection {
       fill_initial(config.initial, default_bound(config), 0, 0, first.data(), 2);
       table.settings += concat("; features ", config.feature_names, " ", to_string(pooling_of(config)),
                                is_weighted() ? " with weights" : "", "; initial values such as ", first);
+      if (const auto* law = std::get_if<OwnLaw>(&config.initial)) table.settings += concat(" by '", law->name, "'");
       if (config.data_type == at::kHalf || config.data_type == at::kBFloat16)
         table.settings += config.stochastic_rounding ? "; rounded stochastically" : "; rounded to the nearest";
       if (const auto& ids = config.managed_collision)
@@ -149,16 +155,20 @@ template <class ConfigType> class TableCollection {
     return tables;
   }
 
-  /// Gives a table its values before placement, [num_embeddings, embedding_dim]. Errors: IndexError, ShapeError.
+  /// Gives a table its values before placement, [num_embeddings, embedding_dim]. A contiguous tensor is not copied, so that ranks of one
+  /// process may share it; its owner must not change it before placement, which takes the shard's part. Errors: IndexError, ShapeError.
   void assign(std::string_view table, const at::Tensor& values) {
-    const auto& config = configs_[index_of(table)];
+    const auto index = index_of(table);
+    const auto& config = configs_[index];
     check<ShapeError>(values.dim() == 2 && values.size(0) == config.num_embeddings && values.size(1) == config.embedding_dim,
                       Config::collection, ": assigned values of shape ", values.sizes(), " to table '", table, "' of [",
                       config.num_embeddings, ", ", config.embedding_dim, "]");
     check<ConfigError>(!placed_, Config::collection, ": assign to table '", table, "' after placement");
-    assigned_[index_of(table)] = values.detach().clone();                                            // [E, D]
+    assigned_[index].values = values.detach().contiguous();                                          // [E, D]
+    assigned_[index].version = version_of(assigned_[index].values);
   }
 
+  bool is_placed() const { return placed_; }
   /// Position of a table, or an IndexError that lists the tables there are.
   std::size_t index_of(std::string_view table) const {
     const auto found = std::find_if(configs_.begin(), configs_.end(), [&](const Config& config) { return config.name == table; });
@@ -204,12 +214,25 @@ template <class ConfigType> class TableCollection {
   }
 
  private:
+  /// Values that a table is to have, and how often they had been changed when they were given.
+  struct Assigned {
+    at::Tensor values;                   // [E, D]
+    std::uint32_t version = 0;
+  };
+  static std::uint32_t version_of(const at::Tensor& values) {
+    return values.is_inference() ? 0 : static_cast<std::uint32_t>(values._version());
+  }
   static PoolingType pooling_of(const Config& config) {
     if constexpr (is_sequence) return PoolingType::none;
     else return config.pooling;
   }
   static double start_of_state(const Config& config, std::size_t slot) {
     return config.optimizer.visit([&](const auto& rule) { return initial_state(rule, slot); });
+  }
+  /// Bytes of weights and state for each weight, at most: a slot of rows counts as one of weights.
+  static std::int64_t state_bytes(const Config& config) {
+    const auto number = static_cast<std::int64_t>(c10::elementSize(compute_dtype(config.data_type)));
+    return config.optimizer.visit([&](const auto& rule) { return number * (1 + static_cast<std::int64_t>(rule.state.size())); });
   }
   static double default_bound(const Config& config) { return 1 / std::sqrt(static_cast<double>(config.num_embeddings)); }
   void validate() const;
@@ -221,12 +244,13 @@ template <class ConfigType> class TableCollection {
   std::vector<CollectionFeature> features_;
   std::shared_ptr<const KeyedColumns> columns_;
   std::int64_t width_ = 0;
-  std::vector<at::Tensor> assigned_;
+  std::vector<Assigned> assigned_;
   std::vector<LocalShard> shards_;
   bool placed_ = false;
 };
 
 template <class Config> void TableCollection<Config>::validate() const {
+  std::int64_t total = 0;                // bytes, at most
   for (std::size_t i = 0; i < configs_.size(); ++i) {
     const auto& config = configs_[i];
     check<ConfigError>(!config.name.empty(), Config::collection, ": table number ", i, " has no name");
@@ -239,7 +263,14 @@ template <class Config> void TableCollection<Config>::validate() const {
     check<ConfigError>(compute_dtype(config.data_type) == data_type(), Config::collection, ": table '", config.name, "' is ",
                        c10::toString(config.data_type), " and table '", configs_.front().name, "' is ",
                        c10::toString(configs_.front().data_type), "; float64 tables have a collection of their own");
-    config.optimizer.visit([&](const auto& rule) { check_rule(rule, concat(Config::collection, ": table '", config.name, "'")); });
+    const auto owner = concat(Config::collection, ": table '", config.name, "'");
+    config.optimizer.visit([&](const auto& rule) { check_rule(rule, owner); });
+    check_initial(config.initial, owner);
+    std::int64_t row = 0, table = 0;
+    check<ConfigError>(!__builtin_mul_overflow(config.embedding_dim, state_bytes(config), &row) &&
+                           !__builtin_mul_overflow(config.num_embeddings, row, &table) && !__builtin_add_overflow(total, table, &total),
+                       owner, " is [", config.num_embeddings, ", ", config.embedding_dim, "] of ", c10::toString(config.data_type),
+                       "; with its state and the tables before it, it needs more than 2^63 bytes");
     check<ConfigError>(!config.managed_collision || !config.frozen, Config::collection, ": table '", config.name,
                        "' is frozen and has managed collision, which gives rows new values");
     if (config.managed_collision) config.managed_collision.validate(config.name, config.num_embeddings);
@@ -284,8 +315,10 @@ void TableCollection<Config>::place(std::size_t table, std::size_t shard, const 
   }
   for (std::size_t slot = 0; slot < slots.size(); ++slot)
     if (const double start = start_of_state(config, slot); start != 0) local.storage.state(slot).fill_(start);
-  if (assigned_.at(table).defined()) {
-    auto values = assigned_[table].narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns());
+  if (const auto& assigned = assigned_.at(table); assigned.values.defined()) {
+    check<ConfigError>(version_of(assigned.values) == assigned.version, Config::collection, ": the values assigned to table '", config.name,
+                       "' were changed before it was placed");
+    auto values = assigned.values.narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns());
     local.storage.weight().copy_(values);                                                    // [rows, columns]
   } else {
     parallel(box.rows(), 1 + 4096 / (box.columns() + 1), [&](std::int64_t begin, std::int64_t end) {

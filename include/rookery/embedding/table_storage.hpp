@@ -43,6 +43,7 @@ inline std::shared_ptr<std::byte> zeroed_bytes(std::size_t bytes) {
 ///
 /// Shapes:  weight a strided view [rows, dim]; state [rows] for a row slot, [rows, dim] for an element slot. rows or dim may be 0.
 /// Dtypes:  weights float32, float64, float16 or bfloat16; state their compute_dtype.
+/// Errors:  ConfigError with the numbers for a shard of more than 2^63 bytes, Error for memory that is not to be had.
 /// Cost:    bytes() in all, zero until touched.
 class TableStorage {
  public:
@@ -56,16 +57,16 @@ class TableStorage {
     const auto lines = [&](std::int64_t elements) { return (elements * size + 63) / 64; };
     const bool beside = state == dtype && lines(dim + row_slots) == lines(dim);
     if (beside) stride_ = dim + row_slots;
-    weight_ = view(allocate(rows * stride_ * size), 0, dtype, {rows, dim}, {stride_, 1});    // [rows, dim]
+    weight_ = view(allocate(stride_, size), 0, dtype, {rows, dim}, {stride_, 1});    // [rows, dim]
     std::int64_t offset = dim;
     for (const auto& slot : slots) {
       names_.emplace_back(slot.name);
       if (slot.shape == StateShape::element) {
-        state_.push_back(view(allocate(rows * dim * state_size), 0, state, {rows, dim}, {dim, 1}));   // [rows, dim]
+        state_.push_back(view(allocate(dim, state_size), 0, state, {rows, dim}, {dim, 1}));   // [rows, dim]
       } else if (beside) {
         state_.push_back(view(blocks_.front(), offset++, state, {rows}, {stride_}));         // [rows]
       } else {
-        state_.push_back(view(allocate(rows * state_size), 0, state, {rows}, {1}));          // [rows]
+        state_.push_back(view(allocate(1, state_size), 0, state, {rows}, {1}));          // [rows]
       }
     }
   }
@@ -92,8 +93,12 @@ class TableStorage {
   const at::Tensor& state(std::size_t slot) const { return state_.at(slot); }                // [rows] or [rows, dim]
 
  private:
-  std::shared_ptr<std::byte> allocate(std::int64_t bytes) {
-    bytes_ += bytes;
+  /// So many elements of `size` bytes for each row.
+  std::shared_ptr<std::byte> allocate(std::int64_t elements, std::int64_t size) {
+    std::int64_t bytes = 0;
+    check<ConfigError>(!__builtin_mul_overflow(elements, size, &bytes) && !__builtin_mul_overflow(rows_, bytes, &bytes) &&
+                           !__builtin_add_overflow(bytes_, bytes, &bytes_),
+                       "TableStorage: [", rows_, ", ", dim_, "] of ", c10::toString(dtype_), " needs more than 2^63 bytes");
     blocks_.push_back(detail::zeroed_bytes(static_cast<std::size_t>(bytes)));
     return blocks_.back();
   }

@@ -72,7 +72,7 @@ struct Plan {
 };
 
 /// Checks that the plan covers every table exactly, on ranks that exist, and names no other table.
-/// Errors: PlanError with the table and the numbers.
+/// Errors: PlanError with the table and the numbers; ConfigError for tables of more than 2^63 bytes.
 inline void validate(const Plan& plan, std::span<const TableDescription> tables, int world_size) {
   for (const auto& one : plan.tables) {
     const auto named =
@@ -80,7 +80,15 @@ inline void validate(const Plan& plan, std::span<const TableDescription> tables,
     check<PlanError>(named > 0, "Plan: table '", one.table, "' is not in the model");
     check<PlanError>(named == 1, "Plan: '", one.table, "' names ", named, " tables; give the full name");
   }
+  std::int64_t total = 0;
   for (const auto& table : tables) {
+    const auto number = static_cast<std::int64_t>(c10::elementSize(compute_dtype(table.data_type)));
+    std::int64_t bytes = 0;
+    check<ConfigError>(!__builtin_add_overflow(table.embedding_dim, table.state_numbers_per_row, &bytes) &&
+                           !__builtin_mul_overflow(bytes, number, &bytes) && !__builtin_mul_overflow(table.num_embeddings, bytes, &bytes) &&
+                           !__builtin_add_overflow(total, bytes, &total),
+                       "Plan: table '", table.name, "' is [", table.num_embeddings, ", ", table.embedding_dim, "] of ",
+                       c10::toString(table.data_type), "; with the tables before it, it needs more than 2^63 bytes");
     const auto times = std::count_if(plan.tables.begin(), plan.tables.end(),
                                      [&](const auto& one) { return one.table == table.name || one.table == table.table; });
     check<PlanError>(times < 2, "Plan: table '", table.name, "' is planned ", times, " times");
