@@ -7,6 +7,10 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <array>
+#include <cstdint>
+#include <string_view>
+
 #include <rookery/checkpoint/named_tensor.hpp>
 #include <rookery/checkpoint/read_tensors.hpp>
 #include <rookery/embedding/embedding_bag_collection.hpp>
@@ -18,10 +22,13 @@
 #include <rookery/topology/threads.hpp>
 
 #include "checkpoint/python_files.hpp"
+#include "support/peak_memory.hpp"
 #include "support/tolerances.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
+
+using cases::PeakMemory;
 
 namespace {
 
@@ -40,6 +47,15 @@ struct Dense {
   Mlp net{3, {4, 1}};
   static constexpr auto members() { return rookery::members("net", &Dense::net); }
   Output forward(const DenseBatch& batch) { return {net(batch.x)}; }
+};
+
+/// A rule that counts the rows that it is shown, in training or to be described.
+struct Counting {
+  inline static std::int64_t updates = 0;
+  static constexpr std::string_view name = "counting";
+  static constexpr std::array<StateSlot, 0> state{};
+  static constexpr int row_sums = 0;
+  template <class Number> void update(const Row<Number>&, const StepContext&, const double*) const { ++updates; }
 };
 
 struct Bags {
@@ -96,6 +112,46 @@ std::vector<NamedTensor> ranker_tensors() {
 }  // namespace
 
 TEST_SUITE("checkpoint/import_state") {
+  TEST_CASE("a model whose tables are placed is refused before anything is given") {
+    Ranker model;
+    model.tables.placed();
+    CHECK_THROWS_WITH_AS(import_state(model, ranker_tensors()),
+                         "import_state: tables take values before the model is placed; placed are 'tables.embedding_bags.t1.weight', "
+                         "'tables.embedding_bags.t2.weight'",
+                         ConfigError);
+    CHECK(!model.over.weight.is_assigned());
+    auto dense = ranker_tensors();
+    dense.erase(dense.begin(), dense.begin() + 2);
+    CHECK(import_state(model, dense, {}, {.allow_missing = true}).names.size() == 2);
+  }
+  TEST_CASE("a thousand tables are one walk: no rule is tried out for each, and no value is copied") {
+    std::vector<EmbeddingBagConfig<Rules<Counting>>> configs;
+    std::vector<NamedTensor> tensors;
+    for (int t = 0; t < 1000; ++t) {
+      configs.push_back({.name = concat("t", t), .num_embeddings = 3, .embedding_dim = 2});
+      tensors.push_back({concat("tables.embedding_bags.t", t, ".weight"), at::ones({3, 2})});
+    }
+    struct Model {
+      EmbeddingBagCollection<Rules<Counting>> tables;
+      static constexpr auto members() { return rookery::members("tables", &Model::tables); }
+    } model{{configs}};
+    Counting::updates = 0;
+    CHECK(import_state(model, tensors).names.size() == 1000);
+    CHECK(Counting::updates == 0);
+  }
+  TEST_CASE("ranks of one process that import the same table by rows hold it once") {
+    constexpr std::int64_t rows = 1 << 20, dim = 16;                                // 64 MiB
+    const auto values = at::ones({rows, dim});
+    const PeakMemory memory;
+    Threads::run(4, [&](Threads topology) {
+      EmbeddingBagCollection<Rules<Sgd>> tables{{.name = "t", .num_embeddings = rows, .embedding_dim = dim}};
+      tables.assign("t", values);
+      const ShardingPolicy<Threads> sharding{topology, {.constraints = {{"t", {.kinds = {ShardingKind::row_wise}}}}}};
+      auto placed = sharding.apply(std::move(tables));
+      CHECK(placed.table("t").rows(at::tensor({std::int64_t{0}, rows - 1})).equal(at::ones({2, dim})));
+    });
+    if (memory.is_known()) CHECK(memory.growth() < rows * dim * 4 * 2);             // the shards, together one table
+  }
   TEST_CASE("a plain torch model imports with equal outputs") {
     if (!cases::has_python()) {
       MESSAGE("skipped: no Python from tests/setup");

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,7 +27,6 @@
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
 #include <rookery/core/parameter.hpp>
-#include <rookery/embedding/assign.hpp>
 #include <rookery/embedding/lookups.hpp>
 
 namespace rookery {
@@ -55,6 +55,7 @@ namespace detail {
 struct ModelEntry {
   std::string name;
   std::vector<std::int64_t> shape;
+  bool is_placed_table = false;
   const NamedTensor* source = nullptr;
 };
 
@@ -66,11 +67,28 @@ template <class Model> std::vector<ModelEntry> model_entries(Model& model) {
     if constexpr (std::is_same_v<Leaf, Parameter> || std::is_same_v<Leaf, Buffer>) {
       entries.push_back({std::string(path), leaf.shape()});
     } else if constexpr (EmbeddingTables<Leaf>) {
-      for (const auto& table : leaf.describe(path))
-        entries.push_back({table.name + ".weight", {table.num_embeddings, table.embedding_dim}});
+      for (const auto& config : leaf.configs())
+        entries.push_back({leaf.full_name(path, config) + ".weight", {config.num_embeddings, config.embedding_dim}, leaf.is_placed()});
     }
   });
   return entries;
+}
+
+/// Gives each place its source; `entries` are those of model_entries, in its order.
+template <class Model> void give_sources(Model& model, const std::vector<ModelEntry>& entries) {
+  auto entry = entries.begin();
+  visit_leaves(model, "", [&](std::string_view, auto& leaf) {
+    using Leaf = std::remove_cvref_t<decltype(leaf)>;
+    if constexpr (std::is_same_v<Leaf, Parameter> || std::is_same_v<Leaf, Buffer>) {
+      if (entry->source) leaf.assign(entry->source->tensor);
+      ++entry;
+    } else if constexpr (EmbeddingTables<Leaf>) {
+      for (const auto& config : leaf.configs()) {
+        if (entry->source) leaf.assign(config.name, entry->source->tensor);
+        ++entry;
+      }
+    }
+  });
 }
 
 /// The text that `*` stands for when the pattern fits; empty for a pattern without one.
@@ -84,7 +102,7 @@ inline std::optional<std::string_view> match(std::string_view pattern, std::stri
 
 /// The entry that names this entry of the file first, or the end.
 inline auto find_mapped(const std::vector<MappedName>& map, std::string_view name) {
-  return std::ranges::find_if(map, [&](const MappedName& one) { return match(one.file, name).has_value(); });
+  return std::find_if(map.begin(), map.end(), [&](const MappedName& one) { return match(one.file, name).has_value(); });
 }
 
 /// The first ten as a list, and how many follow.
@@ -97,6 +115,8 @@ inline std::string some_of(const std::vector<std::string>& all) {
 /// Finds the entries' sources. Errors: ConfigError for a map that cannot be followed.
 inline void find_sources(std::vector<ModelEntry>& entries, const std::vector<NamedTensor>& tensors, const std::vector<MappedName>& map,
                          Imported& result) {
+  std::map<std::string_view, ModelEntry*> places;
+  for (auto& entry : entries) places.emplace(entry.name, &entry);
   std::vector<bool> used(map.size());
   for (const auto& tensor : tensors) {
     const auto rule = find_mapped(map, tensor.name);
@@ -107,8 +127,8 @@ inline void find_sources(std::vector<ModelEntry>& entries, const std::vector<Nam
       name = rule->model;
       if (const auto star = name.find('*'); star != std::string::npos) name.replace(star, 1, *match(rule->file, tensor.name));
     }
-    const auto entry = std::ranges::find(entries, name, &ModelEntry::name);
-    if (entry == entries.end()) {
+    const auto place = places.find(name);
+    if (place == places.end()) {
       if (rule != map.end() && rule->model == name) {
         std::vector<std::string> names;
         for (const auto& one : entries) names.push_back(concat("'", one.name, "'"));
@@ -118,24 +138,27 @@ inline void find_sources(std::vector<ModelEntry>& entries, const std::vector<Nam
       result.extra.push_back(tensor.name);
       continue;
     }
-    check<ConfigError>(entry->source == nullptr, "import_state: '", name, "' is given twice, by the file's '",
-                       entry->source ? entry->source->name : "", "' and '", tensor.name, "'");
-    entry->source = &tensor;
+    const auto*& source = place->second->source;
+    check<ConfigError>(source == nullptr, "import_state: '", name, "' is given twice, by the file's '", source ? source->name : "",
+                       "' and '", tensor.name, "'");
+    source = &tensor;
   }
   for (std::size_t i = 0; i < map.size(); ++i)
     check<IndexError>(used[i] || map[i].model.empty(), "import_state: the map names '", map[i].file, "', which the file does not have");
 }
 
-/// Errors: IndexError for names without a counterpart, ShapeError for shapes that differ, ConfigError for dtypes that are no weights'.
+/// Errors: IndexError for names without a counterpart, ShapeError for shapes that differ, ConfigError for dtypes that are no weights' and
+///         for tables that are placed.
 inline void check_sources(const std::vector<ModelEntry>& entries, const std::vector<NamedTensor>& tensors, const ImportOptions& options,
                           Imported& result) {
-  std::vector<std::string> missing, extra, shapes, dtypes;
+  std::vector<std::string> missing, extra, shapes, dtypes, placed;
   for (const auto& entry : entries) {
     if (!entry.source) {
       missing.push_back(concat("'", entry.name, "' ", entry.shape));
       result.missing.push_back(entry.name);
       continue;
     }
+    if (entry.is_placed_table) placed.push_back(concat("'", entry.name, "'"));
     const auto& tensor = entry.source->tensor;
     if (tensor.sizes().vec() != entry.shape)
       shapes.push_back(concat("'", entry.source->name, "' is ", tensor.sizes(), " in the file and ", entry.shape, " in the model"));
@@ -143,8 +166,12 @@ inline void check_sources(const std::vector<ModelEntry>& entries, const std::vec
       dtypes.push_back(concat("'", entry.source->name, "' of ", c10::toString(tensor.scalar_type())));
     result.names.push_back({entry.source->name, entry.name});
   }
-  for (const auto& name : result.extra)
-    extra.push_back(concat("'", name, "' ", std::ranges::find(tensors, name, &NamedTensor::name)->tensor.sizes()));
+  std::size_t next = 0;                                        // extra names are in the order of the file
+  for (const auto& tensor : tensors)
+    if (next < result.extra.size() && tensor.name == result.extra[next]) {
+      extra.push_back(concat("'", tensor.name, "' ", tensor.tensor.sizes()));
+      ++next;
+    }
   check<IndexError>((missing.empty() || options.allow_missing) && (extra.empty() || options.allow_extra), "import_state: ",
                     options.allow_missing || missing.empty() ? "" : concat("the file lacks ", some_of(missing)),
                     options.allow_missing || options.allow_extra || missing.empty() || extra.empty() ? "" : "; ",
@@ -152,6 +179,7 @@ inline void check_sources(const std::vector<ModelEntry>& entries, const std::vec
                     "; give a map of names, or allow it");
   check<ShapeError>(shapes.empty(), "import_state: ", some_of(shapes));
   check<ConfigError>(dtypes.empty(), "import_state: weights are floating point, not ", some_of(dtypes));
+  check<ConfigError>(placed.empty(), "import_state: tables take values before the model is placed; placed are ", some_of(placed));
 }
 
 }  // namespace detail
@@ -161,9 +189,10 @@ inline void check_sources(const std::vector<ModelEntry>& entries, const std::vec
 /// Shapes:  as the model's, exactly.
 /// Dtypes:  any floating point; converted to the model's.
 /// Errors:  IndexError that lists names, with shapes, that the file lacks or the model has no place for, unless they are allowed, and for
-///          a map that names what is not there; ShapeError that lists both shapes; ConfigError for a name that is given twice and for
-///          integers.
-/// Cost:    the model's bytes, once more until it is placed.
+///          a map that names what is not there; ShapeError that lists both shapes; ConfigError for a name that is given twice, for
+///          integers and for tables that are placed.
+/// Cost:    one walk over the model. Dense values are copied; contiguous tensors of tables are held until the model is placed, so nobody
+///          may change them before, and ranks of one process that import the same tensors hold them once.
 /// Ranks:   each gives its declaration the same file, or at least its part of the tables; rank 0's dense values win.
 /// Example: one table of a large file: `import_state(model, read_tensors(path), {{"ebc.embedding_bags.t1.weight",
 ///          "tables.embedding_bags.item.weight"}}, {.allow_missing = true, .allow_extra = true})`
@@ -174,8 +203,7 @@ Imported import_state(Model& model, const std::vector<NamedTensor>& tensors, con
   Imported result;
   detail::find_sources(entries, tensors, map, result);
   detail::check_sources(entries, tensors, options, result);
-  for (const auto& entry : entries)
-    if (entry.source) assign(model, entry.name, entry.source->tensor);
+  detail::give_sources(model, entries);
   return result;
 }
 
