@@ -211,11 +211,35 @@ TEST_SUITE("checkpoint/read_tensors") {
     CHECK(pickle_error("\x80\x02}(NNu.").find("a key under '' that is no name") != std::string::npos);
     CHECK(pickle_error("\x80\x02}q\x01(" + text("a") + "h\x01u.") ==
           "the pickle has one list or dictionary in several places, again at 'a'");      // it holds itself
-    std::string deep = "\x80\x02";
-    for (int i = 0; i < 100'000; ++i) deep += "}" + text("a");
-    CHECK(pickle_error(deep + "N" + std::string(100'000, 's') + ".").find("nests too deeply") != std::string::npos);
+    const auto nested = [](int depth, std::string_view name) {
+      std::string pickle = "\x80\x02";
+      for (int i = 0; i < depth; ++i) pickle += "}" + text(name);
+      return pickle + tensor(storage(6), 0, {1}, {1}) + std::string(static_cast<std::size_t>(depth), 's') + ".";
+    };
+    CHECK(pickle_error(nested(64, "a")).empty());
+    const auto names = [](int count) {
+      std::string path = "a";
+      for (int i = 1; i < count; ++i) path += ".a";
+      return path;
+    };
+    CHECK(pickle_error(nested(65, "a")) == "the pickle nests more than 64 lists and dictionaries, at '" + names(64).substr(0, 64) + "'");
+    CHECK(pickle_error(nested(100'000, "a")).starts_with("the pickle nests more than 64 lists and dictionaries, at 'a.a."));
+    CHECK(pickle_error(nested(100'000, "")) == "the pickle nests more than 64 lists and dictionaries, at ''");
+    CHECK(pickle_error(nested(2, std::string(600, 'n'))) ==
+          "the pickle has a name of more than 1024 bytes under '" + std::string(64, 'n') + "'");
+    CHECK(pickle_error("\x80\x02}" + text(std::string(2000, 'n')) + "Ns.").empty());     // a long name of no tensor
     CHECK(torch_error(zip({{"m/data.pkl", std::string((16U << 20U) + 1, 'N')}})) ==
           "'m/data.pkl' has 16777217 bytes; at most 16777216 are read");
+    const auto none = [](std::size_t count) { return "\x80\x02](" + std::string(count, 'N') + "e."; };
+    CHECK(pickle_error(none(999'999)).empty());
+    CHECK(pickle_error(none(4'000'000)) == "the pickle has more than 1000000 values at byte 1000004");
+    const auto recalled = [](int count) {                                           // one tensor, named again and again
+      std::string pickle = "\x80\x02](" + tensor(storage(6), 0, {1}, {1}) + "q\x01";
+      for (int i = 1; i < count; ++i) pickle += "h\x01";
+      return pickle + "e.";
+    };
+    CHECK(pickle_error(recalled(100'000)).empty());
+    CHECK(pickle_error(recalled(2'000'000)) == "the pickle has more than 100000 tensors, again at '100000'");
     std::string wide = weight("](" + std::string(20, ')') + "e");                   // a list of nothing is nothing
     CHECK(pickle_error(wide).empty());
   }

@@ -58,6 +58,7 @@ class PickleReader {
 
  private:
   using Kind = PickleValue::Kind;
+  static constexpr std::size_t most_values = 1'000'000;           // a tensor takes about 20, and one may be a single byte of the pickle
 
   /// One instruction: the result at STOP, null after others, nothing for an unknown one.
   std::optional<PickleValue*> step();
@@ -66,8 +67,12 @@ class PickleReader {
   PickleValue& storage(const PickleValue& id);
   PickleValue tensor(const std::vector<PickleValue*>& arguments);
 
+  PickleValue& keep(PickleValue value) {
+    check<DataError>(values_.size() < most_values, "the pickle has more than ", most_values, " values at byte ", in_.position());
+    return values_.emplace_back(std::move(value));
+  }
   PickleValue& push(PickleValue value) {
-    stack_.push_back(&values_.emplace_back(std::move(value)));
+    stack_.push_back(&keep(std::move(value)));
     return *stack_.back();
   }
   void push_integer(std::int64_t value) { push({.kind = Kind::integer, .integer = value}); }
@@ -235,8 +240,8 @@ inline PickleValue& PickleReader::storage(const PickleValue& id) {
   const auto bytes = checked_count(record->first, {count}) * dtype->size;
   check<DataError>(static_cast<std::uint64_t>(bytes) <= record->second.size(), "'", record->first, "' has ", record->second.size(),
                    " bytes, too few for ", count, " numbers of ", dtype->size);
-  return values_.emplace_back(PickleValue{.kind = Kind::storage, .tensor = {"", *dtype, {count}, {1}, record->second.first(
-                                                                              static_cast<std::size_t>(bytes))}});
+  return keep({.kind = Kind::storage,
+               .tensor = {"", *dtype, {count}, {1}, record->second.first(static_cast<std::size_t>(bytes))}});
 }
 
 /// (storage, offset, shape, strides, requires_grad, hooks)
@@ -262,25 +267,35 @@ inline PickleValue PickleReader::tensor(const std::vector<PickleValue*>& argumen
                                            storage.bytes.subspan(static_cast<std::size_t>(offset * storage.dtype.size))}};
 }
 
-/// Adds the tensors under `value`, named by the keys that lead to them.
-inline void collect_tensors(PickleValue& value, const std::string& path, std::vector<StoredTensor>& found) {
+/// Adds the tensors under `value`, named by the keys that lead to them. A pickle of a few bytes may name one tensor very often, so what
+/// is found is bounded, and so are its names.
+inline void collect_tensors(PickleValue& value, const std::string& path, std::vector<StoredTensor>& found, int depth = 0) {
   using Kind = PickleValue::Kind;
+  constexpr int deepest = 64;
+  constexpr std::size_t most_tensors = 100'000, longest_name = 1024;
   if (value.kind == Kind::tensor) {
+    check<DataError>(found.size() < most_tensors, "the pickle has more than ", most_tensors, " tensors, again at '", path, "'");
     found.push_back(value.tensor);
     found.back().name = path;
   }
   if (value.kind != Kind::list && value.kind != Kind::dict) return;
   if (value.visit == PickleValue::Visit::without_tensors) return;
-  check<DataError>(path.size() < 4096, "the pickle nests too deeply, or has too long names: '", path.substr(0, 64), "'...");
+  check<DataError>(depth < deepest, "the pickle nests more than ", deepest, " lists and dictionaries, at ", "'", path.substr(0, 64), "'");
   check<DataError>(value.visit == PickleValue::Visit::not_yet, "the pickle has one list or dictionary in several places, again at '", path,
                    "'");
   value.visit = PickleValue::Visit::under_way;
   const auto before = found.size();
-  const auto below = [&](std::string_view key) { return concat(path, path.empty() ? "" : ".", key); };
-  for (std::size_t i = 0; i < value.items.size(); ++i) collect_tensors(*value.items[i], below(std::to_string(i)), found);
+  const auto collect = [&](PickleValue& one, std::string_view key) {
+    if (one.kind != Kind::tensor && one.kind != Kind::list && one.kind != Kind::dict) return;
+    check<DataError>(path.size() + key.size() < longest_name, "the pickle has a name of more than ", longest_name, " bytes under ",
+                     "'", path.substr(0, 64), "'");
+    collect_tensors(one, concat(path, path.empty() ? "" : ".", key), found, depth + 1);
+  };
+  for (std::size_t i = 0; i < value.items.size(); ++i) collect(*value.items[i], std::to_string(i));
   for (const auto& [key, one] : value.pairs) {
     check<DataError>(key->kind == Kind::text || key->kind == Kind::integer, "the pickle has a key under '", path, "' that is no name");
-    collect_tensors(*one, below(key->kind == Kind::text ? std::string(key->text) : std::to_string(key->integer)), found);
+    if (key->kind == Kind::text) collect(*one, key->text);
+    else collect(*one, std::to_string(key->integer));
   }
   value.visit = found.size() > before ? PickleValue::Visit::with_tensors : PickleValue::Visit::without_tensors;
 }
