@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <rookery/loss/callable.hpp>
@@ -53,6 +54,27 @@ struct NamedParts {
   static constexpr auto members() { return rookery::members("parts", &NamedParts::parts, "parts.c", &NamedParts::other); }
   template <class Batch> TwoParts::Output forward(const Batch&) { return {parts[0].value.tensor(), other.tensor()}; }
 };
+/// Buffers that are named when the program runs, beside a parameter.
+struct NamedBuffers {
+  std::vector<Named<Buffer>> buffers;
+  Parameter weight{{2}, Zeros{}, 0, at::kDouble};
+  static constexpr auto members() { return rookery::members("", &NamedBuffers::buffers, "weight", &NamedBuffers::weight); }
+  template <class Batch> TwoParts::Output forward(const Batch&) { return {weight.tensor(), weight.tensor()}; }
+};
+/// Tables whose names read like those of a part's.
+struct Tower {
+  EmbeddingBagCollection<Rules<Sgd>> tables;
+  static constexpr auto members() { return rookery::members("tables", &Tower::tables); }
+};
+struct TwoTables {
+  EmbeddingBagCollection<Rules<Sgd>> tables;
+  Tower item;
+  static constexpr auto members() { return rookery::members("item.tables", &TwoTables::tables, "item", &TwoTables::item); }
+  auto lookups(const Pushes&) const {
+    return rookery::lookups(rookery::lookup<&TwoTables::tables>({}), rookery::lookup<&TwoTables::item, &Tower::tables>({}));
+  }
+  TwoParts::Output forward(const Pushes& push, const auto&) { return {push.a, push.b}; }
+};
 using TwoPartsAndLoss = ModelAndLoss<TwoParts, SumLoss<Product>, Pushes>;
 
 }  // namespace
@@ -91,9 +113,9 @@ TEST_SUITE("optim/dense_state") {
     Local topology;
     const auto refusal = [&](const std::string& first, const std::string& second) -> std::string {
       const Parameter zeros{{2}, Zeros{}, 0, at::kDouble};
-      auto model = maybe_shard_model(
-          ModelAndLoss<NamedParts, SumLoss<Product>, Pushes>{{.parts = {{first, zeros}, {second, zeros}}}, sum_loss(Product{})}, topology);
       try {
+        auto model = maybe_shard_model(
+            ModelAndLoss<NamedParts, SumLoss<Product>, Pushes>{{.parts = {{first, zeros}, {second, zeros}}}, sum_loss(Product{})}, topology);
         Optimizer step(model, Adam{});
         CHECK(dense_state(step).size() == 9);
       } catch (const ConfigError& error) {
@@ -102,8 +124,35 @@ TEST_SUITE("optim/dense_state") {
       return "";
     };
     CHECK(refusal("a", "b").empty());
-    CHECK(refusal("a", "a") == "Optimizer: two parameters are called 'parts.a'; give each a name of its own");
-    CHECK(refusal("a", "c") == "Optimizer: two parameters are called 'parts.c'; give each a name of its own");
+    const auto sentence = [](const std::string& name) {
+      return concat("two parameters, buffers or tables of the model are called '", name, "'; give each a name of its own");
+    };
+    CHECK(refusal("a", "a") == sentence("parts.a"));
+    CHECK(refusal("a", "c") == sentence("parts.c"));
+  }
+
+  TEST_CASE("two buffers, a buffer and a parameter, and two tables of one full name are refused when the model is placed") {
+    Local topology;
+    const auto refusal = [&](auto model) -> std::string {
+      try {
+        maybe_shard_model(ModelAndLoss<decltype(model), SumLoss<Product>, Pushes>{std::move(model), sum_loss(Product{})}, topology);
+      } catch (const ConfigError& error) {
+        return error.what();
+      }
+      return "";
+    };
+    const auto buffers = [](const std::string& first, const std::string& second) {
+      return NamedBuffers{.buffers = {{first, Buffer({1})}, {second, Buffer({1})}}};
+    };
+    CHECK(refusal(buffers("a", "b")).empty());
+    CHECK(refusal(buffers("a", "a")).find("are called 'a';") != std::string::npos);
+    CHECK(refusal(buffers("a", "weight")).find("are called 'weight';") != std::string::npos);
+    const auto tables = [](const std::string& first, const std::string& second) {
+      return TwoTables{.tables = {{.name = first, .num_embeddings = 2, .embedding_dim = 1}},
+                       .item = {{{.name = second, .num_embeddings = 2, .embedding_dim = 1}}}};
+    };
+    CHECK(refusal(tables("t", "u")).empty());
+    CHECK(refusal(tables("t", "t")).find("are called 'item.tables.embedding_bags.t.weight';") != std::string::npos);
   }
 
   TEST_CASE("a run that is given weights and state goes on as the one they came from") {

@@ -64,10 +64,8 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
  public:
   explicit DenseOptimizer(Rule rule) : rule_(rule) {}
 
-  /// Errors: ConfigError for a name that another parameter has: state goes by name.
+  /// Names differ: state goes by them, and a placed model has seen to it.
   void add(std::string name, Parameter& parameter) {
-    for (const auto& other : parameters_)
-      check<ConfigError>(other.name != name, "Optimizer: two parameters are called '", name, "'; give each a name of its own");
     DenseParameter one{std::move(name), &parameter};
     for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) {
       one.state.push_back(at::zeros(parameter.shape(), parameter.dtype()));

@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -47,6 +48,18 @@ template <class Output> struct LossAndOutput {
   at::Tensor loss;                   // []
   Output output;
 };
+
+namespace detail {
+
+/// Errors: ConfigError for a full name given twice: state and initial values go by names.
+inline void check_names(const std::vector<std::string>& names) {
+  std::unordered_map<std::string_view, std::size_t> seen;
+  for (const auto& name : names)
+    check<ConfigError>(seen.emplace(name, seen.size()).second, "two parameters, buffers or tables of the model are called '", name,
+                       "'; give each a name of its own");
+}
+
+}  // namespace detail
 
 /// What a placed model is whatever the topology: members, tables, captures. Compiled once for all topologies of a program.
 template <class Model> class PlacedMembers {
@@ -102,7 +115,7 @@ template <class Model> class PlacedMembers {
   bool capturing() const { return pass_->training && at::GradMode::is_enabled(); }
   detail::PassState& pass() { return *pass_; }
 
-  /// Lists members and tables, and plans.
+  /// Lists members and tables, and plans. Errors: ConfigError where two have one full name.
   void plan_tables(const ShardingOptions& options, int world_size);
   /// What ranks must have in common, line by line.
   std::string declaration(std::uint64_t seed);
@@ -145,20 +158,24 @@ template <class Model> class PlacedMembers {
 template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOptions& options, int world_size) {
   auto& tables = runtime_.routing().tables;
   std::vector<TableDescription> descriptions;
+  std::vector<std::string> names;
   std::size_t collections = 0;
   visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
     using Leaf = std::remove_cvref_t<decltype(leaf)>;
+    if constexpr (std::is_same_v<Leaf, Parameter> || std::is_same_v<Leaf, Buffer>) names.emplace_back(path);
     if constexpr (std::is_same_v<Leaf, Parameter>) parameters_.push_back({std::string(path), &leaf});
     if constexpr (std::is_same_v<Leaf, Buffer>) buffers_.push_back({std::string(path), &leaf});
     if constexpr (std::is_same_v<Leaf, Pass>) leaf.connect(path, pass_);
     if constexpr (EmbeddingTables<Leaf>) {
       for (auto& table : leaf.describe(path)) {
         tables.push_back({table, collections, {}});
+        names.push_back(table.name + ".weight");
         descriptions.push_back(std::move(table));
       }
       ++collections;
     }
   });
+  detail::check_names(names);
   if (options.plan.tables.empty()) {
     plan_ = rookery::place(descriptions, world_size, options.constraints);
   } else {
