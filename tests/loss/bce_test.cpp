@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -141,7 +142,30 @@ TEST_SUITE("loss/bce") {
       CHECK(number(Bce{}(Output{at::zeros({3})}, Unweighted{labels})) > 0);
   }
 
-  TEST_CASE("B8 a NaN or an infinity among dense features or weights stops the step with nothing changed, or skips and counts it") {
+  TEST_CASE("B8 a weight that is negative or not finite is refused with its row and value") {
+    const auto labels = column({0, 1, 1, 0});
+    const Output output{at::zeros({4, 1}, at::kDouble)};
+    const auto refused = [&](double weight, std::string_view words) {
+      const Batch batch{{}, labels, column({1, 0, weight, 2})};
+      const auto sentence = concat("Bce: weight ", words, " of row 2 must be finite and not negative");
+      CHECK_THROWS_WITH_AS(Bce{}(output, batch), sentence.c_str(), DataError);
+      CHECK_THROWS_WITH_AS(Bce{DivideBy::weights}.normaliser(batch), sentence.c_str(), DataError);
+    };
+    refused(-1, "-1");
+    refused(std::numeric_limits<double>::quiet_NaN(), "nan");
+    refused(std::numeric_limits<double>::infinity(), "inf");
+    CHECK(number(Bce{}(output, Batch{{}, labels, column({1, 0, -0., 2})})) > 0);
+    CHECK_THROWS_AS(Bce{}(Output{at::zeros({4, 1})}, Batch{{}, labels, column({1, 0, 1e39, 2})}), DataError);   // float32 cannot hold it
+  }
+
+  TEST_CASE("a weight for each row holds for labels [B, 1] too") {
+    const auto labels = column({0, 1, 1, 0}), weights = column({1, 0, 2, .5});
+    const Output output{column({.5, 1, -1, 2})};
+    CHECK(number(Bce{}(output, Batch{{}, labels, weights.squeeze(1)})) == number(Bce{}(output, Batch{{}, labels, weights})));
+    CHECK(number(Bce{DivideBy::weights}.normaliser(Batch{{}, labels, weights.squeeze(1)})) == 3.5);
+  }
+
+  TEST_CASE("B8 a NaN or an infinity among dense features stops the step with nothing changed, or skips and counts it") {
     constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
     const auto run = [](auto& topology) {
       const bool last = topology.rank() + 1 == topology.world_size();
@@ -150,16 +174,15 @@ TEST_SUITE("loss/bce") {
         Optimizer step(model, Sgd{.learning_rate = 1}, {.non_finite = policy});
         const auto weight = model.model().linear.weight.tensor().detach().clone();
         std::int64_t bad = 0;
-        for (const double wrong : {nan, infinity, -infinity})
-          for (const auto member : {&Batch::x, &Batch::weights}) {
-            auto batch = reference_batch();
-            if (last) (batch.*member)[1][0] = wrong;
-            model(batch).loss.backward();
-            if (policy == NonFinite::error) CHECK_THROWS_AS(step(), NonFiniteError);
-            else CHECK(!step());
-            ++bad;
-            CHECK(at::equal(model.model().linear.weight.tensor(), weight));
-          }
+        for (const double wrong : {nan, infinity, -infinity}) {
+          auto batch = reference_batch();
+          if (last) batch.x[1][0] = wrong;
+          model(batch).loss.backward();
+          if (policy == NonFinite::error) CHECK_THROWS_AS(step(), NonFiniteError);
+          else CHECK(!step());
+          ++bad;
+          CHECK(at::equal(model.model().linear.weight.tensor(), weight));
+        }
         CHECK(step.skipped() == (policy == NonFinite::skip ? bad : 0));
         model(reference_batch()).loss.backward();
         CHECK(step());

@@ -3,6 +3,7 @@
 #include <rookery/loss/multi_task_bce.hpp>
 #include <rookery/loss/rows.hpp>
 
+#include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <rookery/data/table_reader.hpp>
 #include <rookery/modules/linear.hpp>
 #include <rookery/optim/optimizer.hpp>
 #include <rookery/rules/sgd.hpp>
@@ -20,6 +22,7 @@
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
+#include "data/files.hpp"
 #include "modules/alone.hpp"
 #include "support/test.hpp"
 
@@ -62,9 +65,11 @@ TEST_SUITE("loss/multi_task_bce") {
     };
     check_loss({{{"a"}, {"b"}}, columns}, {labels, {}}, 1.1517868, .4026074, .7771971);
     check_loss({{{"a"}, {"b"}}, columns}, {labels, weights}, 1.7213570, .3915034, 1.0564302);
-    check_loss({{{"a", 2}, {"b", .5}}, columns}, {labels, weights}, 2.7337379, .3001722, 1.5169551);
+    check_loss({{{.name = "a", .pos_weight = 2}, {.name = "b", .pos_weight = .5}}, columns}, {labels, weights},
+               2.7337379, .3001722, 1.5169551);
     check_loss({{{"a"}, {"b"}}, columns, {.over_tasks = OverTasks::sum}}, {labels, weights}, 1.7213570, .3915034, 2.1128604);
-    check_loss({{{"a", 1, 2}, {"b", 1, .5}}, columns}, {labels, {}}, 2 * 1.1517868, .5 * .4026074, 1.1517868 + .25 * .4026074);
+    check_loss({{{.name = "a", .weight = 2}, {.name = "b", .weight = .5}}, columns}, {labels, {}},
+               2 * 1.1517868, .5 * .4026074, 1.1517868 + .25 * .4026074);
     // Other ways to put tasks together are the program's own, of the sums: 4.2 has those of the second line.
     const auto weighted = MultiTaskBce({{"a"}, {"b"}}, columns).per_task(Output{logits}, Batch{labels, weights});           // [2]
     CHECK(gap(weighted, {5.1640711, 1.1745102}) < 1e-5);
@@ -79,8 +84,8 @@ TEST_SUITE("loss/multi_task_bce") {
 
   TEST_CASE("D23 tasks are bound to label columns by name: order does not matter, columns may be left over") {
     const auto four = rows_of({7, 0, 7, 1, 7, 1, 7, 0, 7, 1, 7, 1}), of_four = rows_of({0, 2, 0, 1, 0, .5, 0, 1, 0, 1, 0, 3});
-    const MultiTaskBce loss({{"a", 2}, {"b", .5}}, {"bookmarked", "b", "shared", "a"});
-    const MultiTaskBce plain({{"a", 2}, {"b", .5}}, columns);
+    const MultiTaskBce loss({{.name = "a", .pos_weight = 2}, {.name = "b", .pos_weight = .5}}, {"bookmarked", "b", "shared", "a"});
+    const MultiTaskBce plain({{.name = "a", .pos_weight = 2}, {.name = "b", .pos_weight = .5}}, columns);
     CHECK(number(loss(Output{logits}, Batch{four, of_four})) == number(plain(Output{logits}, Batch{labels, weights})));
     CHECK(number(loss.normaliser(Batch{four, of_four})) == 6);
     CHECK(loss.tasks()[1].name == "b");
@@ -92,20 +97,51 @@ TEST_SUITE("loss/multi_task_bce") {
     CHECK_THROWS_WITH_AS(MultiTaskBce({{"a"}, {"a"}}, columns), "MultiTaskBce: task 'a' is given twice", ConfigError);
     CHECK_THROWS_WITH_AS(MultiTaskBce({{"a"}}, {"a", "b", "a"}), "MultiTaskBce: label column 'a' is given twice", ConfigError);
     CHECK_THROWS_WITH_AS(MultiTaskBce({}, columns), "MultiTaskBce: no tasks", ConfigError);
-    CHECK_THROWS_WITH_AS(MultiTaskBce({{"a", -1}}, columns),
+    CHECK_THROWS_WITH_AS(MultiTaskBce({{.name = "a", .pos_weight = -1}}, columns),
                          "MultiTaskBce: task 'a' has weight 1 and pos_weight -1; neither may be negative", ConfigError);
-    CHECK_THROWS_AS(MultiTaskBce({{"a", 1, NAN}}, columns), ConfigError);
+    CHECK_THROWS_AS(MultiTaskBce({{.name = "a", .weight = NAN}}, columns), ConfigError);
+  }
+
+  TEST_CASE("a weight for each row holds for all its tasks: batches of a TableReader with several labels and a weight column") {
+    const Folder folder;
+    const auto table = read_table({.file = {.paths = {folder.write("t.csv", "like,unused,click,w,x\n1,1,0,2,0\n0,1,1,.5,1\n1,0,1,0,2\n")}},
+                                   .labels = {{.column = "like"}, {.column = "unused"}, {.column = "click"}},
+                                   .weight = "w",
+                                   .dense = {{.column = "x"}},
+                                   .split = SplitByFraction{.train = 1.0}});
+    const TableReader reader(table, {.batch_size = 3});
+    const MultiTaskBce loss({{.name = "click"}, {.name = "like", .pos_weight = 2}}, reader.label_names(),
+                            {.divide_by = DivideBy::weights});
+    for (const TableBatch& batch : reader.epoch(Part::train)) {
+      REQUIRE(batch.weights.sizes() == at::IntArrayRef({3}));
+      const Batch same{batch.labels, batch.weights.unsqueeze(1).expand({3, 3})};
+      const Output output{batch.labels.narrow(1, 1, 2).mul(.7).sub(.2)};
+      CHECK(at::equal(loss.per_task(output, batch), loss.per_task(output, same)));
+      CHECK(number(loss(output, batch)) > 0);
+      CHECK(number(loss.normaliser(batch)) == 5);                                            // 2.5 for each task
+    }
+  }
+
+  TEST_CASE("B8 a weight that is negative or not finite is refused with its row and value, where a task uses it") {
+    const MultiTaskBce loss({{.name = "b"}}, columns, {.divide_by = DivideBy::weights});
+    const Output output{logits.narrow(1, 0, 1)};
+    const Batch wrong{labels, rows_of({1, 2, 1, -.5, 3, 1})}, unused{labels, rows_of({1, 2, -.5, .5, NAN, 1})};
+    const auto* sentence = "MultiTaskBce: weight -0.5 of row 1 must be finite and not negative";
+    CHECK_THROWS_WITH_AS(loss(output, wrong), sentence, DataError);
+    CHECK_THROWS_WITH_AS(loss.normaliser(wrong), sentence, DataError);
+    CHECK(number(loss(output, unused)) > 0);
+    CHECK(number(loss.normaliser(unused)) == 3.5);
   }
 
   TEST_CASE("gradients agree with differences") {
-    const MultiTaskBce loss({{"b", 2}, {"a", .5, 3}}, columns);
+    const MultiTaskBce loss({{.name = "b", .pos_weight = 2}, {.name = "a", .pos_weight = .5, .weight = 3}}, columns);
     CHECK(gradient_gap(logits, [&](const at::Tensor& x) { return loss(Output{x}, Batch{labels, weights}); }) < 1e-8);
   }
 
   TEST_CASE("in a model the mean is that of the global batch, however it is cut") {
     const auto after_a_step = [&](auto& topology, std::int64_t begin, std::int64_t end) {
       const ShardingPolicy<std::remove_cvref_t<decltype(topology)>> sharding(topology);
-      auto model = sharding.apply(ModelAndLoss<Fixed, MultiTaskBce, Batch>{{}, {{{"a", 2}, {"b"}}, columns}});
+      auto model = sharding.apply(ModelAndLoss<Fixed, MultiTaskBce, Batch>{{}, {{{.name = "a", .pos_weight = 2}, {.name = "b"}}, columns}});
       Optimizer step(model, Sgd{.learning_rate = 1});
       const auto batch = slice(Batch{labels, weights}, begin, end);
       const auto loss = model(batch).loss;

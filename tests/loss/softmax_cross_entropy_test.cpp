@@ -33,6 +33,12 @@ TEST_SUITE("loss/softmax_cross_entropy") {
   const auto logits = at::tensor({.5, -1., 2., 0., 1., -.5, 3., .25, .25, -1., -2., .75}, at::kDouble).view({4, 3});
   const auto classes = at::tensor({2, 0, 1, 2}, at::kLong);
 
+  TEST_CASE("B8 a weight that is negative or not finite is refused with its row and value") {
+    CHECK_THROWS_WITH_AS(SoftmaxCrossEntropy{}(Output{logits}, Batch{classes, at::tensor({1., -.5, 2., 0.})}),
+                         "SoftmaxCrossEntropy: weight -0.5 of row 1 must be finite and not negative", DataError);
+    CHECK_THROWS_WITH_AS(SoftmaxCrossEntropy{}(Output{logits}, Batch{classes, at::tensor({1., .5, NAN, 0.})}),
+                         "SoftmaxCrossEntropy: weight nan of row 2 must be finite and not negative", DataError);
+  }
   TEST_CASE("sums and gradients are those of torch.nn.functional.cross_entropy, weighted where there are weights") {
     const SoftmaxCrossEntropy loss;
     CHECK(std::abs(loss(Output{logits}, Unweighted{classes}).item<double>() - 4.789254596634415) < 1e-12);

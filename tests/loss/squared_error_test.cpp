@@ -59,6 +59,13 @@ TEST_SUITE("loss/squared_error") {
     CHECK_THROWS_WITH_AS(loss(-1e39, at::kFloat), "SquaredError: label -inf of row 2 is not finite", DataError);
     CHECK(loss(-1e100).item<double>() > 1e199);
   }
+  TEST_CASE("B8 a weight that is negative or not finite is refused with its row and value") {
+    CHECK_THROWS_WITH_AS(SquaredError{}(Output{predicted}, Batch{labels, at::tensor({1., -.5, 2., 0.})}),
+                         "SquaredError: weight -0.5 of row 1 must be finite and not negative", DataError);
+    CHECK_THROWS_WITH_AS(
+        SquaredError{}(Output{predicted}, Batch{labels, at::tensor({1., .5, 2., std::numeric_limits<double>::infinity()})}),
+        "SquaredError: weight inf of row 3 must be finite and not negative", DataError);
+  }
   TEST_CASE("what does not fit is refused in one sentence") {
     CHECK_THROWS_WITH_AS(SquaredError{}(Output{at::zeros({3, 1})}, Unweighted{at::zeros({3})}),
                          "SquaredError: predictions have shape [3, 1] and labels [3]", ShapeError);

@@ -17,10 +17,10 @@ namespace rookery {
 /// -w (y log s(x) + (1 - y) log(1 - s(x))), in natural logarithms, of `output.logits` against `batch.labels`. Rows are weighted
 /// by `batch.weights` where the batch has them and they are defined.
 ///
-/// Shapes:  logits, labels, weights: the same, [B] or [B, 1] -> [].
-/// Errors:  ShapeError when they differ; DataError for a label outside [0, 1] or NaN. Labels on another device than the host are not looked
-///          at: that would wait for it.
-/// Cost:    one pass over the logits, one over the labels.
+/// Shapes:  logits and labels the same, [B] or [B, 1]; weights as they, or [B] -> [].
+/// Errors:  ShapeError when they differ; DataError for a label outside [0, 1] or NaN, and for a weight that is negative or not finite.
+///          Labels and weights on another device than the host are not looked at: that would wait for it.
+/// Cost:    one pass over the logits, one over the labels, one over the weights.
 struct Bce {
   DivideBy divide_by = DivideBy::rows;
 

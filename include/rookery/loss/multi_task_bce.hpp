@@ -25,7 +25,7 @@
 
 namespace rookery {
 
-/// One task, called as its column of labels is.
+/// One task, called as its column of labels is: {.name = "like", .pos_weight = 2.0}.
 struct Task {
   std::string name;
   double pos_weight = 1;             // times the loss of positives
@@ -45,9 +45,9 @@ struct MultiTaskOptions {
 ///
 /// Made from the tasks, in the order of the model's logits, and the names of the batch's label columns, in their order; columns that no
 /// task asks for are left alone.
-/// Shapes:  logits [B, tasks]; labels and weights [B, columns] -> [].
+/// Shapes:  logits [B, tasks], labels [B, columns], weights [B, columns] or [B], which hold for every task of the row -> [].
 /// Errors:  ConfigError, when it is made, for no tasks, a name given twice, a task without a label column, and a negative weight;
-///          ShapeError for logits or labels of other widths; DataError for a label outside [0, 1] or NaN, as Bce.
+///          ShapeError for logits or labels of other widths; DataError for labels and weights as Bce.
 class MultiTaskBce {
  public:
   MultiTaskBce(std::vector<Task> tasks, const std::vector<std::string>& label_columns, MultiTaskOptions options = {})
@@ -59,7 +59,8 @@ class MultiTaskBce {
     std::vector<double> pos_weights, weights;
     std::vector<std::int64_t> columns;
     for (const auto& task : tasks_) {
-      check<ConfigError>(std::ranges::count(tasks_, task.name, &Task::name) == 1, "MultiTaskBce: task '", task.name, "' is given twice");
+      const auto named = std::count_if(tasks_.begin(), tasks_.end(), [&](const Task& one) { return one.name == task.name; });
+      check<ConfigError>(named == 1, "MultiTaskBce: task '", task.name, "' is given twice");
       const auto column = std::find(label_columns.begin(), label_columns.end(), task.name);
       check<ConfigError>(column != label_columns.end(), "MultiTaskBce: task '", task.name, "' has no label column; there are ",
                          label_columns);
@@ -89,8 +90,8 @@ class MultiTaskBce {
     check<ShapeError>(x.size(0) == given.size(0), "MultiTaskBce: logits have shape ", x.sizes(), " and labels ", given.sizes());
     const auto labels = of_tasks(given).to(x.scalar_type());                                 // [B, tasks]
     detail::check_probabilities("MultiTaskBce", labels);
-    auto weights = detail::weights_of("MultiTaskBce", batch, x.scalar_type());               // [B, columns] or undefined
-    if (weights.defined()) weights = of_tasks(weights);                                      // [B, tasks]
+    const auto weights = of_weights(batch, x.scalar_type());                                 // [B, tasks] or undefined
+    if (weights.defined()) detail::check_row_weights("MultiTaskBce", weights);
     const auto losses = at::binary_cross_entropy_with_logits(x, labels, weights, pos_weights_.to(x.options().requires_grad(false)),
                                                              at::Reduction::None);           // [B, tasks]
     return losses.sum(0).mul(weights_.to(x.options().requires_grad(false)));                 // [tasks]
@@ -100,7 +101,7 @@ class MultiTaskBce {
     const auto labels = detail::labels_of_batch(batch);                                      // [B, columns]
     check_labels(labels);
     const auto count = static_cast<double>(tasks_.size());
-    const Used used{of_tasks(labels), of_weights(batch)};
+    const Used used{of_tasks(labels), of_weights(batch, at::kDouble)};
     const auto all = detail::divisor("MultiTaskBce", used, options_.divide_by);              // [] of all tasks together
     return options_.over_tasks == OverTasks::mean ? all : all.div(count);                    // []
   }
@@ -117,8 +118,8 @@ class MultiTaskBce {
                       "; they must be [B, ", label_columns_, "], a column for each name");
   }
   at::Tensor of_tasks(const at::Tensor& columns) const { return columns.index_select(1, columns_.to(columns.device())); }   // [B, tasks]
-  template <class Batch> at::Tensor of_weights(const Batch& batch) const {
-    const auto weights = detail::weights_of("MultiTaskBce", batch, at::kDouble);
+  template <class Batch> at::Tensor of_weights(const Batch& batch, at::ScalarType dtype) const {
+    const auto weights = detail::unchecked_weights_of("MultiTaskBce", batch, dtype);         // [B, columns] or undefined
     return weights.defined() ? of_tasks(weights) : weights;                                  // [B, tasks] or undefined
   }
 

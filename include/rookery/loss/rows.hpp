@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// What the losses share: the divisor, the weights of a batch, and the check of labels.  Include cost: tensor.
+// What the losses share: the divisor, the weights of a batch, and the checks of labels and weights.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/aminmax.h>
@@ -37,17 +37,45 @@ template <class Output> at::Tensor logits_of_output(const Output& output) {
   else return {};
 }
 
-/// The weights of the batch in a dtype; undefined where it has none. Errors: ShapeError when they are not of the labels' shape.
-template <class Batch> at::Tensor weights_of(std::string_view who, const Batch& batch, at::ScalarType dtype) {
+/// Errors: DataError for a number of a row outside [low, high] or NaN. Those on another device than the host are not looked at: that would
+///         wait for it.
+inline void check_numbers(std::string_view who, std::string_view what, const at::Tensor& numbers, double low, double high,
+                          std::string_view mistake) {
+  if (numbers.numel() == 0 || !numbers.is_cpu()) return;
+  const auto [least, most] = at::aminmax(numbers.detach());                                  // [], []; NaN where a number is
+  if (least.item<double>() >= low && most.item<double>() <= high) return;
+  const auto all = numbers.detach().reshape({-1});                                           // [B] or [B * T]
+  const auto columns = numbers.numel() / numbers.size(0);
+  for (std::int64_t i = 0; i < all.numel(); ++i) {
+    const auto number = all[i].item<double>();
+    check<DataError>(number >= low && number <= high, who, ": ", what, " ", number, " of row ", i / columns, mistake);
+  }
+}
+inline void check_row_weights(std::string_view who, const at::Tensor& weights) {
+  check_numbers(who, "weight", weights, 0, std::numeric_limits<double>::max(), " must be finite and not negative");
+}
+
+/// The weights of the batch in a dtype, of the labels' shape; undefined where it has none. One weight for each row holds for all its
+/// labels.
+/// Errors: ShapeError when they are neither of the labels' shape nor [B].
+template <class Batch> at::Tensor unchecked_weights_of(std::string_view who, const Batch& batch, at::ScalarType dtype) {
   if constexpr (requires { batch.weights; }) {
     if (!batch.weights.defined()) return {};
     const auto labels = labels_of_batch(batch);                                              // [B] or [B, columns]
+    if (labels.dim() == 2 && batch.weights.dim() == 1 && batch.weights.size(0) == labels.size(0))
+      return batch.weights.to(dtype).unsqueeze(1).expand(labels.sizes());                    // [B, columns]
     check<ShapeError>(batch.weights.sizes() == labels.sizes(), who, ": labels have shape ", labels.sizes(), " and weights ",
                       batch.weights.sizes());
     return batch.weights.to(dtype);                                                          // as the labels
   } else {
     return {};
   }
+}
+/// The same, checked. Errors: DataError for a weight that is negative or not finite, on the host.
+template <class Batch> at::Tensor weights_of(std::string_view who, const Batch& batch, at::ScalarType dtype) {
+  auto weights = unchecked_weights_of(who, batch, dtype);                                    // as the labels, or undefined
+  if (weights.defined()) check_row_weights(who, weights);
+  return weights;
 }
 
 /// [], float64: the number of labels, or the sum of their weights. Errors: ConfigError where there are no weights to sum.
@@ -58,24 +86,11 @@ template <class Batch> at::Tensor divisor(std::string_view who, const Batch& bat
   return weights.sum();
 }
 
-/// Errors: DataError for a label outside [low, high] or NaN. Labels on another device than the host are not looked at: that would wait for
-///         it.
-inline void check_labels(std::string_view who, const at::Tensor& labels, double low, double high, std::string_view mistake) {
-  if (labels.numel() == 0 || !labels.is_cpu()) return;
-  const auto [least, most] = at::aminmax(labels.detach());                                   // [], []; NaN where a label is
-  if (least.item<double>() >= low && most.item<double>() <= high) return;
-  const auto all = labels.detach().reshape({-1});                                            // [B] or [B * T]
-  const auto columns = labels.numel() / labels.size(0);
-  for (std::int64_t i = 0; i < all.numel(); ++i) {
-    const auto label = all[i].item<double>();
-    check<DataError>(label >= low && label <= high, who, ": label ", label, " of row ", i / columns, mistake);
-  }
-}
 inline void check_probabilities(std::string_view who, const at::Tensor& labels) {
-  check_labels(who, labels, 0, 1, " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
+  check_numbers(who, "label", labels, 0, 1, " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
 }
 inline void check_finite(std::string_view who, const at::Tensor& labels) {
-  check_labels(who, labels, std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max(), " is not finite");
+  check_numbers(who, "label", labels, std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max(), " is not finite");
 }
 
 }  // namespace detail

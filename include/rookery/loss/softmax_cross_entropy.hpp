@@ -17,8 +17,8 @@ namespace rookery {
 /// `batch.weights` where the batch has them and they are defined.
 ///
 /// Shapes:  logits [B, C], labels and weights [B] -> [].
-/// Errors:  ShapeError when they do not fit; DataError for a label that is none of the C classes. Labels on another device than the host
-///          are not looked at: that would wait for it.
+/// Errors:  ShapeError when they do not fit; DataError for a label that is none of the C classes, and for a weight that is negative or not
+///          finite. Labels and weights on another device than the host are not looked at: that would wait for it.
 struct SoftmaxCrossEntropy {
   DivideBy divide_by = DivideBy::rows;
 

@@ -14,9 +14,9 @@ namespace rookery {
 /// w (x - y)^2 of `output.predictions` against `batch.labels`. Rows are weighted by `batch.weights` where the batch has them and they
 /// are defined.
 ///
-/// Shapes:  predictions, labels, weights: the same, [B] or [B, 1] -> [].
-/// Errors:  ShapeError when they differ; DataError for a label that is not finite. Labels on another device than the host are not looked
-///          at: that would wait for it.
+/// Shapes:  predictions and labels the same, [B] or [B, 1]; weights as they, or [B] -> [].
+/// Errors:  ShapeError when they differ; DataError for a label that is not finite, and for a weight that is negative or not finite. Labels
+///          and weights on another device than the host are not looked at: that would wait for it.
 struct SquaredError {
   DivideBy divide_by = DivideBy::rows;
 
