@@ -92,6 +92,7 @@ TEST_SUITE("log/json_lines") {
     CHECK(json("\xC0\x80") == "\"" + replaced + replaced + "\"");                  // overlong
     CHECK(json("\xE2\x82") == "\"" + replaced + replaced + "\"");                  // cut off
     CHECK(json("\xED\xA0\x80") == "\"" + replaced + replaced + replaced + "\"");   // a surrogate
+    CHECK(valid_utf8("K\xC3\xA4se\xC3") == "K\xC3\xA4se" + replaced);
     std::mt19937 draw(1);
     for (int i = 0; i < 2000; ++i) {                                               // a strict parser takes whatever comes
       std::string text;

@@ -48,6 +48,14 @@ TEST_SUITE("log/open_metrics") {
     CHECK(OpenMetrics::metric_name("") == "_");
     CHECK(OpenMetrics::metric_name("\xC3\xA4") == "__");
   }
+  TEST_CASE("names and labels that are no UTF-8 are mended in the file") {
+    const cases::Folder folder;
+    OpenMetrics metrics{Local{}, folder.path("m"), {.labels = {{"job", "a\xFF"}}}};
+    metrics(1, {{"K\xC3\xA4se\xC3", 2}});
+    CHECK(metrics.text().find("# HELP rookery_K__se_ K\xC3\xA4se\xEF\xBF\xBD\n") != std::string::npos);
+    CHECK(metrics.text().find("job=\"a\xEF\xBF\xBD\"") != std::string::npos);
+    CHECK(valid_utf8(metrics.text()) == metrics.text());
+  }
   TEST_CASE("rank 0 writes, or every rank where it says") {
     const cases::Folder folder;
     Threads::run(2, [&](Threads topology) {
@@ -65,6 +73,15 @@ TEST_SUITE("log/open_metrics") {
     const cases::Folder folder;
     const auto path = folder.path("m");
     CHECK_THROWS_WITH_AS(OpenMetrics(Local{}, path, {.labels = {{"a-b", ""}}}), "OpenMetrics: 'a-b' cannot name a label", ConfigError);
+    CHECK_THROWS_WITH_AS(OpenMetrics(Local{}, path, {.labels = {{"__name__", "x"}}}), "OpenMetrics: '__name__' cannot name a label",
+                         ConfigError);
+    CHECK_THROWS_WITH_AS(OpenMetrics(Local{}, path, {.labels = {{"a", "x"}, {"b", "x"}, {"a", "y"}}}),
+                         "OpenMetrics: label 'a' is given twice", ConfigError);
+    CHECK(!std::filesystem::exists(path));
+    OpenMetrics twice{Local{}, path};
+    CHECK_THROWS_WITH_AS(twice(1, {{"a", 1}, {"b", 1}, {"a", 2}}), "OpenMetrics: 'a' is given twice at step 1", ConfigError);
+    CHECK_THROWS_WITH_AS(twice(2, {{"step", 7}}), "OpenMetrics: 'step' is given twice at step 2", ConfigError);
+    CHECK_NOTHROW(twice(3, {{"a", 1}, {"b", 1}}));
     OpenMetrics metrics{Local{}, path, {.prefix = ""}};
     metrics(1, {{"a.b", 1}});
     CHECK_THROWS_WITH_AS(metrics(2, {{"a/b", 1}}), "OpenMetrics: 'a.b' and 'a/b' are both 'a_b'; rename one", ConfigError);

@@ -19,6 +19,7 @@
 #include <rookery/topology/threads.hpp>
 
 #include "data/files.hpp"
+#include "support/peak_memory.hpp"
 #include "support/python.hpp"
 #include "support/test.hpp"
 
@@ -84,7 +85,8 @@ TEST_SUITE("log/tensor_board") {
   TEST_CASE("a histogram of a tensor is that of its numbers, whatever its layout") {
     const auto numbers = at::arange(300'000, at::kDouble).sub(1000).div(77);        // [300000]
     const auto expected = histogram_of(std::span(numbers.const_data_ptr<double>(), 300'000));
-    for (const auto& tensor : {numbers, numbers.view({3, 100'000}), numbers.view({100'000, 3}), numbers.view({500, 600}).t()}) {
+    for (const auto& tensor : {numbers, numbers.view({3, 100'000}), numbers.view({100'000, 3}), numbers.view({500, 600}).t(),
+                               numbers.view({1, 300'000}), numbers.view({300'000, 1}).t()}) {
       const auto histogram = tensor_histogram(tensor);
       CHECK(histogram.count() == 300'000);
       CHECK(histogram.min() == expected.min());
@@ -95,6 +97,12 @@ TEST_SUITE("log/tensor_board") {
     CHECK(tensor_histogram(at::zeros({0, 3})).count() == 0);
     CHECK(tensor_histogram(at::zeros({3, 0})).count() == 0);
     CHECK(tensor_histogram(at::zeros({}, at::kLong)).count() == 1);
+  }
+  TEST_CASE("a histogram of one long row takes no memory to speak of") {
+    const auto row = at::zeros({1, 1}).expand({1, 20'000'000});                     // [1, 20000000] of one number
+    const cases::PeakMemory memory;
+    CHECK(tensor_histogram(row).count() == 20'000'000);
+    if (memory.is_known()) CHECK(memory.growth() < 16 << 20);                       // as float64 it is 160 MB
   }
   TEST_CASE("TensorBoard's own reader gives back tags, steps, values and histograms") {
     if (!cases::has_python()) {
@@ -111,8 +119,12 @@ TEST_SUITE("log/tensor_board") {
     Histogram histogram = histogram_of(std::vector<double>{-3, 0, .5, .5, 7});
     events.histogram(5, "weights", histogram);
     events.histogram(5, "none", Histogram{});
+    events(6, {{"a\xFF", 1}});
+    events.histogram(7, "b\xC3", histogram);
     const auto lines = read_back(events.path());                                   // while it is open
-    REQUIRE(lines.size() == 8);
+    REQUIRE(lines.size() == 10);
+    CHECK(lines[8]["tag"] == "a\xEF\xBF\xBD");
+    CHECK(lines[9]["tag"] == "b\xEF\xBF\xBD");
     CHECK(lines[0]["version"] == "brain.Event:2");
     CHECK(lines[0]["time"] >= begin - 1);
     CHECK(lines[1]["tag"] == "loss");
@@ -134,6 +146,16 @@ TEST_SUITE("log/tensor_board") {
     CHECK(lines[7]["sum_squares"] == 58.5);
     CHECK(lines[7]["limits"].get<std::vector<double>>() == histogram.buckets().limits);
     CHECK(lines[7]["counts"].get<std::vector<double>>() == histogram.buckets().counts);
+  }
+  TEST_CASE("names that are no UTF-8 are mended in the file") {
+    const cases::Folder folder;
+    TensorBoard events{Local{}, folder.path("names")};
+    events(1, {{"scalar\xFF", 1}});
+    events.histogram(1, "spread\xC3", histogram_of(std::vector<double>{1}));
+    std::ostringstream text;
+    text << std::ifstream(events.path(), std::ios::binary).rdbuf();
+    CHECK(text.str().find("scalar\xEF\xBF\xBD") != std::string::npos);
+    CHECK(text.str().find("spread\xEF\xBF\xBD") != std::string::npos);
   }
   TEST_CASE("a file that was cut off reads up to its last whole record") {
     if (!cases::has_python()) {

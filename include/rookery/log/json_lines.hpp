@@ -21,46 +21,21 @@
 #include <rookery/core/error.hpp>
 #include <rookery/log/log_file.hpp>
 #include <rookery/log/log_values.hpp>
+#include <rookery/log/utf8.hpp>
 
 namespace rookery {
-
-namespace detail {
-
-/// Length of the well-formed UTF-8 character that `text` starts with, 0 when it starts with none (RFC 3629).
-inline std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
-  const auto follows = [&](std::size_t i) { return byte(i) >= 0x80 && byte(i) < 0xC0; };
-  const auto first = byte(0), second = byte(1);
-  if (first < 0x80) return text.empty() ? 0 : 1;
-  if (first >= 0xC2 && first < 0xE0) return follows(1) ? 2 : 0;
-  if (first >= 0xE0 && first < 0xF0) {
-    const bool shortest = first != 0xE0 || second >= 0xA0, no_surrogate = first != 0xED || second < 0xA0;
-    return follows(1) && follows(2) && shortest && no_surrogate ? 3 : 0;
-  }
-  if (first >= 0xF0 && first < 0xF5) {
-    const bool shortest = first != 0xF0 || second >= 0x90, in_range = first != 0xF4 || second < 0x90;
-    return follows(1) && follows(2) && follows(3) && shortest && in_range ? 4 : 0;
-  }
-  return 0;
-}
-
-}  // namespace detail
 
 /// Appends text as a JSON string, quotes included; bytes that are no UTF-8 become U+FFFD.
 inline void append_json(std::string& out, std::string_view text) {
   constexpr std::string_view digits = "0123456789abcdef";
   out += '"';
-  for (std::size_t i = 0; i < text.size();) {
-    const auto length = detail::utf8_length(text.substr(i));
-    const char c = text[i];
+  for (const char c : valid_utf8(text)) {
     const auto code = static_cast<unsigned char>(c);
-    if (length == 0) out += "\xEF\xBF\xBD";
-    else if (c == '"' || c == '\\') (out += '\\') += c;
+    if (c == '"' || c == '\\') (out += '\\') += c;
     else if (c == '\n') out += "\\n";
     else if (c == '\t') out += "\\t";
     else if (code < 0x20) ((out += "\\u00") += digits[code / 16U]) += digits[code % 16U];
-    else out.append(text, i, length);
-    i += length > 0 ? length : 1;
+    else out += c;
   }
   out += '"';
 }

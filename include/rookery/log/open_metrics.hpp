@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -24,6 +25,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/log/log_file.hpp>
 #include <rookery/log/log_values.hpp>
+#include <rookery/log/utf8.hpp>
 
 namespace rookery {
 
@@ -34,18 +36,22 @@ struct OpenMetricsOptions {
 };
 
 /// Keeps the latest value of every name, as gauges, with the step as `<prefix>step`; each call replaces the file. Rank 0 writes, unless
-/// every rank shall. A name becomes a metric's by `_` for what a metric cannot hold; the whole name stands in the HELP line.
+/// every rank shall. A name becomes a metric's by `_` for what a metric cannot hold; the whole name stands in the HELP line. Bytes that
+/// are no UTF-8 become U+FFFD.
 ///
-/// Errors:  ConfigError when the file cannot be made, for a label that is no label's name, and for two names that become one;
-///          Error when the file cannot be written.
+/// Errors:  ConfigError when the file cannot be made, for a label that is no label's name or is given twice, for two names that become
+///          one, and for a name given twice in a step, `step` among them; Error when the file cannot be written.
 class OpenMetrics {
  public:
   template <concepts::Topology Topology>
   OpenMetrics(const Topology& topology, std::string path, OpenMetricsOptions options = {})
       : prefix_(std::move(options.prefix)), labels_(concat("{rank=\"", topology.rank(), "\"")) {
-    for (const auto& [name, value] : options.labels) {
-      check<ConfigError>(name == metric_name(name) && name.find(':') == std::string::npos && name != "rank",
+    for (std::size_t i = 0; i < options.labels.size(); ++i) {
+      const auto& [name, value] = options.labels[i];
+      check<ConfigError>(name == metric_name(name) && name.find(':') == std::string::npos && !name.starts_with("__") && name != "rank",
                          "OpenMetrics: '", name, "' cannot name a label");
+      for (std::size_t before = 0; before < i; ++before)
+        check<ConfigError>(options.labels[before].first != name, "OpenMetrics: label '", name, "' is given twice");
       labels_ += concat(",", name, "=\"", escaped(value), "\"");
     }
     labels_ += '}';
@@ -56,8 +62,9 @@ class OpenMetrics {
 
   void operator()(std::int64_t step, const LogValues& values) {
     if (path_.empty()) return;
-    set("step", static_cast<double>(step));
-    for (const auto& [name, value] : values) set(name, value);
+    ++calls_;
+    set("step", static_cast<double>(step), step);
+    for (const auto& [name, value] : values) set(name, value, step);
     replace();
   }
 
@@ -75,10 +82,10 @@ class OpenMetrics {
   /// The file's text.
   std::string text() const {
     std::string out;
-    for (const auto& [name, metric, value] : gauges_) {
-      out += concat("# TYPE ", metric, " gauge\n# HELP ", metric, " ", escaped(name), "\n", metric, labels_, " ");
-      if (std::isfinite(value)) detail::append(out, value);
-      else out += std::isnan(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf";
+    for (const auto& gauge : gauges_) {
+      out += concat("# TYPE ", gauge.metric, " gauge\n# HELP ", gauge.metric, " ", escaped(gauge.name), "\n", gauge.metric, labels_, " ");
+      if (std::isfinite(gauge.value)) detail::append(out, gauge.value);
+      else out += std::isnan(gauge.value) ? "NaN" : gauge.value > 0 ? "+Inf" : "-Inf";
       out += '\n';
     }
     return out += "# EOF\n";
@@ -88,23 +95,26 @@ class OpenMetrics {
   struct Gauge {
     std::string name, metric;
     double value;
+    std::int64_t call;                                           // that set it
   };
 
   static std::string escaped(std::string_view text) {
     std::string out;
-    for (const char c : text) {
+    for (const char c : valid_utf8(text)) {
       if (c == '\\' || c == '"') out += '\\';
       if (c == '\n') out += "\\n";
       else out += c;
     }
     return out;
   }
-  void set(std::string_view name, double value) {
+  void set(std::string_view name, double value, std::int64_t step) {
     const auto metric = metric_name(prefix_ + std::string(name));
-    const auto found = std::ranges::find(gauges_, metric, &Gauge::metric);
-    if (found == gauges_.end()) return gauges_.push_back({std::string(name), metric, value});
+    const auto found = std::find_if(gauges_.begin(), gauges_.end(), [&](const Gauge& gauge) { return gauge.metric == metric; });
+    if (found == gauges_.end()) return gauges_.push_back({std::string(name), metric, value, calls_});
     check<ConfigError>(found->name == name, "OpenMetrics: '", found->name, "' and '", name, "' are both '", metric, "'; rename one");
+    check<ConfigError>(found->call != calls_, "OpenMetrics: '", name, "' is given twice at step ", step);
     found->value = value;
+    found->call = calls_;
   }
   void replace() const {
     const auto part = path_ + ".part";
@@ -119,6 +129,7 @@ class OpenMetrics {
 
   std::string prefix_, labels_, path_;
   std::vector<Gauge> gauges_;
+  std::int64_t calls_ = 0;
 };
 
 }  // namespace rookery

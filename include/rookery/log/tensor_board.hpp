@@ -25,11 +25,12 @@
 #include <rookery/log/log_file.hpp>
 #include <rookery/log/log_values.hpp>
 #include <rookery/log/tf_record.hpp>
+#include <rookery/log/utf8.hpp>
 
 namespace rookery {
 
 /// Writes a new event file into the folder, which is made where there is none. Rank 0 writes; the other ranks do nothing. A killed run
-/// leaves a file that can be read up to its last whole record.
+/// leaves a file that can be read up to its last whole record. Bytes of a name that are no UTF-8 become U+FFFD.
 ///
 /// Dtypes:  scalars are float32 in the format; NaN and infinities stay what they are.
 /// Errors:  ConfigError when folder or file cannot be made; Error when it cannot be written.
@@ -54,7 +55,8 @@ class TensorBoard {
   void operator()(std::int64_t step, const LogValues& values) {
     if (!file_ || values.empty()) return;
     ProtobufMessage summary;
-    for (const auto& [name, value] : values) summary.message(1, ProtobufMessage().text(1, name).number(2, static_cast<float>(value)));
+    for (const auto& [name, value] : values)
+      summary.message(1, ProtobufMessage().text(1, valid_utf8(name)).number(2, static_cast<float>(value)));
     write(event().integer(2, step).message(5, summary));
   }
 
@@ -66,7 +68,7 @@ class TensorBoard {
     proto.number(1, values.min()).number(2, values.max()).number(3, static_cast<double>(values.count()));
     proto.number(4, values.sum()).number(5, values.sum_squares());
     proto.numbers(6, buckets.limits).numbers(7, buckets.counts);
-    write(event().integer(2, step).message(5, ProtobufMessage().message(1, ProtobufMessage().text(1, name).message(5, proto))));
+    write(event().integer(2, step).message(5, ProtobufMessage().message(1, ProtobufMessage().text(1, valid_utf8(name)).message(5, proto))));
   }
 
   /// The file that is written; empty on ranks that write none.

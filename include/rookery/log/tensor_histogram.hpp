@@ -6,7 +6,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -14,21 +14,34 @@
 
 namespace rookery {
 
+namespace detail {
+
+/// Adds the numbers of a tensor in the order of its rows, some at a time.
+inline void add_numbers(Histogram& histogram, const at::Tensor& tensor) {
+  constexpr std::int64_t most = 65'536;
+  if (tensor.numel() > most) {
+    std::int64_t dim = 0;
+    while (tensor.size(dim) == 1) ++dim;
+    const auto half = tensor.size(dim) / 2;
+    add_numbers(histogram, tensor.narrow(dim, 0, half));
+    add_numbers(histogram, tensor.narrow(dim, half, tensor.size(dim) - half));
+    return;
+  }
+  const auto numbers = tensor.to(at::kCPU, at::kDouble).contiguous();
+  const std::span values(numbers.const_data_ptr<double>(), static_cast<std::size_t>(numbers.numel()));
+  for (const double value : values) histogram.add(value);
+}
+
+}  // namespace detail
+
 /// The histogram of all numbers of a tensor, of any dtype, device and strides.
 ///
-/// Cost:    one pass, 65,536 numbers at a time converted to float64 on the host.
+/// Cost:    one pass, at most 65,536 numbers at a time converted to float64 on the host, whatever the shape.
 /// Example: `tensor_board.histogram(step, "over.layers.0.weight", tensor_histogram(weight))`
 inline Histogram tensor_histogram(const at::Tensor& tensor) {
   const at::NoGradGuard no_grad;
   Histogram histogram;
-  const auto add = [&](const at::Tensor& part) {
-    const auto numbers = part.to(at::kCPU, at::kDouble).contiguous();
-    const std::span values(numbers.const_data_ptr<double>(), static_cast<std::size_t>(numbers.numel()));
-    for (const double value : values) histogram.add(value);
-  };
-  if (tensor.dim() == 0) return add(tensor), histogram;
-  const auto rows = std::max<std::int64_t>(65'536 * tensor.size(0) / std::max<std::int64_t>(tensor.numel(), 1), 1);
-  for (std::int64_t row = 0; row < tensor.size(0); row += rows) add(tensor.narrow(0, row, std::min(rows, tensor.size(0) - row)));
+  detail::add_numbers(histogram, tensor);
   return histogram;
 }
 
