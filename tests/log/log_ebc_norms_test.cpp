@@ -62,6 +62,9 @@ TEST_SUITE("log/log_ebc_norms") {
   TEST_CASE("4.3 table norms, a rank without the table has no key") {
     check_values(norms(3, 6, 4, table_wise_shards(6, 4, 1)), {{"-norm-1", .6329223}, {"-norm", .6329223}});
   }
+  TEST_CASE("4.3 table norms, copies on every rank: rank 0 stands for them all") {
+    check_values(norms(3, 6, 4, data_parallel_shards(6, 4, 3)), {{"-norm-0", .6329223}, {"-norm", .6329223}});
+  }
   TEST_CASE("a grid: each rank counts the rows it holds in part, the whole counts each row once") {
     const auto row = cases::fill(6, 4, at::kDouble).norm(2, 1);                    // [6]
     const auto mean = [&](std::int64_t begin, std::int64_t end) { return row.narrow(0, begin, end - begin).mean().item<double>(); };

@@ -155,7 +155,7 @@ TEST_SUITE("sharding/equivalence") {
 
   TEST_CASE("sharded equals local: random models under random plans") {
     const auto first = from_environment("ROOKERY_SEED", 1);
-    for (auto seed = first; seed < first + from_environment("ROOKERY_PLANS", 60); ++seed)
+    for (auto seed = first; seed < first + from_environment("ROOKERY_PLANS", 300); ++seed)
       CHECK(cases::check_equivalence(cases::draw_trial(seed)) == "");
   }
 

@@ -87,7 +87,8 @@ TEST_SUITE("sharding/gather") {
     for (const int ranks : {2, 3, 4})
       Threads::run(ranks, [&](Threads topology) {
         check_on(topology, {.plan = staggered(ranks)});
-        check_on(topology, {.constraints = {{"t", {.kinds = {ShardingKind::row_wise}}}}});
+        for (const auto kind : {ShardingKind::row_wise, ShardingKind::column_wise, ShardingKind::data_parallel})
+          check_on(topology, {.constraints = {{"t", {.kinds = {kind}}}}});
         check_on(topology, {});
       });
   }

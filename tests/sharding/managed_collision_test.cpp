@@ -144,7 +144,11 @@ TEST_SUITE("sharding/managed_collision") {
           "may be cut",
           PlanError);
       auto model = ShardingPolicy(topology, {.constraints = {{"t", {.kinds = {ShardingKind::row_wise}}}}}).apply(make());
-      CHECK(model.tables()[0].shards.size() == 2);
+      CHECK(model.tables()[0].shards.size() == 3);
+      CHECK_THROWS_WITH_AS(
+          ShardingPolicy(topology, {.constraints = {{"t", {.kinds = {ShardingKind::data_parallel}}}}}).apply(make()),
+          "Plan: table 'embedding_bags.t' has a copy on every rank; the vocabulary of managed collision needs one place for each id",
+          PlanError);
     });
   }
 }

@@ -55,6 +55,7 @@ TEST_SUITE("sharding/table_view") {
 
   TEST_CASE("every rank reads the ids that it asks for, under every plan, and sees what any rank wrote") {
     for (const auto& plan : {Plan{{{"t", row_wise_shards(6, 4, 3)}, {"u", table_wise_shards(2, 1, 0)}}},
+                             Plan{{{"t", data_parallel_shards(6, 4, 3)}, {"u", table_wise_shards(2, 1, 0)}}},
                              Plan{{{"t", {{{0, 6, 0, 1}, 2}, {{0, 6, 1, 4}, 0}}}, {"u", table_wise_shards(2, 1, 1)}}}})
       Threads::run(3, [&](Threads topology) {
         auto model = ShardingPolicy(topology, {.plan = plan}).apply(tables(at::kFloat));

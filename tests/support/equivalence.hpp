@@ -83,16 +83,32 @@ template <class Model> void gather_tables(Model& model, Tensors& found) {
   });
 }
 
+inline EmbeddingCollection<AllRules> sequence_tables(const std::vector<Table>& tables) {
+  std::vector<EmbeddingConfig<AllRules>> configs;
+  for (const auto& one : tables)
+    configs.push_back({.name = one.name,
+                       .num_embeddings = one.num_embeddings,
+                       .embedding_dim = one.embedding_dim,
+                       .feature_names = one.feature_names,
+                       .data_type = one.data_type,
+                       .initial = one.initial,
+                       .optimizer = one.optimizer,
+                       .frozen = one.frozen});
+  return configs;
+}
+
 /// Trains as the trial says, its tables placed by `placement`, and gathers everything.
 template <class Loss, class DenseRule, class Topology>
 Tensors train(Topology& topology, const ShardingOptions& placement, const Trial& trial, std::span<const Round> rounds, Loss loss_function,
               DenseRule dense_rule) {
   TrialModel declared{.bags = trial.bags,
                       .weighted = {trial.weighted, {.is_weighted = true}},
+                      .sequences = sequence_tables(trial.sequences),
                       .over = {},
                       .position = Parameter({8}, Uniform{1}, 0, trial.dtype),
-                      .learned = trial.sample_weights == SampleWeights::learned};
-  declared.over = Mlp(3 + 2 * declared.bags.width() + declared.weighted.width(), {6, 1}, FinalActivation::none, trial.dtype);
+                      .learned = trial.sample_weights == SampleWeights::learned,
+                      .repeats = trial.repeats};
+  declared.over = Mlp(3 + 2 * declared.bags.width() + declared.weighted.width() + declared.sequences.width(), {6, 1}, FinalActivation::none, trial.dtype);
   const ShardingPolicy<Topology> sharding(topology, placement);
   auto model = sharding.apply(ModelAndLoss<TrialModel, Loss, TrialBatch>{std::move(declared), loss_function});
   Optimizer step(model, dense_rule, {.clip_norm = trial.clip_norm});
@@ -149,15 +165,16 @@ inline Tensors train_sharded(const Trial& trial, std::span<const Round> rounds) 
   Threads::run(trial.ranks, [&](Threads topology) {
     auto mine = train(topology, trial.placement, trial, rounds);
     if (topology.rank() == 0) found = std::move(mine);
-  });
+  }, {.local_world_size = trial.local_world_size});
   return found;
 }
 
 /// Whether any part of the trial follows Adam, whose tolerance in float32 is a wider one.
 inline std::string_view widest_rule(const Trial& trial) {
-  for (const auto* tables : {&trial.bags, &trial.weighted})
+  for (const auto* tables : {&trial.bags, &trial.weighted, &trial.sequences})
     for (const auto& table : *tables)
-      if (table.optimizer.name() == "adam") return "adam";
+      if (table.optimizer.name().find("adam") != std::string_view::npos || table.optimizer.name().find("lamb") != std::string_view::npos)
+        return "adam";
   return trial.dense_rule;
 }
 

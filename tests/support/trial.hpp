@@ -4,20 +4,29 @@
 // Trial: a random model, plan, optimizer and stream of batches, all drawn from one seed, so that one number replays a case.
 //
 // The model has every kind of lookup that there is: sums, means, weighted ones, features that tables share, one collection looked
-// up twice, per-sample weights that require grad. Its batches say for every row which lookups its loss reaches.
+// up twice, sequences, bags that are sent once for many rows, per-sample weights that require grad. Its batches say for every row
+// which lookups its loss reaches.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/embedding/embedding_collection.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/loss/bce.hpp>
 #include <rookery/modules/mlp.hpp>
 #include <rookery/rules/adagrad.hpp>
 #include <rookery/rules/adam.hpp>
+#include <rookery/rules/lamb.hpp>
+#include <rookery/rules/lars_sgd.hpp>
+#include <rookery/rules/max_norm.hpp>
+#include <rookery/rules/none.hpp>
+#include <rookery/rules/partial_rowwise_adam.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>
+#include <rookery/rules/rowwise_adagrad_with_counter.hpp>
 #include <rookery/rules/sgd.hpp>
 #include <rookery/sharding/sharded.hpp>
 #include <rookery/sparse/batch.hpp>
@@ -33,18 +42,20 @@
 
 namespace rookery::cases {
 
-using AllRules = Rules<Sgd, RowwiseAdagrad, Adagrad, Adam>;
+using AllRules = Rules<Sgd, RowwiseAdagrad, Adagrad, Adam, AdamW, PartialRowwiseAdam, Lamb, PartialRowwiseLamb, LarsSgd, NoUpdate,
+                       RowwiseAdagradWithCounter, MaxNorm<RowwiseAdagrad>>;
 using Table = EmbeddingBagConfig<AllRules>;
+inline constexpr std::int64_t longest_sequence = 4;
 
 struct TrialBatch {
   at::Tensor dense, labels, weights;                         // [B, 3], [B], [B]
-  at::Tensor reach;                                          // [B, 3]: 1 where the row's loss reaches bags, negatives, weighted
-  KeyedJaggedTensor bags, negatives, weighted;
+  at::Tensor reach;                                          // [B, 4]: 1 where the row's loss reaches bags, negatives, weighted, sequences
+  KeyedJaggedTensor bags, negatives, weighted, sequences;
   std::int64_t size() const { return dense.size(0); }
   static constexpr auto members() {
     return rookery::members("dense", &TrialBatch::dense, "labels", &TrialBatch::labels, "weights", &TrialBatch::weights, "reach",
                             &TrialBatch::reach, "bags", &TrialBatch::bags, "negatives", &TrialBatch::negatives, "weighted",
-                            &TrialBatch::weighted);
+                            &TrialBatch::weighted, "sequences", &TrialBatch::sequences);
   }
 };
 
@@ -52,34 +63,63 @@ struct TrialOutput {
   at::Tensor logits;                                         // [B]
 };
 
+/// The same bags with each that a key repeats left out, and inverse indices.
+inline KeyedJaggedTensor without_repeats(const KeyedJaggedTensor& batch) {
+  std::vector<std::int64_t> values, lengths, inverse;
+  VariableBatch rows;
+  for (std::size_t f = 0; f < batch.keys().size(); ++f) {
+    std::map<std::vector<std::int64_t>, std::int64_t> seen;
+    for (std::int64_t b = 0; b < batch.stride(); ++b) {
+      const auto ids = batch.slice(b, b + 1).feature(f).values().to(at::kLong).contiguous();   // [n]
+      const std::vector<std::int64_t> bag(ids.const_data_ptr<std::int64_t>(), ids.const_data_ptr<std::int64_t>() + ids.numel());
+      const auto [found, added] = seen.emplace(bag, seen.size());
+      inverse.push_back(found->second);
+      if (!added) continue;
+      values.insert(values.end(), bag.begin(), bag.end());
+      lengths.push_back(ids.numel());
+    }
+    rows.stride_per_key.push_back(static_cast<std::int64_t>(seen.size()));
+  }
+  rows.inverse_indices = {batch.keys(),
+                          at::tensor(inverse, at::kLong).view({static_cast<std::int64_t>(batch.keys().size()), batch.stride()})};
+  return KeyedJaggedTensor::from_lengths(batch.keys(), at::tensor(values, at::kLong), at::tensor(lengths, at::kLong), {}, rows);
+}
+
 struct TrialModel {
   EmbeddingBagCollection<AllRules> bags, weighted;
+  EmbeddingCollection<AllRules> sequences;
   Mlp over;
   Parameter position;                                        // [8], logarithms of factors of the sample weights, when these are learned
-  bool learned = false;
+  bool learned = false, repeats = true;                      // of negatives, as they come or sent once
   static constexpr auto members() {
-    return rookery::members("bags", &TrialModel::bags, "weighted", &TrialModel::weighted, "over", &TrialModel::over, "position",
+    return rookery::members("bags", &TrialModel::bags, "weighted", &TrialModel::weighted, "sequences",
+                            &TrialModel::sequences, "over", &TrialModel::over, "position",
                             &TrialModel::position);
   }
 
   auto lookups(const TrialBatch& b) const {
     return rookery::lookups(rookery::lookup<&TrialModel::bags>(b.bags),
                             rookery::lookup<&TrialModel::weighted>(learned ? learnt(b.weighted) : b.weighted),
-                            rookery::lookup<&TrialModel::bags, "negatives">(b.negatives));
+                            rookery::lookup<&TrialModel::sequences>(b.sequences),
+                            rookery::lookup<&TrialModel::bags, "negatives">(repeats ? b.negatives : without_repeats(b.negatives)));
   }
   TrialOutput forward(const TrialBatch& b, const auto& pooled) {
-    const auto x = at::cat({b.dense, reached(get<&TrialModel::bags>(pooled), b, 0),
-                            reached(get<&TrialModel::bags, "negatives">(pooled), b, 1), reached(get<&TrialModel::weighted>(pooled), b, 2)},
-                           1);                                                               // [B, 3 + widths]
+    std::vector<at::Tensor> parts{b.dense, reached(get<&TrialModel::bags>(pooled).values(), b, 0),
+                                  reached(get<&TrialModel::bags, "negatives">(pooled).values(), b, 1),
+                                  reached(get<&TrialModel::weighted>(pooled).values(), b, 2)};
+    const auto& found = get<&TrialModel::sequences>(pooled);
+    for (const auto& key : found.keys())
+      parts.push_back(reached(found[key].to_padded_dense(longest_sequence).sum(1), b, 3));   // [B, D]
+    const auto x = at::cat(parts, 1);                                                        // [B, 3 + widths]
     return {over(x).squeeze(1)};                                                             // [B]
   }
 
  private:
   /// Zeros in the rows whose loss does not reach the lookup; a constant when it reaches it from no row.
-  static at::Tensor reached(const KeyedTensor& pooled, const TrialBatch& b, std::int64_t lookup) {
+  static at::Tensor reached(const at::Tensor& pooled, const TrialBatch& b, std::int64_t lookup) {
     const auto mask = b.reach.select(1, lookup);                                             // [B]
-    if (mask.sum().item<double>() == 0) return at::zeros_like(pooled.values());
-    return pooled.values().mul(mask.unsqueeze(1));                                           // [B, width]
+    if (mask.sum().item<double>() == 0) return at::zeros_like(pooled);
+    return pooled.mul(mask.unsqueeze(1));                                                    // [B, width]
   }
   /// Weights multiplied by a trained factor for the position in the bag; positive, so that the divisor of a mean stays away from zero.
   KeyedJaggedTensor learnt(const KeyedJaggedTensor& ids) const {
@@ -102,12 +142,14 @@ struct Trial {
   std::uint64_t seed = 0;
   at::ScalarType dtype = at::kDouble;
   int ranks = 2;                                             // threads; 1: the plan on Local
+  int local_world_size = 0;                                  // ranks on each node; 0: all on one
   int steps = 20;
   std::int64_t passes = 1;                                   // forward passes a step
   std::int64_t largest_batch = 12;
   Cut cut = Cut::uneven;
   double unreached = .15;                                    // chance that a rank's loss does not reach a lookup, and that no rank's does
-  std::vector<Table> bags{}, weighted{};
+  std::vector<Table> bags{}, weighted{}, sequences{};        // of sequences the pooling is left out
+  bool repeats = true;
   SampleWeights sample_weights = SampleWeights::given;
   ShardingOptions placement{};
   std::string dense_rule = "adam";                           // sgd, adagrad or adam
@@ -119,11 +161,20 @@ struct Trial {
 /// Gradients that are zero but for rounding occur, and a rule turns one of size e into a step of about learning_rate * e / eps: with
 /// 1e-8 that is what the law allows, so eps is larger here.
 inline RuleChoice<AllRules> draw_rule(Draw& draw) {
-  switch (draw.integer(0, 3)) {
-    case 0: return Sgd{.learning_rate = .1};
-    case 1: return RowwiseAdagrad{.learning_rate = .05, .eps = 1e-6};
-    case 2: return Adagrad{.learning_rate = .05, .eps = 1e-6};
-    default: return Adam{.learning_rate = .01, .eps = 1e-6};
+  const double decay = draw.chance(.5) ? 0 : draw.real(0, .1);
+  switch (draw.integer(0, 11)) {
+    case 0: return Sgd{.learning_rate = .1, .weight_decay = decay};
+    case 1: return RowwiseAdagrad{.learning_rate = .05, .eps = 1e-6, .weight_decay = decay};
+    case 2: return Adagrad{.learning_rate = .05, .eps = 1e-6, .weight_decay = decay};
+    case 3: return Adam{.learning_rate = .01, .eps = 1e-6, .weight_decay = decay};
+    case 4: return AdamW{.learning_rate = .01, .eps = 1e-6, .weight_decay = decay};
+    case 5: return PartialRowwiseAdam{.learning_rate = .01, .eps = 1e-6, .weight_decay = decay};
+    case 6: return Lamb{.learning_rate = .01, .eps = 1e-6, .weight_decay = decay};
+    case 7: return PartialRowwiseLamb{.learning_rate = .01, .eps = 1e-6, .weight_decay = decay};
+    case 8: return LarsSgd{.learning_rate = .1, .eta = .1, .weight_decay = decay};
+    case 9: return NoUpdate{};
+    case 10: return RowwiseAdagradWithCounter{.learning_rate = .05, .eps = 1e-6, .weight_decay = decay};
+    default: return MaxNorm{RowwiseAdagrad{.learning_rate = .05, .eps = 1e-6, .weight_decay = decay}, draw.real(.1, 1)};
   }
 }
 
@@ -165,29 +216,43 @@ inline void draw_shards(Draw& draw, const ShardBox& box, int depth, int ranks, s
 /// Every table by hand: whole, in blocks of rows, or in any grid.
 inline Plan draw_plan(Draw& draw, const Trial& trial) {
   Plan plan;
-  for (const auto* tables : {&trial.bags, &trial.weighted})
+  for (const auto* tables : {&trial.bags, &trial.weighted, &trial.sequences})
     for (const auto& table : *tables) {
       std::vector<Shard> shards;
-      const auto kind = draw.integer(0, 3);
+      const auto kind = draw.integer(0, 4);
       if (kind == 0)
         shards = table_wise_shards(table.num_embeddings, table.embedding_dim, static_cast<int>(draw.integer(0, trial.ranks - 1)));
       else if (kind == 1) shards = row_wise_shards(table.num_embeddings, table.embedding_dim, trial.ranks);
+      else if (kind == 2) shards = data_parallel_shards(table.num_embeddings, table.embedding_dim, trial.ranks);
       else draw_shards(draw, {0, table.num_embeddings, 0, table.embedding_dim}, 3, trial.ranks, shards);
       plan.tables.push_back({table.name, std::move(shards)});
     }
   return plan;
 }
 
+/// A kind for most tables; the placer does the rest.
+inline Constraints draw_constraints(Draw& draw, const Trial& trial) {
+  Constraints constraints;
+  for (const auto* tables : {&trial.bags, &trial.weighted, &trial.sequences})
+    for (const auto& table : *tables)
+      if (draw.chance(.9))
+        constraints[table.name] = {.kinds = {static_cast<ShardingKind>(draw.integer(0, sharding_kind_names.size() - 1))},
+                                   .min_partition = draw.chance(.5) ? 0 : draw.integer(1, 4)};
+  return constraints;
+}
+
 /// A trial from its seed; on `ranks` ranks, or a number of them drawn too.
 inline Trial draw_trial(std::uint64_t seed, int ranks = 0, at::ScalarType dtype = at::kDouble) {
   Draw draw(seed);
-  Trial trial{.seed = seed, .dtype = dtype};
-  trial.ranks = static_cast<int>(draw.integer(1, 4));
+  Trial trial{.seed = seed, .dtype = dtype, .steps = 5};
+  trial.ranks = draw.one_of<int>({1, 2, 3, 4, 4, 8});
   if (ranks > 0) trial.ranks = ranks;
   trial.passes = draw.chance(.6) ? 1 : draw.integer(2, 3);
   trial.cut = draw.one_of<Cut>({Cut::even, Cut::uneven, Cut::first_empty});
   trial.bags = draw_tables(draw, "bag", trial.dtype);
   trial.weighted = draw_tables(draw, "weighted", trial.dtype);
+  trial.sequences = draw_tables(draw, "sequence", trial.dtype);
+  trial.repeats = draw.chance(.5);
   trial.weighted.front().pooling = PoolingType::sum;         // in a mean, the weight of an only id has no gradient but rounding
   trial.sample_weights = draw.one_of<SampleWeights>({SampleWeights::given, SampleWeights::differentiated, SampleWeights::learned});
   trial.dense_rule = draw.one_of<std::string>({"sgd", "adagrad", "adam"});
@@ -195,8 +260,9 @@ inline Trial draw_trial(std::uint64_t seed, int ranks = 0, at::ScalarType dtype 
   trial.divide_by = draw.chance(.5) ? DivideBy::rows : DivideBy::weights;
   trial.clip_norm = draw.chance(.5) ? draw.real(.01, .5) : 0;
   trial.placement.seed = seed;
-  if (draw.chance(.7)) trial.placement.plan = draw_plan(draw, trial);
-  else trial.placement.constraints[trial.bags.front().name] = {.kinds = {ShardingKind::row_wise}};
+  trial.local_world_size = trial.ranks % 2 == 0 && draw.chance(.6) ? 2 : trial.ranks;
+  if (draw.chance(.4)) trial.placement.plan = draw_plan(draw, trial);
+  else trial.placement.constraints = draw_constraints(draw, trial);
   return trial;
 }
 
@@ -228,17 +294,18 @@ inline std::vector<Round> draw_rounds(const Trial& trial) {
   for (std::int64_t i = 0; i < trial.steps * trial.passes; ++i) {
     const auto rows = draw.chance(.05) ? 0 : draw.integer(1, trial.largest_batch);
     Round round{{draw.tensor({rows, 3}, trial.dtype), draw.tensor({rows}).gt(0).to(trial.dtype),
-                 draw.tensor({rows}).add(1.1).to(trial.dtype), draw.tensor({rows, 3}).mul(0).add(1).to(trial.dtype),
+                 draw.tensor({rows}).add(1.1).to(trial.dtype), draw.tensor({rows, 4}).mul(0).add(1).to(trial.dtype),
                  draw_ids(draw, trial.bags, rows, {.id_dtype = draw.chance(.5) ? at::kLong : at::kInt}),
                  draw_ids(draw, trial.bags, rows, {.longest_bag = 7}),
-                 draw_ids(draw, trial.weighted, rows, {.is_weighted = true, .weight_dtype = trial.dtype})},
+                 draw_ids(draw, trial.weighted, rows, {.is_weighted = true, .weight_dtype = trial.dtype}),
+                 draw_ids(draw, trial.sequences, rows, {.longest_bag = longest_sequence})},
                 {0}};
     for (int rank = 1; rank < trial.ranks; ++rank)
       round.cuts.push_back(trial.cut == Cut::even ? rows * rank / trial.ranks : draw.integer(0, rows));
     if (trial.cut == Cut::first_empty && trial.ranks > 1) round.cuts[1] = 0;
     std::sort(round.cuts.begin(), round.cuts.end());
     round.cuts.push_back(rows);
-    for (std::int64_t lookup = 0; lookup < 3; ++lookup) {
+    for (std::int64_t lookup = 0; lookup < 4; ++lookup) {
       const bool nowhere = draw.chance(trial.unreached);
       for (int rank = 0; rank < trial.ranks; ++rank)
         if (nowhere || draw.chance(trial.unreached)) {

@@ -22,4 +22,10 @@ concept Topology = std::movable<T> && requires(const T& t) {
   { t.device() } -> std::same_as<c10::Device>;
 };
 
+/// Ranks on each node, where the topology says so; else all ranks are on one.
+template <class T> int local_world_size(const T& topology) {
+  if constexpr (requires { { topology.local_world_size() } -> std::same_as<int>; }) return topology.local_world_size();
+  else return topology.world_size();
+}
+
 }  // namespace rookery::concepts

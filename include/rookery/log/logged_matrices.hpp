@@ -69,8 +69,9 @@ std::vector<LoggedMatrix> matrices_of(Model& model, const std::vector<PlacedTabl
         const auto& table = tables[next_table++];
         const auto& about = table.description;
         LoggedMatrix matrix{about.name + ".weight", true, about.data_type, about.num_embeddings, about.embedding_dim, {}};
-        for (const auto& [box, rank, local] : table.shards)
-          matrix.shards.push_back({box, rank, local ? local->storage.weight() : at::Tensor{}});
+        for (const auto& shard : table.shards)
+          if (table.is_primary(shard))
+            matrix.shards.push_back({shard.box, shard.rank, shard.local ? shard.local->storage.weight() : at::Tensor{}});
         matrices.push_back(std::move(matrix));
       }
     }

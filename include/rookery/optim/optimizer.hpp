@@ -163,7 +163,7 @@ template <class Model, class DenseRule> class Optimizer {
   detail::StepNorm norm(std::span<const detail::ShardGradients> shards, std::int64_t passes, std::span<const double> rates) const {
     const auto& runtime = model_->runtime();
     auto& topology = model_->topology();
-    auto sums = detail::step_sums(shards, runtime.captures(), model_->tables().size(), passes, rates, topology.rank(),
+    auto sums = detail::step_sums(shards, runtime.captures(), model_->tables(), passes, rates, topology.rank(),
                                   topology.world_size());                                    // [T + 2 + W]
     return detail::read_step_sums(all_reduce(topology, std::move(sums)).wait(), model_->tables(), dense_.parameters(), divides);
   }

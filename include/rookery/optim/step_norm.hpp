@@ -40,12 +40,16 @@ inline std::int64_t passes_with_gradients(std::span<const Capture> captures, con
 }
 
 /// This rank's part of the sums: squares of each table's gradients, normaliser, passes, and one number of each rank's learning rates.
-inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures, std::size_t tables,
-                            std::int64_t passes, std::span<const double> rates, int rank, int world_size) {
-  auto sums = at::zeros({static_cast<std::int64_t>(tables) + 2 + world_size}, at::kDouble);  // [T squares, normaliser, passes, W rates]
+inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures,
+                            std::span<const PlacedTable> tables, std::int64_t passes, std::span<const double> rates, int rank,
+                            int world_size) {
+  const auto squares = static_cast<std::int64_t>(tables.size());
+  auto sums = at::zeros({squares + 2 + world_size}, at::kDouble);                            // [T squares, normaliser, passes, W rates]
   auto* values = sums.mutable_data_ptr<double>();
-  for (const auto& shard : shards) values[shard.table] += sum_of_squares(shard.gradients.sums);
-  values += tables;
+  for (const auto& shard : shards)
+    if (tables[shard.table].is_primary(tables[shard.table].shards[shard.shard]))
+      values[shard.table] += sum_of_squares(shard.gradients.sums);
+  values += squares;
   for (const auto& capture : captures)
     if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
       values[0] += capture.normaliser.item<double>();

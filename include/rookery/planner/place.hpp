@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <rookery/core/error.hpp>
@@ -20,7 +22,8 @@ namespace rookery {
 /// What a user asks of one table's placement.
 struct ParameterConstraints {
   std::vector<ShardingKind> kinds{};     // the first is taken; empty: table_wise
-  std::vector<int> ranks{};              // where a table_wise table goes; empty: the least loaded rank
+  std::vector<int> ranks{};              // that hold shards, in turn; of kinds on nodes the first names the node; empty: any
+  std::int64_t min_partition = 0;        // columns of a shard at least, where columns are split; 0: as many shards as ranks or nodes
 };
 
 /// Constraints by table: the full name, or the config's name where that is unique.
@@ -36,11 +39,85 @@ inline std::string names_of(std::span<const TableDescription> tables) {
   return concat(names, tables.size() > shown ? concat(" and ", tables.size() - shown, " more") : "");
 }
 
+/// Puts tables on ranks one after the other, each where least lies.
+class Placer {
+ public:
+  Placer(std::span<const TableDescription> tables, int world_size, int local_world_size)
+      : tables_(tables), local_(local_world_size), load_(static_cast<std::size_t>(world_size)), shards_(tables.size()) {}
+
+  void put(std::size_t t, ShardingKind kind, const ParameterConstraints& asked) {
+    const auto& table = tables_[t];
+    const auto rows = table.num_embeddings, columns = table.embedding_dim;
+    const auto ranks = static_cast<int>(load_.size());
+    const auto partition = [&](int parts) {
+      return asked.min_partition > 0 ? column_partition(columns, asked.min_partition) : even_column_partition(columns, parts);
+    };
+    const auto among = [&](int first, int count) { return asked.ranks.empty() ? consecutive_ranks(first, count) : asked.ranks; };
+    switch (kind) {
+      case ShardingKind::data_parallel: return keep(t, data_parallel_shards(rows, columns, ranks));
+      case ShardingKind::table_wise: return keep(t, least_loaded(table_wise_shards(rows, columns, 0), among(0, ranks), table));
+      case ShardingKind::column_wise: return keep(t, columns_on(table, partition(ranks), asked.ranks, 0, ranks));
+      case ShardingKind::row_wise: return keep(t, row_wise_shards({0, rows, 0, columns}, among(0, ranks), table.row_block()));
+      case ShardingKind::table_row_wise:
+        return keep(t, grid_shards(rows, columns, columns, nodes(), local_, node_of(asked), table.row_block()));
+      case ShardingKind::table_column_wise: return keep(t, columns_on(table, partition(local_), {}, node_of(asked) * local_, local_));
+      case ShardingKind::grid_shard:
+        return keep(t, grid_shards(rows, columns, partition(nodes()), nodes(), local_, node_of(asked), table.row_block()));
+    }
+  }
+  std::vector<Shard>& shards(std::size_t t) { return shards_[t]; }
+
+ private:
+  int nodes() const { return static_cast<int>(load_.size()) / local_; }
+  /// The node of the first rank asked for, or the one that holds least.
+  int node_of(const ParameterConstraints& asked) const {
+    if (!asked.ranks.empty()) return asked.ranks.front() / local_;
+    int least = 0;
+    for (int node = 1; node < nodes(); ++node)
+      if (load_of_node(node) < load_of_node(least)) least = node;
+    return least;
+  }
+  std::int64_t load_of_node(int node) const {
+    const auto begin = load_.begin() + node * local_;
+    return std::accumulate(begin, begin + local_, std::int64_t{0});
+  }
+  /// Column shards on `asked` in turn, or each where least lies of `count` ranks.
+  std::vector<Shard> columns_on(const TableDescription& table, std::int64_t partition, const std::vector<int>& asked, int first, int count) {
+    auto shards = column_wise_shards(table.num_embeddings, table.embedding_dim, partition, asked.empty() ? std::vector{first} : asked);
+    return asked.empty() ? least_loaded(std::move(shards), consecutive_ranks(first, count), table) : shards;
+  }
+  /// Gives each shard to the rank that holds least; of ranks that hold the same, to the first.
+  std::vector<Shard> least_loaded(std::vector<Shard> shards, const std::vector<int>& ranks, const TableDescription& table) const {
+    auto load = load_;
+    for (auto& shard : shards) {
+      shard.rank = ranks.front();
+      for (const int rank : ranks)
+        if (load[static_cast<std::size_t>(rank)] < load[static_cast<std::size_t>(shard.rank)]) shard.rank = rank;
+      load[static_cast<std::size_t>(shard.rank)] += table.bytes(shard.box.rows(), shard.box.columns());
+    }
+    return shards;
+  }
+  void keep(std::size_t t, std::vector<Shard> shards) {
+    for (const auto& shard : shards)
+      load_[static_cast<std::size_t>(shard.rank)] += tables_[t].bytes(shard.box.rows(), shard.box.columns());
+    shards_[t] = std::move(shards);
+  }
+
+  std::span<const TableDescription> tables_;
+  int local_;
+  std::vector<std::int64_t> load_;       // bytes by rank
+  std::vector<std::vector<Shard>> shards_;
+};
+
 }  // namespace detail
 
-/// A plan for `tables` on `world_size` ranks; the same on every rank, whoever computes it.
-/// Errors: PlanError for a constraint that names no table, several tables, or a rank that does not exist.
-inline Plan place(std::span<const TableDescription> tables, int world_size, const Constraints& constraints = {}) {
+/// A plan for `tables` on `world_size` ranks, `local_world_size` of them on each node (0: all on one); the same on every rank, whoever
+/// computes it.
+/// Errors: PlanError for a constraint that names no table, several tables, or a rank that does not exist, and for nodes of unlike size.
+inline Plan place(std::span<const TableDescription> tables, int world_size, const Constraints& constraints = {}, int local_world_size = 0) {
+  if (local_world_size == 0) local_world_size = world_size;
+  check<PlanError>(local_world_size > 0 && world_size % local_world_size == 0, "place: ", world_size, " ranks on nodes of ",
+                   local_world_size, "; every node must have as many");
   for (const auto& one : constraints) {
     const auto& name = one.first;
     const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return t.name == name || t.table == name; });
@@ -49,37 +126,27 @@ inline Plan place(std::span<const TableDescription> tables, int world_size, cons
     for (const auto rank : one.second.ranks)
       check<PlanError>(rank >= 0 && rank < world_size, "constraints: '", name, "' asks for rank ", rank, " of ", world_size);
   }
-  const auto constraint_of = [&](const TableDescription& table) -> const ParameterConstraints* {
+  const ParameterConstraints none;
+  const auto constraint_of = [&](const TableDescription& table) -> const ParameterConstraints& {
     auto found = constraints.find(table.name);
     if (found == constraints.end()) found = constraints.find(table.table);
-    return found == constraints.end() ? nullptr : &found->second;
+    return found == constraints.end() ? none : found->second;
   };
-  Plan plan;
-  plan.world_size = world_size;
-  plan.descriptions.assign(tables.begin(), tables.end());
-  plan.tables.resize(tables.size());
-  std::vector<std::int64_t> load(static_cast<std::size_t>(world_size));
-  const auto put = [&](std::size_t t, std::vector<Shard> shards) {
-    for (const auto& shard : shards)
-      load[static_cast<std::size_t>(shard.rank)] += tables[t].bytes(shard.box.rows(), shard.box.columns());
-    plan.tables[t] = {tables[t].name, std::move(shards)};
-  };
+  detail::Placer placer(tables, world_size, local_world_size);
   std::vector<std::size_t> free;
   for (std::size_t t = 0; t < tables.size(); ++t) {
-    const auto* constraint = constraint_of(tables[t]);
-    const bool split = constraint && !constraint->kinds.empty() && constraint->kinds.front() == ShardingKind::row_wise;
-    if (split) put(t, row_wise_shards(tables[t].num_embeddings, tables[t].embedding_dim, world_size, tables[t].row_block()));
-    else if (constraint && !constraint->ranks.empty())
-      put(t, table_wise_shards(tables[t].num_embeddings, tables[t].embedding_dim, constraint->ranks.front()));
-    else free.push_back(t);
+    const auto& asked = constraint_of(tables[t]);
+    if (asked.kinds.empty() && asked.ranks.empty()) free.push_back(t);
+    else placer.put(t, asked.kinds.empty() ? ShardingKind::table_wise : asked.kinds.front(), asked);
   }
   std::sort(free.begin(), free.end(), [&](std::size_t a, std::size_t b) {
     return tables[a].bytes() != tables[b].bytes() ? tables[a].bytes() > tables[b].bytes() : a < b;
   });
-  for (const auto t : free) {
-    const auto least = std::min_element(load.begin(), load.end()) - load.begin();
-    put(t, table_wise_shards(tables[t].num_embeddings, tables[t].embedding_dim, static_cast<int>(least)));
-  }
+  for (const auto t : free) placer.put(t, ShardingKind::table_wise, none);
+  Plan plan;
+  plan.world_size = world_size;
+  plan.descriptions.assign(tables.begin(), tables.end());
+  for (std::size_t t = 0; t < tables.size(); ++t) plan.tables.push_back({tables[t].name, std::move(placer.shards(t))});
   return plan;
 }
 

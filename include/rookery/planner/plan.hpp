@@ -18,49 +18,33 @@
 #include <rookery/core/error.hpp>
 #include <rookery/embedding/config.hpp>
 #include <rookery/embedding/table_collection.hpp>
+#include <rookery/planner/shards.hpp>
 
 namespace rookery {
-
-/// How a table is split, in TorchRec's words.
-enum class ShardingKind { table_wise, row_wise };
-
-inline std::string_view to_string(ShardingKind kind) { return kind == ShardingKind::table_wise ? "table_wise" : "row_wise"; }
-
-/// A rectangle of a table on one rank.
-struct Shard {
-  ShardBox box;
-  int rank = 0;
-};
-
-/// Blocks of ceil(rows / ranks) rows on ranks 0, 1, ..; the last block may be smaller and later ranks hold none. Blocks are a multiple
-/// of `row_block` rows.
-inline std::vector<Shard> row_wise_shards(std::int64_t rows, std::int64_t columns, int ranks, std::int64_t row_block = 1) {
-  std::vector<Shard> shards;
-  const std::int64_t block = ((rows + row_block - 1) / row_block + ranks - 1) / ranks * row_block;
-  for (int rank = 0; rank < ranks; ++rank) {
-    const std::int64_t begin = std::min(rows, rank * block), end = std::min(rows, begin + block);
-    if (begin < end) shards.push_back({{begin, end, 0, columns}, rank});
-  }
-  return shards;
-}
-
-/// The whole table on one rank.
-inline std::vector<Shard> table_wise_shards(std::int64_t rows, std::int64_t columns, int rank) { return {{{0, rows, 0, columns}, rank}}; }
 
 /// The shards of one table.
 struct TablePlan {
   std::string table;                 // full name, "user.embedding_bags.user_id", or the config's name where that is unique
   std::vector<Shard> shards;
+
+  /// Whether every rank of `world_size` holds a copy of the whole table.
+  bool is_replicated(const TableDescription& described, int world_size) const {
+    return world_size > 1 && static_cast<int>(shards.size()) == world_size &&
+           std::all_of(shards.begin(), shards.end(), [&](const Shard& shard) {
+             return shard.rank == &shard - shards.data() && shard.box.rows() == described.num_embeddings &&
+                    shard.box.columns() == described.embedding_dim;
+           });
+  }
 };
 
 /// The shards of a model's tables. An empty plan asks for the default placement.
 struct Plan {
   std::vector<TablePlan> tables{};
 
-  /// The shards of a table by its full name, or its config's name. Errors: PlanError when the plan has none.
-  const std::vector<Shard>& of(const TableDescription& table) const {
+  /// What is planned for a table, by its full name, or its config's name. Errors: PlanError when nothing is.
+  const TablePlan& of(const TableDescription& table) const {
     for (const auto& one : tables)
-      if (one.table == table.name || one.table == table.table) return one.shards;
+      if (one.table == table.name || one.table == table.table) return one;
     fail<PlanError>("Plan: table '", table.name, "' has no shards");
   }
 
@@ -92,7 +76,10 @@ inline void validate(const Plan& plan, std::span<const TableDescription> tables,
     const auto times = std::count_if(plan.tables.begin(), plan.tables.end(),
                                      [&](const auto& one) { return one.table == table.name || one.table == table.table; });
     check<PlanError>(times < 2, "Plan: table '", table.name, "' is planned ", times, " times");
-    const auto& shards = plan.of(table);
+    const auto& shards = plan.of(table).shards;
+    const bool replicated = plan.of(table).is_replicated(table, world_size);
+    check<PlanError>(!replicated || !table.managed_collision, "Plan: table '", table.name,
+                     "' has a copy on every rank; the vocabulary of managed collision needs one place for each id");
     std::int64_t area = 0;
     for (std::size_t i = 0; i < shards.size(); ++i) {
       const auto& [box, rank] = shards[i];
@@ -105,13 +92,13 @@ inline void validate(const Plan& plan, std::span<const TableDescription> tables,
           box.row_begin % table.row_block() == 0 && (box.row_end == table.num_embeddings || box.row_end % table.row_block() == 0),
           "Plan: table '", table.name, "' has a shard of rows ", box.row_begin, " to ", box.row_end,
           "; its buckets of managed collision have ", table.row_block(), " rows and none may be cut");
-      for (std::size_t j = 0; j < i; ++j) {
+      for (std::size_t j = 0; j < i && !replicated; ++j) {
         const auto& other = shards[j].box;
         const bool apart = box.row_end <= other.row_begin || other.row_end <= box.row_begin || box.column_end <= other.column_begin ||
                            other.column_end <= box.column_begin;
         check<PlanError>(apart, "Plan: table '", table.name, "' has shards ", j, " and ", i, " that overlap");
       }
-      area += box.rows() * box.columns();
+      if (!replicated || i == 0) area += box.rows() * box.columns();
     }
     check<PlanError>(area == table.num_embeddings * table.embedding_dim, "Plan: table '", table.name, "' has ",
                      table.num_embeddings * table.embedding_dim, " weights and its shards cover ", area);
@@ -125,13 +112,14 @@ inline std::string Plan::report() const {
   for (const auto& table : descriptions) width = std::max(width, table.name.size());
   std::vector<std::int64_t> bytes(static_cast<std::size_t>(world_size));
   for (const auto& table : descriptions) {
-    const auto& shards = of(table);
+    const auto& shards = of(table).shards;
+    const bool replicated = of(table).is_replicated(table, world_size);
     text += concat("  ", table.name, std::string(width - table.name.size(), ' '), "  [", table.num_embeddings, ", ", table.embedding_dim,
-                   "] ", c10::toString(table.data_type), " ", table.rule, "  ", table.bytes(), " bytes  on ");
+                   "] ", c10::toString(table.data_type), " ", table.rule, "  ", table.bytes(), replicated ? " bytes  on every rank" : " bytes  on ");
     std::string_view separator = "";
     for (const auto& [box, rank] : shards) {
-      text += concat(separator, "rank ", rank);
-      if (shards.size() > 1) text += concat(" rows ", box.row_begin, "-", box.row_end - 1);
+      if (!replicated) text += concat(separator, "rank ", rank);
+      if (shards.size() > 1 && !replicated) text += concat(" rows ", box.row_begin, "-", box.row_end - 1);
       if (box.columns() != table.embedding_dim) text += concat(" columns ", box.column_begin, "-", box.column_end - 1);
       separator = ", ";
       bytes[static_cast<std::size_t>(rank)] += table.bytes(box.rows(), box.columns());

@@ -51,15 +51,16 @@ at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vect
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> own{at::empty({0}, dtype)};
   for (const auto& shard : table.shards)
-    if (shard.local) own.push_back(local(shard.local->storage).reshape({-1}));               // [rows * columns] or [rows]
+    if (shard.local && table.is_primary(shard)) own.push_back(local(shard.local->storage).reshape({-1}));               // [rows * columns] or [rows]
   const auto of_rank = all_gather_v(topology, at::cat(own)).wait();                          // W tensors
   std::vector<std::int64_t> taken(of_rank.size());
   auto whole = at::empty(shape, dtype);                                // [E, D] or [E]
-  for (const auto& [box, rank, storage] : table.shards) {
-    auto part = whole.narrow(0, box.row_begin, box.rows());
-    if (part.dim() == 2) part = part.narrow(1, box.column_begin, box.columns());
-    auto& begin = taken[static_cast<std::size_t>(rank)];
-    part.copy_(of_rank[static_cast<std::size_t>(rank)].narrow(0, begin, part.numel()).view(part.sizes()));
+  for (const auto& shard : table.shards) {
+    if (!table.is_primary(shard)) continue;
+    auto part = whole.narrow(0, shard.box.row_begin, shard.box.rows());
+    if (part.dim() == 2) part = part.narrow(1, shard.box.column_begin, shard.box.columns());
+    auto& begin = taken[static_cast<std::size_t>(shard.rank)];
+    part.copy_(of_rank[static_cast<std::size_t>(shard.rank)].narrow(0, begin, part.numel()).view(part.sizes()));
     begin += part.numel();
   }
   return whole;

@@ -62,6 +62,7 @@ inline std::int64_t bucket_words(std::int64_t bags, std::int64_t ids, bool weigh
 /// The bucket of a route; fills `positions` where its lookup comes back by rows.
 inline std::vector<std::int64_t> bucket_of(const Routing& routing, Capture& capture, std::size_t r) {
   const auto& route = routing.routes[r];
+  if (!routing.asks(r)) return {0};
   return bucket(capture.own[route.slot], routing.shard_of(route).box, routing.table_of(route).description,
                 capture.by_rows[routing.lookup_of(r)] ? &capture.positions[r] : nullptr);
 }
@@ -98,7 +99,7 @@ inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t 
     counts.insert(counts.end(), capture.by_rows.begin(), capture.by_rows.end());
     for (const auto r : theirs) {
       const auto block = bucket_of(routing, capture, r);
-      counts.push_back(capture.own[routing.routes[r].slot].bags);
+      counts.push_back(routing.asks(r) ? capture.own[routing.routes[r].slot].bags : 0);
       counts.push_back(block[static_cast<std::size_t>(counts.back())]);
       words.insert(words.end(), block.begin(), block.end());
     }
@@ -184,8 +185,8 @@ inline std::int64_t vectors_of(const Bags& bags, bool by_rows) { return by_rows 
 
 /// Vectors that one route brings to this rank's bags.
 inline std::int64_t own_vectors(const Routing& routing, const Capture& capture, std::size_t r) {
-  return capture.by_rows[routing.lookup_of(r)] ? static_cast<std::int64_t>(capture.positions[r].size())
-                                               : capture.own[routing.routes[r].slot].bags;
+  if (capture.by_rows[routing.lookup_of(r)]) return static_cast<std::int64_t>(capture.positions[r].size());
+  return routing.asks(r) ? capture.own[routing.routes[r].slot].bags : 0;
 }
 
 /// Vectors that the route of this rank with number `i` gives to a rank.

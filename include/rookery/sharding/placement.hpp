@@ -22,7 +22,11 @@ struct PlacedShard {
 struct PlacedTable {
   TableDescription description;
   std::size_t collection = 0;            // in the order of the model's members
-  std::vector<PlacedShard> shards;
+  std::vector<PlacedShard> shards{};
+  bool is_replicated = false;            // every rank holds a copy, shard r on rank r
+
+  /// Whether a shard stands for its part of the table: of copies only the first does.
+  bool is_primary(const PlacedShard& shard) const { return !is_replicated || shard.rank == 0; }
 };
 
 }  // namespace rookery

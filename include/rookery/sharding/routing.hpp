@@ -48,6 +48,7 @@ struct Routing {
   std::vector<Slot> slots;                            // by lookup, then feature
   std::vector<Route> routes;                          // by slot, then shard
   std::vector<std::vector<std::size_t>> routes_of;    // rank -> routes whose shard it holds, ascending
+  int self = 0;                                       // this rank
 
   const PlacedTable& table_of(const Route& route) const { return tables[slots[route.slot].table]; }
   const PlacedShard& shard_of(const Route& route) const { return table_of(route).shards[route.shard]; }
@@ -57,8 +58,12 @@ struct Routing {
   /// Whether the route's shard has all rows of its table, so that it is asked for every id of the slot.
   bool has_all_rows(const Route& route) const { return shard_of(route).box.rows() == table_of(route).description.num_embeddings; }
 
+  /// Whether this rank asks for rows by a route: of a table with copies everywhere, it asks only itself.
+  bool asks(std::size_t route) const { return !table_of(routes[route]).is_replicated || shard_of(routes[route]).rank == self; }
+
   /// Routes in order, from slots and shards.
-  void lay_out(int world_size) {
+  void lay_out(int rank, int world_size) {
+    self = rank;
     routes_of.resize(static_cast<std::size_t>(world_size));
     for (std::size_t slot = 0; slot < slots.size(); ++slot)
       for (std::size_t shard = 0; shard < tables[slots[slot].table].shards.size(); ++shard) {

@@ -116,7 +116,7 @@ template <class Model> class PlacedMembers {
   detail::PassState& pass() { return *pass_; }
 
   /// Lists members and tables, and plans. Errors: ConfigError where two have one full name.
-  void plan_tables(const ShardingOptions& options, int world_size);
+  void plan_tables(const ShardingOptions& options, int world_size, int local_world_size);
   /// What ranks must have in common, line by line.
   std::string declaration(std::uint64_t seed);
   /// Allocates and fills the shards of this rank, and what is dense.
@@ -127,7 +127,7 @@ template <class Model> class PlacedMembers {
     for (const auto& [name, buffer] : buffers_) fn(*buffer);
   }
   /// Tells the runtime what lookups there will be: the collection of each, by address.
-  void expect_lookups(const std::vector<const void*>& collections, int world_size);
+  void expect_lookups(const std::vector<const void*>& collections, int rank, int world_size);
 
  private:
   struct Collections {
@@ -155,7 +155,7 @@ template <class Model> class PlacedMembers {
   std::shared_ptr<detail::PassState> pass_ = std::make_shared<detail::PassState>();
 };
 
-template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOptions& options, int world_size) {
+template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOptions& options, int world_size, int local_world_size) {
   auto& tables = runtime_.routing().tables;
   std::vector<TableDescription> descriptions;
   std::vector<std::string> names;
@@ -168,7 +168,7 @@ template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOpti
     if constexpr (std::is_same_v<Leaf, Pass>) leaf.connect(path, pass_);
     if constexpr (EmbeddingTables<Leaf>) {
       for (auto& table : leaf.describe(path)) {
-        tables.push_back({table, collections, {}});
+        tables.push_back({.description = table, .collection = collections});
         names.push_back(table.name + ".weight");
         descriptions.push_back(std::move(table));
       }
@@ -177,15 +177,18 @@ template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOpti
   });
   detail::check_names(names);
   if (options.plan.tables.empty()) {
-    plan_ = rookery::place(descriptions, world_size, options.constraints);
+    plan_ = rookery::place(descriptions, world_size, options.constraints, local_world_size);
   } else {
     plan_ = options.plan;
     plan_.descriptions = descriptions;
     plan_.world_size = world_size;
   }
   validate(plan_, descriptions, world_size);
-  for (auto& table : tables)
-    for (const auto& [box, rank] : plan_.of(table.description)) table.shards.push_back({box, rank, nullptr});
+  for (auto& table : tables) {
+    const auto& planned = plan_.of(table.description);
+    for (const auto& [box, rank] : planned.shards) table.shards.push_back({box, rank, nullptr});
+    table.is_replicated = planned.is_replicated(table.description, world_size);
+  }
 }
 
 template <class Model> std::string PlacedMembers<Model>::declaration(std::uint64_t seed) {
@@ -212,7 +215,7 @@ template <class Model> void PlacedMembers<Model>::place(std::uint64_t seed, int 
   for (const auto& [name, buffer] : buffers_) buffer->place();
 }
 
-template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vector<const void*>& collections, int world_size) {
+template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vector<const void*>& collections, int rank, int world_size) {
   auto& routing = runtime_.routing();
   for (std::size_t l = 0; l < collections.size(); ++l)
     for_each_collection([&](std::string_view path, auto& collection, std::size_t first) {
@@ -227,7 +230,7 @@ template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vect
       for (const auto& feature : collection.features())
         routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});
     });
-  routing.lay_out(world_size);
+  routing.lay_out(rank, world_size);
 }
 
 template <class Model>
@@ -268,7 +271,7 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
       pass.topology = &topology;
       pass.sum = [](void* on, at::Tensor tensor) { return all_reduce(*static_cast<Topology*>(on), std::move(tensor)).wait(); };
     }
-    this->plan_tables(options, topology.world_size());
+    this->plan_tables(options, topology.world_size(), concepts::local_world_size(topology));
     if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options.seed));
     this->place(options.seed, topology.rank());
     if constexpr (Topology::is_distributed)
@@ -302,8 +305,8 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   Sharded(ModelAndLoss<Model, Loss, Batch> declared, Topology& topology, const ShardingOptions& options)
       : Placed<Model, Topology>(std::move(declared.model), topology, options), loss_(std::move(declared.loss)) {
     if constexpr (concepts::HasLookups<Model, Batch>)
-      this->expect_lookups(collections(static_cast<Looked*>(nullptr)), topology.world_size());
-    else this->expect_lookups({}, topology.world_size());
+      this->expect_lookups(collections(static_cast<Looked*>(nullptr)), topology.rank(), topology.world_size());
+    else this->expect_lookups({}, topology.rank(), topology.world_size());
   }
 
   /// Both phases and the loss. In training with grad mode on, a pass counts for the next step once backward() has run from its loss;
@@ -385,7 +388,7 @@ class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
 
   Sharded(Collection declared, Topology& topology, const ShardingOptions& options)
       : Placed<Collection, Topology>(std::move(declared), topology, options) {
-    this->expect_lookups({&this->model()}, topology.world_size());
+    this->expect_lookups({&this->model()}, topology.rank(), topology.world_size());
   }
   typename Collection::Output operator()(const KeyedJaggedTensor& features) {
     const bool capturing = this->capturing();

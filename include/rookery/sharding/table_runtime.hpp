@@ -26,6 +26,7 @@
 
 #include <rookery/sharding/gradient_exchange.hpp>
 #include <rookery/sharding/lookup_exchange.hpp>
+#include <rookery/sharding/replicas.hpp>
 #include <rookery/sharding/routing.hpp>
 #include <rookery/sparse/jagged_tensor.hpp>
 
@@ -102,7 +103,9 @@ class TableRuntime {
   /// First and second phase of a step: the distinct rows of every local shard with their summed gradients.
   template <class Topology> std::vector<detail::ShardGradients> gradients(Topology& topology) const {
     const auto received = detail::exchange_gradients(topology, routing_, captures_);
-    return detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received);
+    auto sums = detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received);
+    if constexpr (Topology::is_distributed) detail::sum_replicas(topology, routing_, sums);
+    return sums;
   }
 
  private:

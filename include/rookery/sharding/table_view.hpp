@@ -78,6 +78,7 @@ template <class Placed> class TableView {
     const auto all = at::cat(gathered);                                                      // [N]
     auto found = at::zeros({all.numel(), description().embedding_dim}, compute_dtype(description().data_type));   // [N, D]
     detail::for_rows_here(*table_, all, [&](const at::Tensor& positions, const at::Tensor& local, const PlacedShard& shard) {
+      if (!table_->is_primary(shard)) return;
       found.narrow(1, shard.box.column_begin, shard.box.columns())
           .index_copy_(0, positions, shard.local->storage.weight().index_select(0, local).to(found.scalar_type()));
     });

@@ -38,6 +38,7 @@ namespace rookery {
 
 struct ThreadsOptions {
   std::chrono::milliseconds timeout = std::chrono::minutes(10);   // of every wait
+  int local_world_size = 0;                                       // ranks on each pretended node; 0: all on one
 };
 
 namespace detail {
@@ -60,6 +61,7 @@ class ThreadsHub {
   ThreadsHub(int ranks, ThreadsOptions options) : options_(options), ranks_(static_cast<std::size_t>(ranks)) {}
 
   int world_size() const { return static_cast<int>(ranks_.size()); }
+  int local_world_size() const { return options_.local_world_size > 0 ? options_.local_world_size : world_size(); }
 
   /// Brings `post` to the rank's next collective and returns its number.
   std::int64_t post(int rank, ThreadsPost post) {
@@ -178,6 +180,7 @@ class Threads {
 
   int rank() const { return rank_; }
   int world_size() const { return hub_->world_size(); }
+  int local_world_size() const { return hub_->local_world_size(); }
   c10::Device device() const { return c10::Device(c10::DeviceType::CPU); }
   /// Tells error messages which step this rank is at.
   void at_step(std::int64_t step) { hub_->at_step(rank_, step); }
@@ -297,6 +300,8 @@ namespace detail {
 
 template <class Fn> void Threads::run(int ranks, Fn&& fn, ThreadsOptions options) {
   check<ConfigError>(ranks > 0, "Threads: ", ranks, " ranks; at least one is needed");
+  check<ConfigError>(options.local_world_size >= 0 && (options.local_world_size == 0 || ranks % options.local_world_size == 0), "Threads: ",
+                     ranks, " ranks on nodes of ", options.local_world_size, "; every node must have as many");
   auto hub = std::make_shared<detail::ThreadsHub>(ranks, options);
   const int threads = at::get_num_threads();
   std::mutex mutex;
