@@ -3,11 +3,13 @@
 #include <rookery/sharding/table_view.hpp>
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -79,6 +81,45 @@ TEST_SUITE("sharding/table_view") {
     CHECK_THROWS_WITH_AS(model.table("t").write(ids({1}), at::full({1, 3}, 0.f)),
                          "table 'embedding_bags.t': values of shape [1, 3] for 1 rows of 4", ShapeError);
     CHECK_THROWS_AS(model.table("t").rows(at::full({2}, 1.f)), ShapeError);
+  }
+
+  TEST_CASE("values that the table would hold as NaN or infinite are refused by table, row and value, before anything is written") {
+    auto model = ShardingPolicy<Local>{}.apply(tables(at::kHalf));
+    const auto table = model.table("t");
+    auto values = at::full({2, 4}, 65504., at::kDouble);         // the largest float16
+    table.write(ids({0, 1}), values);
+    CHECK(at::equal(table.rows(ids({0})), at::full({1, 4}, 65504.f)));
+    values[1][2] = 1e6;
+    CHECK_THROWS_WITH_AS(table.write(ids({2, 5}), values),
+                         "table 'embedding_bags.t': value 1e+06 at position 1, column 2, for id 5; Half rows take finite values within its "
+                         "range; nothing was written",
+                         NonFiniteError);
+    values[0][0] = std::nan("");
+    CHECK_THROWS_WITH_AS(table.write(ids({2, 5}), values), doctest::Contains("value nan at position 0, column 0, for id 2;"), NonFiniteError);
+    CHECK(at::equal(table.rows(ids({2, 5})), expected_rows({2, 5})));
+    auto wide = ShardingPolicy<Local>{}.apply(tables(at::kFloat));
+    CHECK_THROWS_AS(wide.table("t").write(ids({0}), at::full({1, 4}, 1e39, at::kDouble)), NonFiniteError);
+    wide.table("t").write(ids({0}), at::full({1, 4}, 1e6));
+  }
+
+  TEST_CASE("what one rank may not write no rank has written") {
+    std::vector<at::Tensor> left(2);
+    CHECK_THROWS_WITH_AS(Threads::run(2,
+                                      [&](Threads topology) {
+                                        auto model = ShardingPolicy(topology, {.plan = {{{"t", row_wise_shards(6, 4, 2)},
+                                                                                         {"u", table_wise_shards(2, 1, 0)}}}})
+                                                         .apply(tables(at::kFloat));
+                                        const bool odd = topology.rank() == 1;
+                                        try {
+                                          model.table("t").write(ids({0, 3}), at::full({2, 4}, odd ? HUGE_VAL : 1.));
+                                        } catch (...) {
+                                          for (const auto& shard : model.tables()[0].shards)
+                                            if (shard.local) left[odd] = shard.local->storage.weight().clone();
+                                          throw;
+                                        }
+                                      }),
+                         doctest::Contains("table 'embedding_bags.t': value inf at position 0, column 0, for id 0;"), NonFiniteError);
+    CHECK(at::equal(at::cat(left), at::arange(24, at::kFloat).view({6, 4})));
   }
 }
 

@@ -13,8 +13,10 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
+#include <cmath>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <rookery/comm/all_gather_v.hpp>
@@ -42,6 +44,22 @@ inline at::Tensor checked_rows(const at::Tensor& ids, const TableDescription& ta
     check<IndexError>(table.has_row(id[i]), "table '", table.name, "': id ", id[i], " at position ", i,
                       "; the table has ", table.num_embeddings, " rows");
   return rows;
+}
+
+/// Values [n, D] as a table can hold them, in its compute_dtype on the host.
+/// Errors: NonFiniteError for one that is not finite, or is not any more in the table's dtype.
+inline at::Tensor checked_values(const at::Tensor& values, const at::Tensor& ids, const TableDescription& table) {
+  const auto kept = values.to(at::kCPU, table.data_type);                                    // [n, D]
+  const auto seen = kept.to(at::kDouble).contiguous();                                       // [n, D]
+  const auto* value = seen.const_data_ptr<double>();
+  for (std::int64_t i = 0; i < seen.numel(); ++i)
+    if (!std::isfinite(value[i])) {
+      const auto row = i / table.embedding_dim, column = i % table.embedding_dim;
+      fail<NonFiniteError>("table '", table.name, "': value ", values[row][column].item<double>(), " at position ", row, ", column ",
+                           column, ", for id ", ids[row].item<std::int64_t>(), "; ", c10::toString(table.data_type),
+                           " rows take finite values within its range; nothing was written");
+    }
+  return kept.to(compute_dtype(table.data_type)).contiguous();                               // [n, D]
 }
 
 /// Calls `fn(positions, rows, shard)` for each shard here: which of `ids` lie in it, and in which of its rows, both int64 [m].
@@ -86,16 +104,17 @@ template <class Placed> class TableView {
   }
 
   /// Gives rows new values, [n, D]; optimizer state stays. Of an id given twice the last values hold, of several ranks the last rank's.
-  /// Errors:  as rows; ShapeError for values of another shape.
+  /// Errors:  as rows; ShapeError for values of another shape; NonFiniteError for a value that the table's dtype holds as infinite or
+  ///          NaN, on every rank before anything is written.
   void write(const at::Tensor& ids, const at::Tensor& values) const {
     const at::NoGradGuard no_grad;
     const auto own = detail::checked_rows(ids, description());
     check<ShapeError>(values.dim() == 2 && values.size(0) == own.numel() && values.size(1) == description().embedding_dim, "table '",
                       description().name, "': values of shape ", values.sizes(), " for ", own.numel(), " rows of ",
                       description().embedding_dim);
-    const auto dtype = compute_dtype(description().data_type);
+    auto own_values = detail::checked_values(values, own, description());                    // [n, D]
     const auto all_ids = all_gather_v(model_->topology(), own).wait();
-    const auto all_values = all_gather_v(model_->topology(), values.to(at::kCPU, dtype).contiguous()).wait();
+    const auto all_values = all_gather_v(model_->topology(), std::move(own_values)).wait();
     for (std::size_t rank = 0; rank < all_ids.size(); ++rank)
       detail::for_rows_here(*table_, all_ids[rank], [&](const at::Tensor& positions, const at::Tensor& local, const PlacedShard& shard) {
         auto weight = shard.local->storage.weight();
