@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -99,6 +100,11 @@ inline std::vector<double> mean_divisors(const Bags& bags) {
   return divisors;
 }
 
+/// What a sentence calls a lookup; a collection that is placed alone has no name.
+inline std::string lookup_name(const LookupLayout& layout) {
+  return layout.collection.empty() ? "this collection" : concat("a lookup of '", layout.collection, "'");
+}
+
 /// This rank's bags of every slot, checked. Ids and weights are copied when a step will read them again (`keeping`), so that the
 /// caller may reuse its batch.
 /// Errors: IndexError naming feature, table, row, position, id and table size; ShapeError on a different weightedness.
@@ -106,14 +112,15 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
   Capture capture;
   for (std::size_t l = 0; l < inputs.size(); ++l) {
     const auto& layout = routing.lookups[l];
-    check<ShapeError>(inputs[l].is_weighted() == layout.is_weighted, "a lookup of '", layout.collection, "' is given ids ",
-                      inputs[l].is_weighted() ? "with" : "without", " weights, but the collection has is_weighted = ", layout.is_weighted);
+    if (inputs[l].is_weighted() != layout.is_weighted)
+      fail<ShapeError>(lookup_name(layout), " is given ids ", inputs[l].is_weighted() ? "with" : "without",
+                       " weights, but the collection has is_weighted = ", layout.is_weighted);
     capture.rows.push_back(inputs[l].stride());
     capture.by_rows.push_back(layout.is_sequence || (layout.is_weighted && inputs[l].weights().requires_grad()));
     capture.by_slot.push_back(capture.by_rows.back() || inputs[l].variable_stride_per_key());
-    check<ShapeError>(!inputs[l].variable_stride_per_key() || inputs[l].has_inverse_indices() || layout.is_sequence, "a lookup of '",
-                      layout.collection, "' is given features of ", inputs[l].stride_per_key(),
-                      " rows; pooled features of different rows need inverse indices");
+    if (inputs[l].variable_stride_per_key() && !inputs[l].has_inverse_indices() && !layout.is_sequence)
+      fail<ShapeError>(lookup_name(layout), " is given features of ", inputs[l].stride_per_key(),
+                       " rows; pooled features of different rows need inverse indices");
     capture.alive.push_back(inputs[l].offsets());
   }
   capture.kept.resize(routing.slots.size());

@@ -48,6 +48,21 @@ inline at::Tensor pool_rows(const at::Tensor& rows, const Bags& bags, const at::
   return at::where(empty, at::zeros({}, rows.options()), pooled.div(sums.masked_fill(empty, 1)));           // [B, D]
 }
 
+/// The rows of a sequence that `rows` [B] names, repeated ones too; gradients add up.
+inline JaggedTensor select_rows(const JaggedTensor& sequence, const at::Tensor& rows) {
+  const auto offsets = sequence.offsets(), host = rows.to(at::kCPU).contiguous();            // [own rows + 1], [B]
+  const auto* offset = offsets.const_data_ptr<std::int64_t>();
+  std::vector<std::int64_t> lengths, positions;
+  for (std::int64_t b = 0; b < host.numel(); ++b) {
+    const auto row = host.const_data_ptr<std::int64_t>()[b];
+    lengths.push_back(offset[row + 1] - offset[row]);
+    for (auto i = offset[row]; i < offset[row + 1]; ++i) positions.push_back(i);
+  }
+  const auto at = host_tensor(positions);                                                    // [N]
+  return {sequence.values().index_select(0, at), host_tensor(lengths),
+          sequence.is_weighted() ? sequence.weights().index_select(0, at) : at::Tensor{}};
+}
+
 }  // namespace detail
 
 /// How many ids of a feature were left out because a table had no row for them.
@@ -163,7 +178,9 @@ inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, b
     auto weights = feature.is_weighted() ? feature.weights() : at::Tensor{};                 // [ids]
     if (weights.defined() && capture.kept[s].defined()) weights = weights.index_select(0, capture.kept[s]);
     if (routing_.lookups[slot.lookup].is_sequence) {
-      lookups[slot.lookup].sequences.emplace_back(values, lengths_of(capture.own[s]), weights);
+      JaggedTensor sequence(values, lengths_of(capture.own[s]), weights);                    // [ids, D]
+      if (input.has_inverse_indices()) sequence = detail::select_rows(sequence, input.inverse_indices()[static_cast<std::int64_t>(f)]);
+      lookups[slot.lookup].sequences.push_back(std::move(sequence));
       continue;
     }
     auto pooled = values;                                                                    // [bags, D]
