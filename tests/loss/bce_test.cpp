@@ -54,7 +54,7 @@ Batch reference_batch() { return {at::tensor({1., 2., 3., 4.}, at::kDouble).view
 ModelAndLoss<Layer, Bce, Batch> reference_model(DivideBy divide_by = DivideBy::rows) {
   Layer layer;
   layer.linear.weight.assign(at::tensor({.5, -.25}, at::kDouble).view({1, 2}));
-  layer.linear.bias.assign(at::tensor({.1}, at::kDouble));
+  layer.linear.bias->assign(at::tensor({.1}, at::kDouble));
   return {std::move(layer), {divide_by}};
 }
 
@@ -72,7 +72,7 @@ TEST_SUITE("loss/bce") {
       if constexpr (!std::remove_cvref_t<decltype(topology)>::is_distributed) {
         CHECK(std::abs(number(output.logits[0][0]) - .1) < 1e-5);
         CHECK(std::abs(number(output.logits[1][0]) - .6) < 1e-5);
-        const auto dW = linear.weight.tensor().grad().div(2), db = linear.bias.tensor().grad().div(2);   // of the sum over two rows
+        const auto dW = linear.weight.tensor().grad().div(2), db = linear.bias->tensor().grad().div(2);   // of the sum over two rows
         CHECK(std::abs(number(dW[0][0]) - 1.6994585) < 1e-5);
         CHECK(std::abs(number(dW[0][1]) - 2.1076043) < 1e-5);
         CHECK(std::abs(number(db[0]) - .4081459) < 1e-5);
@@ -80,7 +80,7 @@ TEST_SUITE("loss/bce") {
       step();
       CHECK(std::abs(number(linear.weight.tensor()[0][0]) - (.5 - 1.6994585)) < 1e-5);
       CHECK(std::abs(number(linear.weight.tensor()[0][1]) - (-.25 - 2.1076043)) < 1e-5);
-      CHECK(std::abs(number(linear.bias.tensor()[0]) - (.1 - .4081459)) < 1e-5);
+      CHECK(std::abs(number(linear.bias->tensor()[0]) - (.1 - .4081459)) < 1e-5);
     };
     Local local;
     check_on(local, reference_batch());

@@ -14,7 +14,10 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include <rookery/checkpoint/import_state.hpp>
 
 #include "modules/alone.hpp"
 #include "support/random_batches.hpp"
@@ -43,14 +46,14 @@ TEST_SUITE("modules/linear") {
       CHECK(names(layer) == std::vector<std::string>{"weight", "bias"});
       const auto weight = draw.tensor({4, 3}, dtype), bias = draw.tensor({4}, dtype), x = draw.tensor({5, 3}, dtype);
       layer.weight.assign(weight);
-      layer.bias.assign(bias);
+      layer.bias->assign(bias);
       place(layer);
       const auto y = layer(x);
       CHECK(cases::difference(y, at::linear(x, weight, bias)) <= cases::tolerance(dtype));
       CHECK(cases::difference(y, x.matmul(weight.t()).add(bias)) <= cases::tolerance(dtype));
       y.sum().backward();
       CHECK(cases::difference(layer.weight.tensor().grad(), x.sum(0).expand({4, 3})) <= cases::tolerance(dtype));
-      CHECK(at::equal(layer.bias.tensor().grad(), at::ones({4}, dtype).mul(5)));
+      CHECK(at::equal(layer.bias->tensor().grad(), at::ones({4}, dtype).mul(5)));
       CHECK(layer(draw.tensor({2, 6, 3}, dtype)).sizes() == at::IntArrayRef({2, 6, 4}));
       CHECK(layer(draw.tensor({0, 3}, dtype)).sizes() == at::IntArrayRef({0, 4}));
     }
@@ -58,11 +61,27 @@ TEST_SUITE("modules/linear") {
   TEST_CASE("weight and bias start even on +-1 / sqrt(in_features), as torch's do") {
     Linear layer(16, 400);
     place(layer);
-    for (const auto& tensor : {layer.weight.tensor(), layer.bias.tensor()}) {
+    for (const auto& tensor : {layer.weight.tensor(), layer.bias->tensor()}) {
       CHECK(tensor.abs().max().item<double>() <= .25);
       CHECK(tensor.abs().max().item<double>() > .245);
       CHECK(std::abs(tensor.mean().item<double>()) < .025);
     }
+  }
+  TEST_CASE("without a bias there is none to train, to name or to import; torch's Linear(bias=False) is imported strictly") {
+    cases::Draw draw(4);
+    Linear layer(3, 4, {.bias = false}, at::kDouble);
+    CHECK(names(layer) == std::vector<std::string>{"weight"});
+    const auto weight = draw.tensor({4, 3}), bias = draw.tensor({4}), x = draw.tensor({5, 3});
+    const auto imported = import_state(layer, {{"weight", weight}});
+    CHECK(imported.missing.empty());
+    CHECK(imported.extra.empty());
+    CHECK_THROWS_AS(import_state(layer, {{"weight", weight}, {"bias", bias}}), Error);
+    Linear with(3, 4, at::kDouble);
+    CHECK_THROWS_AS(import_state(with, {{"weight", weight}}), Error);
+    place(layer);
+    CHECK(cases::difference(layer(x), x.matmul(weight.t())) <= cases::tolerance(at::kDouble));
+    CHECK(names(with) == std::vector<std::string>{"weight", "bias"});
+    CHECK((Linear(3, 4, {.bias = false}).weight.dtype() == at::kFloat));
   }
   TEST_CASE("an input of another width, and widths that cannot be, are refused in one sentence") {
     Linear layer(3, 4);
@@ -91,7 +110,7 @@ TEST_SUITE("modules/mlp") {
       place(mlp);
       const auto x = draw.tensor({20, 3});
       const auto layer = [&](std::size_t i, const at::Tensor& input) {
-        return at::linear(input, mlp.layers[i].weight.tensor(), mlp.layers[i].bias.tensor());
+        return at::linear(input, mlp.layers[i].weight.tensor(), mlp.layers[i].bias->tensor());
       };
       auto expected = layer(2, at::relu(layer(1, at::relu(layer(0, x)))));
       CHECK(expected.min().item<double>() < 0);
@@ -100,12 +119,35 @@ TEST_SUITE("modules/mlp") {
       CHECK((mlp(x).min().item<double>() < 0) == (final_activation == FinalActivation::none));
     }
   }
+  TEST_CASE("an activation of choice follows every layer but the last, another the last; layers may have no bias") {
+    cases::Draw draw(5);
+    const auto x = draw.tensor({20, 3});
+    const std::vector<std::pair<Activation, at::Tensor (*)(const at::Tensor&)>> all{
+        {Activation::none, [](const at::Tensor& y) { return y; }},
+        {Activation::relu, [](const at::Tensor& y) { return y.clamp_min(0); }},
+        {Activation::sigmoid, [](const at::Tensor& y) { return y.neg().exp().add(1).reciprocal(); }},
+        {Activation::tanh, [](const at::Tensor& y) { return y.mul(2).expm1().div(y.mul(2).exp().add(1)); }},
+        {Activation::silu, [](const at::Tensor& y) { return y.div(y.neg().exp().add(1)); }},
+        {Activation::gelu, [](const at::Tensor& y) { return y.mul(y.div(std::sqrt(2.)).erf().add(1)).div(2); }}};
+    for (const auto& [between, first] : all)
+      for (const auto& [last, second] : all) {
+        Mlp mlp(3, {5, 2}, {.activation = between, .final_activation = last, .bias = false}, at::kDouble);
+        CHECK(names(mlp) == std::vector<std::string>{"layers.0.weight", "layers.1.weight"});
+        place(mlp);
+        const auto hidden = first(x.matmul(mlp.layers[0].weight.tensor().t()));
+        CHECK(cases::difference(mlp(x), second(hidden.matmul(mlp.layers[1].weight.tensor().t()))) <= cases::tolerance(at::kDouble));
+      }
+    const Mlp declared{3, {5, 2}, {.activation = Activation::tanh}};
+    CHECK(declared.layers[1].bias.has_value());
+    CHECK(declared.between == Activation::tanh);
+    CHECK(Mlp(3, {2}).between == Activation::relu);
+  }
   TEST_CASE("4.2 MLP [4, 2] filled with F") {
     Mlp mlp(3, {4, 2}, FinalActivation::none, at::kDouble);
     const std::vector<std::int64_t> widths{3, 4, 2};
     for (std::size_t i = 0; i < 2; ++i) {
       mlp.layers[i].weight.assign(cases::pattern(widths[i + 1], widths[i], 7, 3, 11, 5, 10));
-      mlp.layers[i].bias.assign(cases::pattern(1, widths[i + 1], 0, 1, 3, 1, 10)[0]);
+      mlp.layers[i].bias->assign(cases::pattern(1, widths[i + 1], 0, 1, 3, 1, 10)[0]);
     }
     place(mlp);
     const auto x = at::tensor({1., -2., .5, 0., 3., -1.}, at::kDouble).view({2, 3});

@@ -213,7 +213,7 @@ TEST_SUITE("sharding/captures") {
     model({ids({1}), ids({}), 1}).loss.backward();
     step();
     CHECK(rk::gather_table(model, "item")[1][0].item<double>() == 1.75);
-    CHECK(model.model().over.bias.tensor().item<double>() == -.25);
+    CHECK(model.model().over.bias->tensor().item<double>() == -.25);
     CHECK_THROWS_AS(step.set_learning_rate_factor(-1), rk::ConfigError);
   }
 

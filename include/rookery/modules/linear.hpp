@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
@@ -15,13 +16,20 @@
 
 namespace rookery {
 
-/// An affine layer, declared by its widths. Both weight and bias start even on +-1 / sqrt(in_features).
+struct LinearOptions {
+  bool bias = true;
+};
+
+/// An affine layer, declared by its widths; `{.bias = false}` leaves b out. Both weight and bias start even on +-1 / sqrt(in_features).
 struct Linear {
   Linear() = default;
   Linear(std::int64_t in_features, std::int64_t out_features, at::ScalarType dtype = at::kFloat)
-      : weight({out_features, in_features}, Uniform{}, in_features, dtype), bias({out_features}, Uniform{}, in_features, dtype) {
+      : Linear(in_features, out_features, LinearOptions(), dtype) {}
+  Linear(std::int64_t in_features, std::int64_t out_features, LinearOptions options, at::ScalarType dtype = at::kFloat)
+      : weight({out_features, in_features}, Uniform{}, in_features, dtype) {
     check<ConfigError>(in_features > 0 && out_features > 0, "Linear: ", in_features, " to ", out_features,
                        " features; both must be positive");
+    if (options.bias) bias.emplace(std::vector{out_features}, Uniform{}, in_features, dtype);
   }
   static constexpr auto members() { return rookery::members("weight", &Linear::weight, "bias", &Linear::bias); }
 
@@ -34,11 +42,11 @@ struct Linear {
     check<ShapeError>(x.scalar_type() == w.scalar_type(), "Linear '", weight.name(), "': an input of dtype ",
                       c10::toString(x.scalar_type()), " for a weight of ", c10::toString(w.scalar_type()),
                       "; convert the input, or declare the layer in its dtype");
-    return at::linear(x, w, bias.tensor());                                                  // [B, out]
+    return bias ? at::linear(x, w, bias->tensor()) : at::linear(x, w);                       // [B, out]
   }
 
   Parameter weight;                                                                          // [out, in]
-  Parameter bias;                                                                            // [out]
+  std::optional<Parameter> bias;                                                             // [out]
 };
 
 }  // namespace rookery

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// Mlp: linear layers with ReLU between them.  Answers to torchrec/modules/mlp.py MLP.  Include cost: tensor.
+// Mlp: linear layers with ReLU, or another activation, between them.  Answers to torchrec/modules/mlp.py MLP, where the activation follows
+// the last layer too: ask for `.final_activation`.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/relu.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/silu.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -14,17 +17,41 @@
 
 namespace rookery {
 
-/// What follows the last layer.
-enum class FinalActivation { none, relu };
+/// What follows a layer, elementwise. silu is x s(x), also called swish.
+enum class Activation { none, relu, sigmoid, tanh, silu, gelu };
 
-/// in_features -> sizes[0] -> ... -> sizes.back(), ReLU after every layer but, unless asked for, the last.
+/// What follows the last layer.
+using FinalActivation = Activation;
+
+/// The activation of x; of the same shape.
+inline at::Tensor activated(const at::Tensor& x, Activation activation) {
+  switch (activation) {
+    case Activation::relu: return x.relu();
+    case Activation::sigmoid: return x.sigmoid();
+    case Activation::tanh: return x.tanh();
+    case Activation::silu: return at::silu(x);
+    case Activation::gelu: return at::gelu(x);
+    case Activation::none: break;
+  }
+  return x;
+}
+
+struct MlpOptions {
+  Activation activation = Activation::relu;            // after every layer but the last
+  Activation final_activation = Activation::none;      // after the last
+  bool bias = true;                                    // of every layer
+};
+
+/// in_features -> sizes[0] -> ... -> sizes.back(): `rk::Mlp{13, {64, 1}}`, `rk::Mlp{13, {64, 1}, {.activation = rk::Activation::tanh}}`.
 struct Mlp {
   Mlp() = default;
   Mlp(std::int64_t in_features, const std::vector<std::int64_t>& sizes, FinalActivation final_activation = FinalActivation::none,
       at::ScalarType dtype = at::kFloat)
-      : final(final_activation) {
+      : Mlp(in_features, sizes, MlpOptions{.final_activation = final_activation}, dtype) {}
+  Mlp(std::int64_t in_features, const std::vector<std::int64_t>& sizes, MlpOptions options, at::ScalarType dtype = at::kFloat)
+      : between(options.activation), final(options.final_activation) {
     for (const auto size : sizes) {
-      layers.emplace_back(in_features, size, dtype);
+      layers.emplace_back(in_features, size, LinearOptions{.bias = options.bias}, dtype);
       in_features = size;
     }
   }
@@ -33,15 +60,14 @@ struct Mlp {
   /// [B, in] -> [B, sizes.back()].
   at::Tensor operator()(const at::Tensor& input) const {
     auto x = input;                                                                          // [B, in]
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      x = layers[i](x);                                                                      // [B, sizes[i]]
-      if (i + 1 < layers.size() || final == FinalActivation::relu) x = at::relu(x);
-    }
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      x = activated(layers[i](x), i + 1 < layers.size() ? between : final);                  // [B, sizes[i]]
     return x;
   }
 
   std::vector<Linear> layers;
-  FinalActivation final = FinalActivation::none;
+  Activation between = Activation::relu;
+  Activation final = Activation::none;
 };
 
 }  // namespace rookery
