@@ -18,20 +18,18 @@ namespace rookery::kernels::detail {
 template <class Number, class Add>
 void sum_in_blocks(std::int64_t begin, std::int64_t end, std::int64_t dim, Number* out, std::vector<double>& wide, Add&& add) {
   constexpr std::int64_t block = 64;
+  const bool is_long = end - begin > block;
+  if (is_long) wide.assign(static_cast<std::size_t>(dim), 0);
   std::fill_n(out, dim, Number{0});
-  if (end - begin > block) {
-    wide.assign(static_cast<std::size_t>(dim), 0);
-    while (begin < end) {
-      for (const std::int64_t stop = std::min(end, begin + block); begin < stop; ++begin) add(begin);
-      for (std::int64_t d = 0; d < dim; ++d) {
-        wide[static_cast<std::size_t>(d)] += static_cast<double>(out[d]);
-        out[d] = 0;
-      }
+  while (begin < end) {
+    for (const std::int64_t stop = std::min(end, begin + block); begin < stop; ++begin) add(begin);
+    if (!is_long) return;
+    for (std::int64_t d = 0; d < dim; ++d) {
+      auto& sum = wide[static_cast<std::size_t>(d)];
+      sum += static_cast<double>(out[d]);
+      out[d] = begin < end ? Number{0} : static_cast<Number>(sum);
     }
-    for (std::int64_t d = 0; d < dim; ++d) out[d] = static_cast<Number>(wide[static_cast<std::size_t>(d)]);
-    return;
   }
-  for (; begin < end; ++begin) add(begin);
 }
 
 }  // namespace rookery::kernels::detail

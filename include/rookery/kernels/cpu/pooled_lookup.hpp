@@ -39,18 +39,15 @@ template <class Weight, class Number> void pooled_lookup(const LookupTask& task)
     for (std::int64_t bag = begin; bag < end; ++bag) {
       Number* out = static_cast<Number*>(task.out) + bag * task.out_stride;
       const auto first = task.offsets[bag] - task.offsets[0], last = task.offsets[bag + 1] - task.offsets[0];
-      if (task.sample_weights) {
-        sum_in_blocks(first, last, task.dim, out, wide, [&](std::int64_t i) {
-          const Weight* row = weights + task.ids[i] * task.stride;
+      sum_in_blocks(first, last, task.dim, out, wide, [&](std::int64_t i) {
+        const Weight* row = weights + task.ids[i] * task.stride;
+        if (task.sample_weights) {
           const auto weight = static_cast<Number>(task.sample_weights[i]);
           for (std::int64_t d = 0; d < task.dim; ++d) out[d] += weight * static_cast<Number>(row[d]);
-        });
-      } else {
-        sum_in_blocks(first, last, task.dim, out, wide, [&](std::int64_t i) {
-          const Weight* row = weights + task.ids[i] * task.stride;
+        } else {
           for (std::int64_t d = 0; d < task.dim; ++d) out[d] += static_cast<Number>(row[d]);
-        });
-      }
+        }
+      });
     }
   });
 }
