@@ -6,6 +6,7 @@
 
 #include <ATen/ops/equal.h>
 
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <set>
@@ -105,6 +106,12 @@ TEST_SUITE("optim/dense_state") {
     auto odd = state;
     odd["a.x.exp_avg"] = numbers({1, 2, 3});
     CHECK_THROWS_WITH_AS(load_dense_state(step, odd), "load_dense_state: entry 'a.x.exp_avg' has shape [3]; its place has [2]", ShapeError);
+    for (const double steps : {-5., 2.5, 1e300, std::nan("")}) {
+      auto wrong = state;
+      wrong["a.x.step"] = numbers({steps})[0];
+      CHECK_THROWS_WITH_AS(load_dense_state(step, wrong),
+                           doctest::Contains("; it must be a whole number of steps, not negative"), DataError);
+    }
     const auto after = dense_state(step);
     for (const auto& [key, tensor] : state) CHECK(at::equal(tensor, after.at(key)));
   }

@@ -119,6 +119,17 @@ TEST_SUITE("optim/schedule") {
                          "WarmupSchedule: a stage ends at step 5; it must end after step 5", ConfigError);
     CHECK_THROWS_AS(Schedule(WarmupSchedule{{{.max_iters = 0}}}), ConfigError);
     CHECK_THROWS_AS(Schedule(WarmupSchedule{{{.max_iters = 5, .sgdr_period = 0}}}), ConfigError);
+    CHECK_THROWS_WITH_AS(Schedule(CosineSchedule{.end = 10, .final = -.1}),
+                         "CosineSchedule: final is -0.1; it must be finite and not negative", ConfigError);
+    for (const double wrong : {-1., std::nan(""), HUGE_VAL}) {
+      CHECK_THROWS_AS(Schedule(CosineSchedule{.final = wrong}), ConfigError);
+      CHECK_THROWS_AS(Schedule(ConstantSchedule{wrong}), ConfigError);
+      CHECK_THROWS_AS(Schedule(RampSchedule{.from = wrong}), ConfigError);
+      CHECK_THROWS_AS(Schedule(PiecewiseSchedule{.boundaries = {10}, .values = {1, wrong}}), ConfigError);
+      CHECK_THROWS_AS(Schedule(WarmupSchedule{{{.value = wrong}}}), ConfigError);
+      CHECK_THROWS_AS(Schedule(WarmupSchedule{{{.lr_scale = wrong}}}), ConfigError);
+    }
+    Schedule(PiecewiseSchedule{.boundaries = {10}, .values = {1, 0}});
   }
 }
 
@@ -166,12 +177,17 @@ TEST_SUITE("optim/parameter_group") {
                          ConfigError);
     CHECK_THROWS_WITH_AS(Optimizer(model, Sgd{}, {.groups = {{.pattern = "*"}, {.pattern = "a"}}}),
                          "Optimizer: group 'a' matches only what groups before it have", ConfigError);
+    CHECK_THROWS_WITH_AS(Optimizer(model, Sgd{}, {.groups = {{.pattern = "a", .learning_rate_factor = -2}}}),
+                         "Optimizer: group 'a' has learning_rate_factor -2; it must be finite and not negative", ConfigError);
+    CHECK_THROWS_AS(Optimizer(model, Sgd{}, {.groups = {{.learning_rate_factor = std::nan("")}}}), ConfigError);
   }
   TEST_CASE("a factor that is negative or not finite ends the step before anything changed") {
     Local topology;
     auto model = placed(driven(), topology);
-    Optimizer step(model, Sgd{.learning_rate = 1},
-                   {.groups = {{.pattern = "a", .schedule = PiecewiseSchedule{.boundaries = {1}, .values = {1, -1}}}}});
+    struct Falling {
+      double factor(std::int64_t step) const { return step == 0 ? 1 : -1; }
+    };
+    Optimizer step(model, Sgd{.learning_rate = 1}, {.groups = {{.pattern = "a", .schedule = Falling{}}}});
     const auto before = one_step(model, step);
     std::string said;
     try {

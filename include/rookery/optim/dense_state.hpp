@@ -11,6 +11,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/scalar_tensor.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -51,7 +52,8 @@ template <class Model, class Rule> std::map<std::string, at::Tensor> dense_state
 
 /// Takes the state back, as `dense_state` gave it. Nothing is changed before everything fits.
 ///
-/// Errors:  IndexError for a key that is missing or too many, ShapeError for another shape, each with the key.
+/// Errors:  IndexError for a key that is missing or too many, ShapeError for another shape, DataError for a step count that is negative or
+///          no whole number, each with the key.
 /// Ranks:   all must be given the same; nothing is sent.
 template <class Model, class Rule> void load_dense_state(Optimizer<Model, Rule>& step, const std::map<std::string, at::Tensor>& state) {
   const at::NoGradGuard no_grad;
@@ -62,6 +64,9 @@ template <class Model, class Rule> void load_dense_state(Optimizer<Model, Rule>&
     const auto wanted = slot < one.state.size() ? one.state[slot].sizes() : at::IntArrayRef{};
     check<ShapeError>(found->second.sizes() == wanted, "load_dense_state: entry '", key, "' has shape ", found->second.sizes(),
                       "; its place has ", wanted);
+    const double steps = slot < one.state.size() ? 0 : found->second.template item<double>();
+    check<DataError>(steps >= 0 && steps <= 0x1p53 && steps == std::floor(steps), "load_dense_state: entry '", key, "' is ", steps,
+                     "; it must be a whole number of steps, not negative");
     used[found->first] = true;
   });
   for (const auto& [key, tensor] : state)

@@ -58,10 +58,13 @@ struct ParameterGroup {
 namespace detail {
 
 /// The number of the first group that matches each name, from 1 on; 0 for a name that none matches.
-/// Errors: ConfigError for a group that decides nothing.
+/// Errors: ConfigError for a group that decides nothing, and for a factor that is negative or not finite.
 inline std::vector<std::size_t> group_numbers(std::span<const ParameterGroup> groups, std::span<const std::string> names) {
   std::vector<std::size_t> numbers(names.size());
   for (std::size_t g = 0; g < groups.size(); ++g) {
+    const auto factor = groups[g].learning_rate_factor;
+    check<ConfigError>(std::isfinite(factor) && factor >= 0, "Optimizer: group '", groups[g].pattern, "' has learning_rate_factor ", factor,
+                       "; it must be finite and not negative");
     bool matches = false, decides = false;
     for (std::size_t n = 0; n < names.size(); ++n) {
       if (!matches_pattern(groups[g].pattern, names[n])) continue;

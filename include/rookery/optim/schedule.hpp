@@ -13,17 +13,28 @@
 #include <cstdint>
 #include <functional>
 #include <numbers>
+#include <string_view>
 #include <vector>
 
 #include <rookery/core/error.hpp>
 
 namespace rookery {
 
+namespace detail {
+
+/// Errors: ConfigError for a number that would make a learning rate negative or no number.
+inline void check_factor(std::string_view what, double factor) {
+  check<ConfigError>(std::isfinite(factor) && factor >= 0, what, " is ", factor, "; it must be finite and not negative");
+}
+
+}  // namespace detail
+
 /// The same factor at every step.
 struct ConstantSchedule {
   double value = 1;
 
   double factor(std::int64_t) const { return value; }
+  void validate() const { detail::check_factor("ConstantSchedule: value", value); }
 };
 
 /// From `from` to 1 in a straight line over `steps` steps, then 1. The first step of a ramp from 0 moves nothing.
@@ -34,7 +45,10 @@ struct RampSchedule {
   double factor(std::int64_t step) const {
     return step >= steps ? 1 : from + (1 - from) * static_cast<double>(step) / static_cast<double>(steps);
   }
-  void validate() const { check<ConfigError>(steps > 0, "RampSchedule: steps is ", steps, "; it must be positive"); }
+  void validate() const {
+    check<ConfigError>(steps > 0, "RampSchedule: steps is ", steps, "; it must be positive");
+    detail::check_factor("RampSchedule: from", from);
+  }
 };
 
 /// A ramp from 0 to 1 over `ramp_steps`, then half a cosine from 1 to `final` that ends at step `end`.
@@ -52,6 +66,7 @@ struct CosineSchedule {
   void validate() const {
     check<ConfigError>(ramp_steps >= 0 && end > ramp_steps, "CosineSchedule: ramp_steps is ", ramp_steps, " and end ", end,
                        "; the ramp must not be negative and the end must come after it");
+    detail::check_factor("CosineSchedule: final", final);
   }
 };
 
@@ -68,6 +83,7 @@ struct PiecewiseSchedule {
                        " boundaries; there must be one more");
     check<ConfigError>(std::is_sorted(boundaries.begin(), boundaries.end(), std::less_equal<>()),
                        "PiecewiseSchedule: boundaries ", boundaries, " do not ascend");
+    for (const auto value : values) detail::check_factor("PiecewiseSchedule: a value", value);
   }
 };
 
@@ -124,6 +140,8 @@ struct WarmupSchedule {
       check<ConfigError>(stage.max_iters > before, "WarmupSchedule: a stage ends at step ", stage.max_iters, "; it must end after step ",
                          before);
       check<ConfigError>(stage.sgdr_period > 0, "WarmupSchedule: sgdr_period is ", stage.sgdr_period, "; it must be positive");
+      detail::check_factor("WarmupSchedule: value of a stage", stage.value);
+      detail::check_factor("WarmupSchedule: lr_scale of a stage", stage.lr_scale);
       before = stage.max_iters;
     }
   }
