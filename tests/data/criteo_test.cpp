@@ -130,14 +130,14 @@ TEST_SUITE("data/criteo") {
     // As a row it is in its table, and another for another seed.
     for (const std::uint32_t id : {0U, 1U, 0x7fffffffU, 0x80000000U, 0xffffffffU})
       for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{10}, std::int64_t{1} << 40}) {
-        CHECK(criteo_row(id, 0, rows) >= 0);
-        CHECK(criteo_row(id, 0, rows) < rows);
-        if (rows > 10) CHECK(criteo_row(id, 0, rows) != criteo_row(id, 1, rows));
+        CHECK(criteo_row(id, rows) >= 0);
+        CHECK(criteo_row(id, rows) < rows);
+        if (rows > 10) CHECK(criteo_row(id, rows) != criteo_row(id, rows, 1));
       }
     // These never change; from the formula in Python.
-    CHECK(criteo_row(0, 0, 1'000'000) == 0);
-    CHECK(criteo_row(0x68fd1e64, 0, 1'000'000) == 339670);
-    CHECK(criteo_row(0xffffffff, 7, 1'000'000) == 351940);
+    CHECK(criteo_row(0, 1'000'000) == 0);
+    CHECK(criteo_row(0x68fd1e64, 1'000'000) == 339670);
+    CHECK(criteo_row(0xffffffff, 1'000'000, 7) == 351940);
   }
 
   TEST_CASE("D2 dense values are log(1 + max(x, 0)) whatever else the file holds, and a flag says what was missing") {
@@ -251,6 +251,8 @@ TEST_SUITE("data/criteo") {
     CHECK(message_of([] { CriteoReader({.paths = {"x"}}); }) ==
           "CriteoReader: rows has 0 entries; it must have one for all tables or one for each of the 26");
     CHECK(message_of([] { CriteoReader({.paths = {"x"}, .rows = {0}}); }) == "CriteoReader: rows = [0] must be at least 1 each");
+    CHECK(message_of([] { CriteoReader({.paths = {"x"}, .rows = {std::numeric_limits<std::int64_t>::max()}}); }) ==
+          "CriteoReader: 9223372036854775807 rows leave none for missing ids");
     CHECK(message_of([] { CriteoReader({.paths = {"x"}, .batch_size = 0, .rows = {1}}); }) ==
           "CriteoReader: batch_size 0 must be at least 1");
     CHECK(message_of([] { CriteoReader({.paths = {"x"}, .rows = {1}, .bad_lines = -1}); }) == "CriteoReader: bad_lines -1 is negative");

@@ -62,12 +62,27 @@ TEST_SUITE("data/npy") {
     CHECK(read_npy(folder.write("b.npy", dense)).item<float>() == 2);
   }
 
+  TEST_CASE("D5 NumPy's other numbers are read, unsigned ones as int64") {
+    const Folder folder;
+    const auto read = [&](const std::string& text) { return read_npy(folder.write("a.npy", text)); };
+    CHECK(at::equal(read(npy<double>(header("'<f8'", "(2,)"), {.1, 1e300})), at::tensor({.1, 1e300}, at::kDouble)));
+    CHECK(at::equal(read(npy<std::uint8_t>(header("'|b1'", "(3,)"), {0, 1, 7})), at::tensor({0, 1, 1}).to(at::kBool)));
+    CHECK(at::equal(read(npy<std::int8_t>(header("'|i1'", "(2,)"), {-1, 1})), at::tensor({-1, 1}, at::kChar)));
+    CHECK(at::equal(read(npy<std::int16_t>(header("'<i2'", "(2,)"), {-1, 300})), at::tensor({-1, 300}, at::kShort)));
+    CHECK(at::equal(read(npy<std::uint16_t>(header("'<u2'", "(2,)"), {1, 65535})), at::tensor({1, 65535}, at::kLong)));
+    CHECK(at::equal(read(npy<std::uint32_t>(header("'<u4'", "(2,)"), {1, 4294967295})), at::tensor({1L, 4294967295L}, at::kLong)));
+    CHECK(at::equal(read(npy<std::uint64_t>(header("'<u8'", "(2,)"), {1, ~std::uint64_t{0} >> 1})),
+                    at::tensor({std::int64_t{1}, std::numeric_limits<std::int64_t>::max()}, at::kLong)));
+    CHECK(refusal_of(npy<std::uint64_t>(header("'<u8'", "(2,)"), {1, std::uint64_t{1} << 63})) ==
+          "a number of 2^63 or more, which int64 cannot hold");
+  }
+
   TEST_CASE("D5 Fortran order, big-endian, objects, records and other dtypes are refused by name") {
     CHECK(refusal_of(npy<float>(header("'<f4'", "(1, 1)", "True"), {1})) ==
           "the array is in Fortran order; save numpy.ascontiguousarray of it");
     CHECK(refusal_of(npy<float>(header("'>f4'", "(1,)"), {1})) == "numbers of dtype '>f4' are big-endian; save them as little-endian");
     CHECK(refusal_of(npy<float>(header("'|O'", "(1,)"), {1})) == "dtype '|O' holds Python objects; save numbers");
-    CHECK(refusal_of(npy<double>(header("'<f8'", "(1,)"), {1})) == "dtype '<f8' is not read; there are '<f4', '<i4', '<i8' and '|u1'");
+    CHECK(refusal_of(npy<double>(header("'<c8'", "(1,)"), {1})) == "dtype '<c8' is not read; save float32, float64, bool or integers");
     CHECK(refusal_of(npy<float>(header("[('a', '<f4')]", "(1,)"), {1})) ==
           "records of several fields are not read; save each field as an array");
   }
@@ -122,7 +137,38 @@ TEST_SUITE("data/npy") {
     CHECK(refusal([&](auto& f) { f.labels = three; }) == concat(files.dense, " has 4 rows, ", files.ids, " 4 and ", three, " 3"));
     const auto nan = folder.write("n.npy", npy<float>(header("'<f4'", "(4, 1)"), {0, std::numeric_limits<float>::quiet_NaN(), 2, 3}));
     CHECK(refusal([&](auto& f) { f.dense = nan; }) == nan + ": row 1, column 'I1': nan is not a finite number");
-    CHECK(refusal([&](auto& f) { f.dense = files.ids; }) == files.ids + ": dense values must be float32 of two dimensions");
+    CHECK(refusal([&](auto& f) { f.dense = three; }) == three + ": dense values must be of two dimensions");
+    const auto large = folder.write("f8.npy", npy<double>(header("'<f8'", "(4, 1)"), {0, 1, 1e300, 3}));
+    CHECK(refusal([&](auto& f) { f.dense = large; }) == large + ": row 2, column 'I1': 1e+300 does not fit a float32");
+    CHECK(refusal([&](auto& f) { f.labels = large; }) == large + ": row 2, column 'label': 1e+300 does not fit a float32");
+    CHECK(refusal([&](auto& f) { f.labels = nan; }) == nan + ": row 1, column 'label': nan is not a finite number");
+    const auto flags = folder.write("b.npy", npy<std::uint8_t>(header("'|b1'", "(4, 3)"), std::vector<std::uint8_t>(12, 1)));
+    CHECK(refusal([&](auto& f) { f.ids = flags; }) == flags + ": ids must be integers of two dimensions");
+    const auto ones = folder.write("1.npy", npy<float>(header("'<f4'", "(4,)"), {1, 1, 1, 0}));
+    CHECK(refusal([&](auto& f) { f.labels = ones; }) == ones + ": column 'label': no negative label among the 3 training rows");
     CHECK(refusal([&](auto& f) { f.ids = files.dense; }) == files.dense + ": ids must be integers of two dimensions");
+  }
+
+  TEST_CASE("D5 float64, bool and unsigned numbers make the table that float32 and int64 make") {
+    const Folder folder;
+    const auto batch_of = [](NpyTable files) {
+      files.rows = {10};
+      files.split = SplitByOrder{.columns = {"(row)"}, .train = std::int64_t{3}, .validation_in_train = true};
+      return *TableReader{read_npy_table(files), {.batch_size = 8, .seed = 1}}.epoch(Part::train).next();
+    };
+    const auto plain = batch_of({.dense = folder.write("d", npy<float>(header("'<f4'", "(3, 2)"), {0, 1, 2, 3, 4, 5})),
+                                 .ids = folder.write("s", npy<std::int64_t>(header("'<i8'", "(3, 1)"), {7, 8, 9})),
+                                 .labels = folder.write("l", npy<float>(header("'<f4'", "(3,)"), {0, 1, 1}))});
+    const auto flags = folder.write("b", npy<std::uint8_t>(header("'|b1'", "(3, 1)"), {0, 1, 1}));
+    const auto u4 = folder.write("u4", npy<std::uint32_t>(header("'<u4'", "(3, 1)"), {7, 8, 9}));
+    const auto u8 = folder.write("u8", npy<std::uint64_t>(header("'<u8'", "(3, 1)"), {7, 8, 9}));
+    const auto f8 = folder.write("f8", npy<double>(header("'<f8'", "(3, 2)"), {0, 1, 2, 3, 4, 5}));
+    const auto u2 = folder.write("u2", npy<std::uint16_t>(header("'<u2'", "(3, 2)"), {0, 1, 2, 3, 4, 5}));
+    for (const auto& files : {NpyTable{.dense = f8, .ids = u4, .labels = flags}, NpyTable{.dense = u2, .ids = u8, .labels = flags}}) {
+      const auto batch = batch_of(files);
+      CHECK(at::equal(batch.dense, plain.dense));
+      CHECK(at::equal(batch.labels, plain.labels));
+      CHECK(at::equal(batch.ids.values(), plain.ids.values()));
+    }
   }
 }

@@ -6,6 +6,7 @@
 #include <rookery/data/suggest.hpp>
 #include <rookery/data/table_schema.hpp>
 
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -172,6 +173,11 @@ TEST_SUITE("data/schema_check") {
     CHECK(refusal([](auto& s) { s.label.above = 1, s.label.equals = {"1"}; }) == "label: 2 comparisons are given; one is enough");
     CHECK(refusal([](auto& s) { s.dense[0].divide = 0; }) == "dense column 'age': (x - 0) / 0 is not a number");
     CHECK(refusal([](auto& s) { s.ids[0].rows = IdRows::hashed; }) == "id column 'user': num_embeddings 0 must be at least 1");
+    for (const auto rows : {IdRows::hashed, IdRows::number})
+      CHECK(refusal([&](auto& s) {
+              s.ids[0].rows = rows;
+              s.ids[0].num_embeddings = std::numeric_limits<std::int64_t>::max();
+            }) == "id column 'user': num_embeddings 9223372036854775807 leaves no room for own_row");
     CHECK(refusal([](auto& s) { s.ids[0].num_embeddings = 9; }) ==
           "id column 'user': num_embeddings is given, but its rows come from the vocabulary; leave it out, or say rows = hashed or number");
     CHECK(refusal([](auto& s) { s.ids[0].seed = 9; }) == "id column 'user': seed is given, but only hashed rows use one");

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,9 +36,9 @@
 
 namespace rookery {
 
-/// The row of a Criteo id in a table of `rows` hashed rows: the upper 64 bits of mix64(mix64(seed) + id) * rows.
-/// A model's rows mean what they meant when it was trained, so this never changes.
-constexpr std::int64_t criteo_row(std::uint32_t id, std::uint64_t seed, std::int64_t rows) {
+/// The row of a Criteo id in a table of `rows` hashed rows: the upper 64 bits of mix64(mix64(seed) + id) * rows. Another law than that of
+/// hashed_row, of ids or of texts. A model's rows mean what they meant when it was trained, so this never changes.
+constexpr std::int64_t criteo_row(std::uint32_t id, std::int64_t rows, std::uint64_t seed = 0) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<std::int64_t>(Wide{mix64(mix64(seed) + id)} * static_cast<std::uint64_t>(rows) >> 64);
 }
@@ -139,7 +140,10 @@ class CriteoReader {
                        " is not in a world of ", options.world_size);
     check<ConfigError>(rows.size() == 1 || rows.size() == CriteoLine::num_ids, "CriteoReader: rows has ", rows.size(),
                        " entries; it must have one for all tables or one for each of the 26");
-    for (const auto count : rows) check<ConfigError>(count >= 1, "CriteoReader: rows = ", rows, " must be at least 1 each");
+    for (const auto count : rows) {
+      check<ConfigError>(count >= 1, "CriteoReader: rows = ", rows, " must be at least 1 each");
+      check<ConfigError>(count < std::numeric_limits<std::int64_t>::max(), "CriteoReader: ", count, " rows leave none for missing ids");
+    }
     rows.resize(CriteoLine::num_ids, rows[0]);
     for (std::size_t i = 1; i <= CriteoLine::num_ids; ++i) shared_->keys.push_back(concat("C", i));
     shared_->options = std::move(options);
@@ -199,7 +203,7 @@ inline TableBatch CriteoEpoch::batch_of_lines() const {
   auto* value = values.mutable_data_ptr<std::int64_t>();
   for (std::size_t i = 0; i < CriteoLine::num_ids; ++i)
     for (const auto& line : lines_)
-      *value++ = line.id_missing(i) ? options.rows[i] : criteo_row(line.ids[i], options.seed, options.rows[i]);
+      *value++ = line.id_missing(i) ? options.rows[i] : criteo_row(line.ids[i], options.rows[i], options.seed);
   const auto lengths = at::empty({ids}, at::kLong);                                          // [26 * B]
   std::fill_n(lengths.mutable_data_ptr<std::int64_t>(), ids, 1);
   batch.ids = KeyedJaggedTensor::from_lengths(shared_->keys, std::move(values), lengths, {}, rows);

@@ -161,7 +161,7 @@ class IdTokens {
     const auto bucket = id_.bucket ? bucket_token(*id_.bucket, cell) : std::string();
     if (id_.bucket) cell.text = bucket;
     if (has_vocabulary()) return code_of(cell.text);
-    if (id_.rows == IdRows::hashed) return hashed_row(cell.text, id_.seed, id_.num_embeddings);
+    if (id_.rows == IdRows::hashed) return hashed_row(cell.text, id_.num_embeddings, id_.seed);
     const auto number = integer_of(cell);
     if (0 <= number && number < id_.num_embeddings) return number;
     return unknown_code(cell, "is not a row of id column '", name(), "', which has rows 0 to ", id_.num_embeddings - 1);

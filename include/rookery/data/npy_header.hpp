@@ -20,9 +20,30 @@
 
 namespace rookery {
 
-/// The kinds of numbers that are read: '<f4', '<i4', '<i8', '|u1'.
-enum class NpyType { float32, int32, int64, uint8 };
-constexpr std::int64_t size_of(NpyType type) { return type == NpyType::int64 ? 8 : type == NpyType::uint8 ? 1 : 4; }
+/// The kinds of numbers that are read.
+enum class NpyType { float32, float64, boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64 };
+
+namespace detail {
+
+/// How a header calls a kind of numbers, and the bytes of one.
+struct NpyDtype {
+  std::string_view name;
+  NpyType type;
+  std::int64_t size;
+};
+inline constexpr NpyDtype npy_dtypes[] = {
+    {"<f4", NpyType::float32, 4}, {"<f8", NpyType::float64, 8}, {"|b1", NpyType::boolean, 1}, {"|i1", NpyType::int8, 1},
+    {"<i1", NpyType::int8, 1},    {"<i2", NpyType::int16, 2},   {"<i4", NpyType::int32, 4},   {"<i8", NpyType::int64, 8},
+    {"|u1", NpyType::uint8, 1},   {"<u1", NpyType::uint8, 1},   {"<u2", NpyType::uint16, 2},  {"<u4", NpyType::uint32, 4},
+    {"<u8", NpyType::uint64, 8}};
+
+}  // namespace detail
+
+constexpr std::int64_t size_of(NpyType type) {
+  for (const auto& dtype : detail::npy_dtypes)
+    if (dtype.type == type) return dtype.size;
+  return 0;
+}
 
 struct NpyHeader {
   NpyType type = NpyType::float32;
@@ -95,13 +116,11 @@ class NpyDictionary {
     if (at_ < text_.size() && text_[at_] == '[')
       fail<DataError>(name_, ": records of several fields are not read; save each field as an array");
     const auto name = quoted();
-    if (name == "<f4") return NpyType::float32;
-    if (name == "<i4") return NpyType::int32;
-    if (name == "<i8") return NpyType::int64;
-    if (name == "|u1" || name == "<u1") return NpyType::uint8;
+    for (const auto& dtype : npy_dtypes)
+      if (name == dtype.name) return dtype.type;
     if (name.starts_with('>')) fail<DataError>(name_, ": numbers of dtype ", shown(name), " are big-endian; save them as little-endian");
     if (name.ends_with('O')) fail<DataError>(name_, ": dtype ", shown(name), " holds Python objects; save numbers");
-    fail<DataError>(name_, ": dtype ", shown(name), " is not read; there are '<f4', '<i4', '<i8' and '|u1'");
+    fail<DataError>(name_, ": dtype ", shown(name), " is not read; save float32, float64, bool or integers");
   }
 
   void refuse_columns_first() {

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <set>
 #include <string>
 #include <string_view>
@@ -91,6 +92,8 @@ inline void check_schema(const IdColumn& id) {
   const auto& name = name_of(id);
   const bool sized = id.rows == IdRows::hashed || id.rows == IdRows::number;
   check<ConfigError>(!sized || id.num_embeddings > 0, "id column '", name, "': num_embeddings ", id.num_embeddings, " must be at least 1");
+  check<ConfigError>(id.num_embeddings < std::numeric_limits<std::int64_t>::max(), "id column '", name, "': num_embeddings ",
+                     id.num_embeddings, " leaves no room for own_row");
   check<ConfigError>(sized || id.num_embeddings == 0, "id column '", name,
                      "': num_embeddings is given, but its rows come from the vocabulary; "
                      "leave it out, or say rows = hashed or number");

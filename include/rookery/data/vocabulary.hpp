@@ -25,9 +25,10 @@ constexpr std::uint64_t fnv1a(std::string_view text, std::uint64_t hash = 0xcbf2
   return hash;
 }
 
-/// The row of a token in a table of hashed rows: FNV-1a of the seed's eight bytes, the least first, and the token's, modulo the rows.
-/// A model's rows mean what they meant when it was trained, so this never changes.
-constexpr std::int64_t hashed_row(std::string_view token, std::uint64_t seed, std::int64_t rows) {
+/// The row of a token, a text, in a table of hashed rows: FNV-1a of the seed's eight bytes, the least first, and the token's, modulo the
+/// rows. The hashed_row of an id, in sparse/transforms.hpp, and criteo_row follow laws of their own: the text "7" is hashed otherwise than
+/// the id 7. A model's rows mean what they meant when it was trained, so this never changes.
+constexpr std::int64_t hashed_row(std::string_view token, std::int64_t rows, std::uint64_t seed = 0) {
   char bytes[8] = {};
   for (int i = 0; i < 8; ++i) bytes[i] = static_cast<char>(seed >> (8 * i) & 0xff);
   return static_cast<std::int64_t>(fnv1a(token, fnv1a({bytes, 8})) % static_cast<std::uint64_t>(rows));

@@ -32,6 +32,7 @@ constexpr std::uint64_t murmur3_finalizer(std::uint64_t key) {
 }
 
 /// The row of `rows` that an id is hashed to: murmur3_finalizer(id ^ murmur3_finalizer(seed)) modulo the rows, the same in every version.
+/// The hashed_row of a text, in data/vocabulary.hpp, and criteo_row follow laws of their own.
 constexpr std::int64_t hashed_row(std::int64_t id, std::int64_t rows, std::uint64_t seed = 0) {
   const auto hash = murmur3_finalizer(static_cast<std::uint64_t>(id) ^ murmur3_finalizer(seed));
   return static_cast<std::int64_t>(hash % static_cast<std::uint64_t>(rows));
