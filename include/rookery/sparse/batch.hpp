@@ -38,6 +38,19 @@ template <class Batch, class Fn> Batch map_tensors(const Batch& batch, Fn&& fn) 
   return mapped;
 }
 
+template <class T, bool inside = false> constexpr bool has_plain_vector();
+template <class... Value, class... Class> constexpr bool any_plain_vector(const Members<Value Class::*...>&) {
+  return (has_plain_vector<Value>() || ...);
+}
+/// Whether T lists a vector or array of what is neither tensor nor container, such as numbers: nothing says how rows cut it.
+template <class T, bool inside> constexpr bool has_plain_vector() {
+  if constexpr (HasMembers<T>) return any_plain_vector(ListedMembers<T>::value);
+  else if constexpr (is_sequence<T>::value) return has_plain_vector<typename T::value_type, true>();
+  else if constexpr (is_optional<T>::value) return has_plain_vector<typename T::value_type, inside>();
+  else if constexpr (is_named<T>::value) return has_plain_vector<decltype(T::value), inside>();
+  else return inside && !std::is_same_v<T, at::Tensor> && !SparseMember<T>;
+}
+
 inline std::int64_t rows_of(const KeyedJaggedTensor& member) { return member.stride(); }
 inline std::int64_t rows_of(const JaggedTensor& member) { return member.size(); }
 inline std::int64_t rows_of(const KeyedTensor& member) { return member.size(); }
@@ -66,11 +79,15 @@ template <HasMembers Batch> void record_stream(const Batch& batch, c10::Stream s
   });
 }
 
-/// Rows [begin, end) of every member; tensors that are not defined stay so.
+/// Rows [begin, end) of every tensor and container of the library that the batch lists. Tensors that are not defined stay so, and so do
+/// single values; a listed vector or array of these is a compile error.
 /// Errors: IndexError for rows that the batch does not have; ShapeError for a member of another number of rows than the batch.
 template <HasMembers Batch>
   requires concepts::Batch<Batch>
 Batch slice(const Batch& batch, std::int64_t begin, std::int64_t end) {
+  static_assert(!detail::has_plain_vector<Batch>(),
+                "rookery::slice: a vector or array of numbers or texts in members() of Batch would stay whole beside the rows; make it a "
+                "tensor [B], or leave it out of members(), which copies it; see docs/concepts.md#batch");
   const std::int64_t rows = batch.size();
   check<IndexError>(0 <= begin && begin <= end && end <= rows, "slice: rows ", begin, " to ", end, " of a batch of ", rows);
   return detail::map_tensors(batch, [&]<class Leaf>(std::string_view name, const Leaf& leaf) -> Leaf {
