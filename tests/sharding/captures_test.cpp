@@ -217,13 +217,14 @@ TEST_SUITE("sharding/captures") {
     CHECK_THROWS_AS(step.set_learning_rate_factor(-1), rk::ConfigError);
   }
 
-  TEST_CASE("a model is placed once, and assigned values are its own") {
+  TEST_CASE("a model is placed once, and assigned values are its own from then on") {
     auto values = at::ones({10, 2}, at::kDouble);
     auto model = declared();
     rk::assign(model, "item.embedding_bags.item.weight", values);
-    values.zero_();
     rk::ShardingPolicy<rk::Local> sharding;
-    auto placed = sharding.apply(Trained{std::move(model), {}});
+    auto placed = sharding.apply(Trained{model, {}});
+    values.zero_();
+    CHECK_THROWS_AS(sharding.apply(Trained{std::move(model), {}}), rk::ConfigError);           // changed since they were assigned
     CHECK(rk::gather_table(placed, "item").equal(at::ones({10, 2}, at::kDouble)));
     CHECK_THROWS_AS(sharding.apply(Trained{placed.model(), {}}), rk::ConfigError);
   }
