@@ -28,7 +28,8 @@ struct Zeros {};
 /// All the same.
 struct Constant { double value = 0; };
 /// A law of one's own: `value` gives each element from the parameter's random key and the element's number, row * columns + column, and
-/// from nothing else, so that every plan has the same values. Ranks compare the name; it must outlive the declaration, as a literal does.
+/// from nothing else, so that every plan has the same values. A row that managed collision gives to an id is row 0 of the id's own key.
+/// Ranks compare the name; it must outlive the declaration, as a literal does.
 struct OwnLaw {
   std::string_view name;
   double (*value)(std::uint64_t key, std::int64_t element) = nullptr;
