@@ -119,6 +119,13 @@ TEST_SUITE("embedding/embedding_collection") {
     CHECK(at::equal(found["g@u"].lengths(), at::tensor({1, 0, 2}, at::kLong)));
     CHECK(!found["f"].is_weighted());
     CHECK_THROWS_WITH_AS(found["h"], "KeyedSequences: no key 'h'; keys are [f, g@t, g@u]", IndexError);
+    CHECK(found.size() == 3);
+    CHECK(found.contains("g@t"));
+    CHECK(!found.contains("g"));
+    const auto features = found.to_dict();
+    REQUIRE(features.size() == 3);
+    CHECK(features[2].first == "g@u");
+    CHECK(at::equal(features[2].second.values(), found["g@u"].values()));
     const auto none = placed(KeyedJaggedTensor::from_lengths({"g", "f"}, at::empty({0}, at::kLong), at::empty({0}, at::kLong)));
     CHECK(none["g@t"].values().sizes() == at::IntArrayRef{0, 2});
   }

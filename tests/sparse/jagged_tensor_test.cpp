@@ -50,6 +50,38 @@ TEST_SUITE("sparse/jagged_tensor") {
     CHECK((by_offsets.lengths().scalar_type() == at::kLong));
     CHECK(integers_of(offsets_of(at::empty({0}, at::kLong))) == Integers{0});
   }
+  TEST_CASE("rows of other dims or dtypes, a padding that the dtype does not have, and lengths beyond memory are one sentence each") {
+    const auto joined = [](at::Tensor first, at::Tensor second) { return JaggedTensor::from_dense(std::vector{first, second}); };
+    CHECK_THROWS_WITH_AS(joined(at::zeros({2, 3}), at::zeros({1, 4})),
+                         "JaggedTensor: values of row 1 have shape [1, 4], dtype Float on cpu, those of row 0 [2, 3], Float on cpu; only "
+                         "the first dimension may differ",
+                         ShapeError);
+    CHECK_THROWS_AS(joined(at::zeros({2, 3}), at::zeros({1})), ShapeError);
+    CHECK_THROWS_WITH_AS(joined(integers({7}), at::zeros({2})),
+                         "JaggedTensor: values of row 1 have shape [2], dtype Float on cpu, those of row 0 [1], Long on cpu; only the "
+                         "first dimension may differ",
+                         ShapeError);
+    const std::vector rows{integers({7}), integers({8})};
+    CHECK_THROWS_AS(JaggedTensor::from_dense(rows, std::vector{numbers({1}), at::ones({1})}), ShapeError);
+
+    const JaggedTensor ids(integers({7, 8, 9}), integers({1, 2}));
+    const auto padded = [&](const at::Scalar& padding) { return ids.to_padded_dense(3, padding)[0][2].item<std::int64_t>(); };
+    CHECK_THROWS_WITH_AS(padded(1.5), "JaggedTensor: values of Long cannot be padded with 1.5", ConfigError);
+    CHECK_THROWS_WITH_AS(padded(std::numeric_limits<double>::quiet_NaN()), "JaggedTensor: values of Long cannot be padded with nan",
+                         ConfigError);
+    CHECK_THROWS_AS(padded(1e19), ConfigError);
+    CHECK(padded(2.0) == 2);
+    CHECK(padded(std::numeric_limits<std::int64_t>::max()) == std::numeric_limits<std::int64_t>::max());
+    const JaggedTensor narrow(integers({7}).to(at::kInt), integers({1}));
+    CHECK_THROWS_AS(narrow.to_padded_dense(2, std::int64_t{1} << 31), ConfigError);
+    CHECK(narrow.to_padded_dense(2, -(std::int64_t{1} << 31)).min().item<std::int64_t>() == -(std::int64_t{1} << 31));
+    CHECK(six_rows().to_padded_dense(4, std::numeric_limits<double>::quiet_NaN()).isnan().any().item<bool>());
+
+    CHECK_THROWS_WITH_AS(ids.to_padded_dense(std::int64_t{1} << 50),
+                         "JaggedTensor: 2 rows padded to 1125899906842624 values each need 18014398509481984 bytes", ShapeError);
+    const JaggedTensor bytes(at::zeros({2}, at::kByte), integers({2}));
+    CHECK_THROWS_AS(bytes.to_padded_dense(std::numeric_limits<std::int64_t>::max()), ShapeError);
+  }
   TEST_CASE("A9 from_dense_lengths keeps the first entries of each row") {
     const auto dense = at::arange(1, 13).view({4, 3});
     const auto jagged = JaggedTensor::from_dense_lengths(dense, integers({1, 0, 2, 3}), dense.to(at::kDouble).mul(.5));

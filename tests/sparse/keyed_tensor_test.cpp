@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/test.hpp"
@@ -40,6 +41,21 @@ TEST_SUITE("sparse/keyed_tensor") {
     REQUIRE(columns.size() == 3);
     CHECK(columns[2].first == "c");
     CHECK(at::equal(columns[2].second, tensor["c"]));
+  }
+  TEST_CASE("made of keys and widths it is checked") {
+    const auto values = at::arange(12).view({2, 6});
+    const KeyedTensor tensor({"a", "b", "c"}, {2, 0, 4}, values);
+    CHECK(at::equal(tensor["c"], values.narrow(1, 2, 4)));
+    CHECK(tensor.size() == 2);
+    CHECK(tensor.contains("b"));
+    CHECK(!tensor.contains("d"));
+    const auto made = [&](Keys keys, Integers widths, const at::Tensor& of) { return KeyedTensor(std::move(keys), std::move(widths), of); };
+    CHECK_THROWS_WITH_AS(made({"a", "a"}, {2, 4}, values), "KeyedTensor: key 'a' is given twice", ShapeError);
+    CHECK_THROWS_WITH_AS(made({"a", "b"}, {6}, values), "KeyedTensor: 1 widths for 2 keys", ShapeError);
+    CHECK_THROWS_WITH_AS(made({"a", "b"}, {7, -1}, values), "KeyedTensor: key 'b' has width -1", ShapeError);
+    CHECK_THROWS_WITH_AS(made({"a", "b"}, {2, 3}, values), "KeyedTensor: values have shape [2, 6]; the widths [2, 3] sum to 5", ShapeError);
+    CHECK_THROWS_WITH_AS(made({"a"}, {6}, {}), "KeyedTensor: values must be a tensor of two dimensions", ShapeError);
+    CHECK_THROWS_AS(made({"a"}, {12}, values.flatten()), ShapeError);
   }
   TEST_CASE("A12 the values of three keys side by side") {
     const std::vector parts{at::full({3, 2}, 1), at::tensor({2, 1, 2}).expand({3, 3}), at::tensor({3, 1, 2, 3}).expand({3, 4})};

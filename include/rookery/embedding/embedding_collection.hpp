@@ -6,6 +6,8 @@
 // Answers to torchrec/modules/embedding_modules.py EmbeddingCollection; differs: tables may have any widths.
 // Include cost: tensor.
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -29,6 +31,15 @@ class KeyedSequences {
   /// Widths D of the keys.
   const std::vector<std::int64_t>& length_per_key() const { return columns_->length_per_key; }
 
+  /// Features, as the length of TorchRec's dict. Rows are those of each: `[key].size()`.
+  std::size_t size() const { return keys().size(); }
+  bool contains(std::string_view key) const { return std::find(keys().begin(), keys().end(), key) != keys().end(); }
+  /// Every feature with its key, in the order of the keys.
+  std::vector<std::pair<std::string, JaggedTensor>> to_dict() const {
+    std::vector<std::pair<std::string, JaggedTensor>> features;
+    for (std::size_t i = 0; i < keys().size(); ++i) features.emplace_back(keys()[i], sequences_[i]);
+    return features;
+  }
   /// One feature: values [n, D], lengths [B], the ids' weights [n] where they had any. Errors: IndexError that lists the keys.
   const JaggedTensor& operator[](std::string_view key) const {
     for (std::size_t i = 0; i < keys().size(); ++i)

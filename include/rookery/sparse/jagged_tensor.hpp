@@ -14,8 +14,8 @@
 #include <ATen/ops/index_select.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -28,6 +28,34 @@
 namespace rookery {
 
 class KeyedJaggedTensor;
+
+namespace detail {
+
+/// Whether a tensor of `dtype` can hold `number` as it is.
+inline bool can_hold(at::ScalarType dtype, const at::Scalar& number) {
+  if (c10::isComplexType(dtype)) return true;
+  if (number.isComplex()) return false;
+  if (c10::isFloatingType(dtype) || (dtype == at::kLong && number.isIntegral(/*includeBool=*/true))) return true;
+  const auto value = number.toDouble();
+  if (dtype == at::kBool) return value == 0 || value == 1;
+  const bool is_signed = dtype != at::kByte;
+  const auto top = std::exp2(8 * static_cast<double>(c10::elementSize(dtype)) - is_signed);
+  return value == std::trunc(value) && value < top && value >= (is_signed ? -top : 0);
+}
+
+/// Rows that can be joined: alike but for their length.
+inline void check_alike(std::string_view who, std::string_view what, std::span<const at::Tensor> rows) {
+  for (std::size_t b = 1; b < rows.size(); ++b) {
+    const auto &row = rows[b], &first = rows[0];
+    const bool same_kind = row.scalar_type() == first.scalar_type() && row.device() == first.device();
+    if (same_kind && row.sizes().slice(1) == first.sizes().slice(1)) continue;
+    fail<ShapeError>(who, ": ", what, " of row ", b, " have shape ", row.sizes(), ", dtype ", c10::toString(row.scalar_type()), " on ",
+                     row.device().str(), ", those of row 0 ", first.sizes(), ", ", c10::toString(first.scalar_type()), " on ",
+                     first.device().str(), "; only the first dimension may differ");
+  }
+}
+
+}  // namespace detail
 
 /// One feature's rows: those of row b are `values[offsets[b] .. offsets[b + 1])`. A value type: copies share their tensors.
 ///
@@ -52,6 +80,7 @@ class JaggedTensor {
     return {detail::Checks::all, std::move(values), std::move(lengths), std::move(weights)};
   }
   /// A tensor per row, [length, D...] each, and weights [length] each where there are any. No rows give no ids.
+  /// Errors: ShapeError for rows of different D, dtypes or devices.
   static JaggedTensor from_dense(std::span<const at::Tensor> rows, std::span<const at::Tensor> weights = {});
   /// The first `lengths[b]` entries of each row of `values` [B, L, D...], and of `weights` [B, L]. Copies, with gradients.
   /// Errors: ShapeError for a length beyond L.
@@ -73,7 +102,8 @@ class JaggedTensor {
   /// A view [length] of each row's weights.
   std::vector<at::Tensor> to_dense_weights() const { return rows_of(weights()); }
   /// Rows as one tensor [B, L, D...], filled up with `padding`; L is `desired_length`, longer rows being cut, or the longest row.
-  /// Gradients reach the values.
+  /// Gradients reach the values. Errors: ConfigError for a padding that the values' dtype does not have; ShapeError for a negative length
+  /// and a tensor beyond 2^47 bytes, which nothing can address.
   at::Tensor to_padded_dense(std::optional<std::int64_t> desired_length = std::nullopt, const at::Scalar& padding = 0) const {
     return padded(values_, desired_length, padding);                               // [B, L, D...]
   }
@@ -128,9 +158,11 @@ inline JaggedTensor JaggedTensor::from_dense(std::span<const at::Tensor> rows, s
     check_values(rows[b]);
     lengths.mutable_data_ptr<std::int64_t>()[b] = rows[b].size(0);
   }
+  detail::check_alike(name, "values", rows);
   if (!weights.empty()) {
     check<ShapeError>(weights.size() == rows.size(), "JaggedTensor: weights of ", weights.size(), " rows for ", rows.size(), " rows");
     for (std::size_t b = 0; b < rows.size(); ++b) detail::check_weights(name, weights[b], rows[b]);
+    detail::check_alike(name, "weights", weights);
   }
   return {at::cat(at::TensorList(rows.data(), rows.size())), lengths,
           weights.empty() ? at::Tensor{} : at::cat(at::TensorList(weights.data(), weights.size()))};
@@ -171,15 +203,19 @@ inline at::Tensor JaggedTensor::padded(const at::Tensor& tensor, std::optional<s
   check<ShapeError>(desired_length.value_or(0) >= 0, "JaggedTensor: desired length ", desired_length.value_or(0), " is negative");
   const auto* length = lengths_.const_data_ptr<std::int64_t>();
   const auto width = desired_length.value_or(size() > 0 ? *std::max_element(length, length + size()) : 0);
-  check<ShapeError>(width == 0 || size() <= std::numeric_limits<std::int64_t>::max() / width, "JaggedTensor: ", size(), " rows of ", width,
-                    " values");
+  auto shape = tensor.sizes().vec();
+  shape[0] = size();
+  auto bytes = static_cast<double>(tensor.itemsize()) * static_cast<double>(width);
+  for (const auto rows : shape) bytes *= static_cast<double>(std::max<std::int64_t>(rows, 1));
+  check<ShapeError>(bytes <= 0x1p47, "JaggedTensor: ", size(), " rows padded to ", width, " values each need ", bytes, " bytes");
+  check<ConfigError>(detail::can_hold(tensor.scalar_type(), padding), "JaggedTensor: values of ", c10::toString(tensor.scalar_type()),
+                     " cannot be padded with ", padding.isComplex() ? NAN : padding.toDouble());
   std::vector<std::int64_t> from, to;
   for (std::int64_t b = 0, begin = 0; b < size(); begin += length[b++])
     for (std::int64_t i = 0; i < std::min(length[b], width); ++i) {
       from.push_back(begin + i);
       to.push_back(b * width + i);
     }
-  auto shape = tensor.sizes().vec();
   shape[0] = size() * width;
   const auto rows = tensor.index_select(0, detail::host_tensor(from).to(tensor.device()));       // [kept, D...]
   const auto filled = at::full(shape, padding, tensor.options())

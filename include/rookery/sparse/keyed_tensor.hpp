@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -28,10 +29,15 @@ struct KeyedColumns {
 };
 
 /// values [B, sum(D)] whose columns belong to keys of widths `length_per_key`; B and sum(D) may be 0.
+///
+/// Errors:  ShapeError, when it is made of keys and widths, for a key given twice and for widths that are negative, of another number than
+///          the keys, or do not sum to the columns. Columns that are shared with another KeyedTensor are not checked.
 class KeyedTensor {
  public:
   KeyedTensor() = default;
   KeyedTensor(std::shared_ptr<const KeyedColumns> columns, at::Tensor values) : columns_(std::move(columns)), values_(std::move(values)) {}
+
+  KeyedTensor(std::vector<std::string> keys, std::vector<std::int64_t> length_per_key, at::Tensor values);
 
   /// The tensors of all keys, [B, D] each, side by side. Errors: ShapeError for another number of tensors than keys, or of rows.
   static KeyedTensor from_tensor_list(std::vector<std::string> keys, std::span<const at::Tensor> tensors);
@@ -52,6 +58,7 @@ class KeyedTensor {
   /// Rows, B.
   std::int64_t size() const { return values_.defined() ? values_.size(0) : 0; }
 
+  bool contains(std::string_view key) const { return std::find(keys().begin(), keys().end(), key) != keys().end(); }
   /// The columns of one key, a view [B, D]. Errors: IndexError that lists the keys there are.
   at::Tensor operator[](std::string_view key) const {
     std::int64_t column = 0;
@@ -87,6 +94,21 @@ class KeyedTensor {
   std::shared_ptr<const KeyedColumns> columns_ = std::make_shared<const KeyedColumns>();
   at::Tensor values_;
 };
+
+inline KeyedTensor::KeyedTensor(std::vector<std::string> keys, std::vector<std::int64_t> length_per_key, at::Tensor values)
+    : values_(std::move(values)) {
+  detail::check_keys("KeyedTensor", keys);
+  check<ShapeError>(length_per_key.size() == keys.size(), "KeyedTensor: ", length_per_key.size(), " widths for ", keys.size(), " keys");
+  std::int64_t width = 0;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    check<ShapeError>(length_per_key[i] >= 0, "KeyedTensor: key '", keys[i], "' has width ", length_per_key[i]);
+    width += length_per_key[i];
+  }
+  check<ShapeError>(values_.defined() && values_.dim() == 2, "KeyedTensor: values must be a tensor of two dimensions");
+  check<ShapeError>(values_.size(1) == width, "KeyedTensor: values have shape ", values_.sizes(), "; the widths ", length_per_key,
+                    " sum to ", width);
+  columns_ = std::make_shared<const KeyedColumns>(KeyedColumns{std::move(keys), std::move(length_per_key)});
+}
 
 inline KeyedTensor KeyedTensor::from_tensor_list(std::vector<std::string> keys, std::span<const at::Tensor> tensors) {
   check<ShapeError>(keys.size() == tensors.size(), "KeyedTensor: ", tensors.size(), " tensors for ", keys.size(), " keys");
