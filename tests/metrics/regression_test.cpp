@@ -43,6 +43,11 @@ TEST_SUITE("metrics/regression") {
     CHECK(std::isnan(unweighted(RSquared{}, {2, 2, 2}, {3, 3, 3})));
     CHECK(std::isnan(RSquared{}.value()));
   }
+  TEST_CASE("a row that weighs nothing adds nothing to R squared, however far it lies") {
+    RSquared metric;
+    metric.update(column({1, 2, 1e300}), column({1, 3, 0}), column({1, 1, 0}));
+    CHECK(metric.value() == .5);
+  }
   TEST_CASE("no weight, no value") { CHECK(std::isnan(Rmse{}.value())); }
 }
 

@@ -39,6 +39,21 @@ TEST_SUITE("metrics/stable_mean") {
   TEST_CASE("a weight of zero adds nothing, before and after others") {
     CHECK(mean_of({{7, 0}, {1, 2}, {9, 0}}).mean() == 1);
   }
+  TEST_CASE("StableSpread is the squared distance from the mean, in parts or whole, far from zero too") {
+    for (const double shift : {0., 1e8}) {
+      StableSpread whole, left, right;
+      for (const auto& [value, weight] : std::vector<std::pair<double, double>>{{1, 1}, {2, 2}, {4, 0}, {7, 1}}) {
+        whole.add(value + shift, weight);
+        (value < 3 ? left : right).add(value + shift, weight);
+      }
+      CHECK(whole.mean() == shift + 3);
+      CHECK(whole.weight() == 4);
+      CHECK(whole.squares() == doctest::Approx(22));   // 4 + 2 + 16
+      left.add(right.mean(), right.weight(), right.squares());
+      CHECK(left.squares() == doctest::Approx(22));
+    }
+    CHECK(StableSpread().squares() == 0);
+  }
 }
 
 }  // namespace rookery

@@ -83,44 +83,31 @@ class RSquared : public SampleMetric<RSquared, PredictionKind::number> {
     const auto labels = samples.labels(), weights = samples.weights();
     for (std::size_t i = 0; i < labels.size(); ++i) {
       const double error = samples.estimate(i) - labels[i];
-      add_part(weights[i] * error * error, {labels[i], weights[i]}, 0);
+      if (weights[i] == 0) continue;
+      error_ += weights[i] * error * error;
+      label_.add(labels[i], weights[i]);
     }
   }
 
-  double value() const { return spread_ > 0 ? 1 - error_ / spread_ : std::numeric_limits<double>::quiet_NaN(); }
+  double value() const { return label_.squares() > 0 ? 1 - error_ / label_.squares() : std::numeric_limits<double>::quiet_NaN(); }
 
   at::Tensor pack() const {
     auto packed = at::empty({4}, at::kDouble);                                     // [4]
     auto* to = packed.mutable_data_ptr<double>();
-    for (const double number : {error_, label_.weight() == 0 ? 0 : label_.mean(), label_.weight(), spread_}) *to++ = number;
+    for (const double number : {error_, label_.weight() == 0 ? 0 : label_.mean(), label_.weight(), label_.squares()}) *to++ = number;
     return packed;
   }
   void merge(const at::Tensor& packed) {
     const auto host = detail::host_column(packed, "RSquared: a packed state");                  // [4]
     const auto from = detail::numbers(host);
     check<ShapeError>(from.size() == 4, "RSquared: a packed state has ", from.size(), " numbers; it is made of 4");
-    add_part(from[0], {from[1], from[2]}, from[3]);
+    error_ += from[0];
+    label_.add(from[1], from[2], from[3]);
   }
 
  private:
-  struct Weighted {
-    double mean, weight;
-  };
-
-  void add_part(double error, Weighted label, double spread) {
-    if (label.weight == 0) return;
-    error_ += error;
-    if (label_.weight() > 0) {
-      const double apart = label.mean - label_.mean();
-      spread += apart * apart * label.weight * (label_.weight() / (label_.weight() + label.weight));
-    }
-    spread_ += spread;
-    label_.add(label.mean, label.weight);
-  }
-
   double error_ = 0;    // weighted sum of squared errors
-  StableMean label_;
-  double spread_ = 0;   // weighted sum of squared distances from the labels' mean
+  StableSpread label_;
 };
 
 }  // namespace rookery

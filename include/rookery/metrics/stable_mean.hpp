@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// StableMean: a weighted mean that never holds a sum, and the base of metrics that are made of such means.
+// StableMean: a weighted mean that never holds a sum; StableSpread: the squared distances from it; and the base of metrics that are made of
+// such means.
 //
 // Answers to metrics/aggregation.py StableMean of the-algorithm-ml; differs: float64, and a weight of zero adds nothing, where
 // upstream's state turns NaN for good.  Include cost: tensor.
@@ -36,6 +37,30 @@ class StableMean {
 
  private:
   double mean_ = 0, weight_ = 0;
+};
+
+/// A weighted mean and the weighted sum of squared distances from it (Chan, Golub and LeVeque, 1979). Merging another is adding its mean as
+/// a value that carries its weight and its squares.
+class StableSpread {
+ public:
+  void add(double value, double weight = 1, double squares = 0) {
+    if (weight == 0) return;
+    if (mean_.weight() > 0) {
+      const double apart = value - mean_.mean();
+      squares += apart * apart * weight * (mean_.weight() / (mean_.weight() + weight));
+    }
+    squares_ += squares;
+    mean_.add(value, weight);
+  }
+
+  /// NaN while the weight is zero.
+  double mean() const { return mean_.mean(); }
+  double weight() const { return mean_.weight(); }
+  double squares() const { return squares_; }
+
+ private:
+  StableMean mean_;
+  double squares_ = 0;
 };
 
 /// A metric whose state is N weighted means over the same rows: packed as N means and their weights.
