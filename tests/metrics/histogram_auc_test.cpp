@@ -64,6 +64,8 @@ TEST_SUITE("metrics/histogram_auc") {
   }
   TEST_CASE("options that mean nothing are refused, and states of other bins") {
     CHECK_THROWS_WITH_AS(HistogramAuc({.bins = 1}), "HistogramAuc: bins is 1; it is 2 or more", ConfigError);
+    CHECK_THROWS_WITH_AS(HistogramAuc({.bins = std::int64_t{1} << 62}),
+                         "HistogramAuc: bins is 4611686018427387904; at 16 bytes each it is 67108864 (1 GB) or less", ConfigError);
     CHECK_THROWS_AS(HistogramAuc({.largest_logit = 0}), ConfigError);
     HistogramAuc metric{{.bins = 4}};
     CHECK_THROWS_WITH_AS(metric.merge(HistogramAuc({.bins = 3}).pack()), "HistogramAuc: a packed state has 6 numbers; 4 bins have 8",

@@ -15,10 +15,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/metrics/metric_value.hpp>
 #include <rookery/metrics/samples.hpp>
 #include <rookery/metrics/scored_rows.hpp>
 
@@ -34,21 +35,29 @@ struct HistogramAucOptions {
 /// within a bin counts half, and `bound()` is half the share of such pairs, at worst .5. It is below 5e-4 for predictions whose
 /// log-odds spread over a few units.
 ///
-/// Errors: those of Samples; ConfigError for scores and numbers, for fewer than two bins and for a largest logit that is not positive.
+/// Errors: those of Samples; ConfigError for scores and numbers, for fewer than two bins or more than 2^26, and for a largest logit that is
+///         not positive.
 /// Cost:   16 bytes a bin, 256 KB; a logarithm a row.
 /// Ranks:  each sends its bins; weights add up in float64.
 class HistogramAuc : public SampleMetric<HistogramAuc> {
  public:
   explicit HistogramAuc(HistogramAucOptions options = {}) : options_(options) {
     check<ConfigError>(options.bins >= 2, "HistogramAuc: bins is ", options.bins, "; it is 2 or more");
+    check<ConfigError>(options.bins <= most_bins, "HistogramAuc: bins is ", options.bins, "; at 16 bytes each it is ", most_bins,
+                       " (1 GB) or less");
     check<ConfigError>(options.largest_logit > 0 && std::isfinite(options.largest_logit), "HistogramAuc: largest_logit is ",
                        options.largest_logit, "; it is positive and finite");
     bins_.resize(static_cast<std::size_t>(options.bins));
   }
 
-  static constexpr std::string_view name() { return "auc_histogram"; }
+  /// auc_histogram, with the bins and the largest logit where they are not the usual ones: auc_histogram_bins_1000.
+  std::string name() const {
+    constexpr HistogramAucOptions usual;
+    const auto name = name_with("auc_histogram", "bins", static_cast<double>(options_.bins), static_cast<double>(usual.bins));
+    return name_with(name, "largest_logit", options_.largest_logit, usual.largest_logit);
+  }
 
-  void reset() { std::ranges::fill(bins_, Bin{}); }
+  void reset() { bins_.assign(bins_.size(), Bin{}); }
 
   void add(const Samples& samples) {
     const auto labels = samples.labels(), weights = samples.weights();
@@ -94,6 +103,8 @@ class HistogramAuc : public SampleMetric<HistogramAuc> {
   }
 
  private:
+  static constexpr std::int64_t most_bins = std::int64_t{1} << 26;
+
   struct Bin {
     double positives = 0, negatives = 0;
   };

@@ -9,7 +9,7 @@
 // Include cost: tensor.
 
 #include <cstddef>
-#include <string_view>
+#include <string>
 
 #include <rookery/metrics/cross_entropy.hpp>
 #include <rookery/metrics/kept_rows.hpp>
@@ -27,7 +27,8 @@ class Nrce : public RowMetric<Nrce, PredictionKind::probability> {
  public:
   explicit Nrce(RceOptions options = {}) : options_(options) { options.check_for("Nrce"); }
 
-  static constexpr std::string_view name() { return "nrce"; }
+  /// nrce, or nrce_label_smoothing_0.1.
+  std::string name() const { return options_.name("nrce"); }
 
   void add(const Samples& samples) {
     const auto labels = samples.labels(), weights = samples.weights();
@@ -60,7 +61,8 @@ class StreamingNrce : public MeanMetric<StreamingNrce, 3> {
  public:
   explicit StreamingNrce(RceOptions options = {}) : options_(options) { options.check_for("StreamingNrce"); }
 
-  static constexpr std::string_view name() { return "nrce_streaming"; }
+  /// nrce_streaming, or nrce_streaming_label_smoothing_0.1.
+  std::string name() const { return options_.name("nrce_streaming"); }
 
   void add(const Samples& samples) {
     const auto labels = samples.labels(), weights = samples.weights();

@@ -8,9 +8,11 @@
 // Include cost: tensor.
 
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 #include <rookery/metrics/cross_entropy.hpp>
+#include <rookery/metrics/metric_value.hpp>
 #include <rookery/metrics/stable_mean.hpp>
 
 namespace rookery {
@@ -22,6 +24,8 @@ struct RceOptions {
   double label_smoothing = 0;   // label y counts as y (1 - s) + s / 2
 
   double smoothed(double label) const { return label * (1 - label_smoothing) + label_smoothing / 2; }
+  /// A metric's name with the smoothing, if there is any.
+  std::string name(std::string_view metric) const { return name_with(metric, "label_smoothing", label_smoothing, 0); }
   /// Errors: ConfigError, in the name of `metric`, for a smoothing outside [0, 1].
   void check_for(std::string_view metric) const {
     check<ConfigError>(label_smoothing >= 0 && label_smoothing <= 1, metric, ": label_smoothing is ", label_smoothing,
@@ -37,7 +41,8 @@ class Rce : public MeanMetric<Rce, 2> {
  public:
   explicit Rce(RceOptions options = {}) : options_(options) { options.check_for("Rce"); }
 
-  static constexpr std::string_view name() { return "rce"; }
+  /// rce, or rce_label_smoothing_0.1.
+  std::string name() const { return options_.name("rce"); }
 
   void add(const Samples& samples) {
     const auto labels = samples.labels(), weights = samples.weights();

@@ -8,9 +8,11 @@
 // count by share.  Include cost: tensor.
 
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 #include <rookery/core/error.hpp>
+#include <rookery/metrics/metric_value.hpp>
 #include <rookery/metrics/samples.hpp>
 #include <rookery/metrics/stable_mean.hpp>
 
@@ -26,9 +28,12 @@ namespace detail {
 template <class Derived> class ThresholdMetric : public MeanMetric<Derived, 1> {
  public:
   explicit ThresholdMetric(ThresholdOptions options = {}) : options_(options) {
-    check<ConfigError>(options.threshold >= 0 && options.threshold <= 1, Derived::name(), ": threshold is ", options.threshold,
+    check<ConfigError>(options.threshold >= 0 && options.threshold <= 1, Derived::usual_name, ": threshold is ", options.threshold,
                        "; it lies in [0, 1]");
   }
+
+  /// recall, or recall_threshold_0.7 for another than .5.
+  std::string name() const { return name_with(Derived::usual_name, "threshold", options_.threshold, ThresholdOptions{}.threshold); }
 
   void add(const Samples& samples) {
     const auto labels = samples.labels(), weights = samples.weights();
@@ -51,7 +56,7 @@ template <class Derived> class ThresholdMetric : public MeanMetric<Derived, 1> {
 class Accuracy : public detail::ThresholdMetric<Accuracy> {
  public:
   using ThresholdMetric::ThresholdMetric;
-  static constexpr std::string_view name() { return "accuracy"; }
+  static constexpr std::string_view usual_name = "accuracy";
 
  private:
   friend ThresholdMetric;
@@ -65,7 +70,7 @@ class Accuracy : public detail::ThresholdMetric<Accuracy> {
 class Precision : public detail::ThresholdMetric<Precision> {
  public:
   using ThresholdMetric::ThresholdMetric;
-  static constexpr std::string_view name() { return "precision"; }
+  static constexpr std::string_view usual_name = "precision";
 
  private:
   friend ThresholdMetric;
@@ -81,7 +86,7 @@ class Precision : public detail::ThresholdMetric<Precision> {
 class Recall : public detail::ThresholdMetric<Recall> {
  public:
   using ThresholdMetric::ThresholdMetric;
-  static constexpr std::string_view name() { return "recall"; }
+  static constexpr std::string_view usual_name = "recall";
 
  private:
   friend ThresholdMetric;
