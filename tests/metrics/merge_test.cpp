@@ -108,6 +108,59 @@ TEST_SUITE("metrics/merge") {
       }
     }
   }
+  TEST_CASE_TEMPLATE("a packed NaN or infinity is refused by what keeps rows, and nothing of it is kept", Metric, Auc, Auprc, Gauc, Ndcg,
+                     Rauc, Xauc, Nrce, MeanRank) {
+    for (const double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+      for (const std::int64_t from_end : {1, 2}) {
+        Metric metric, other;
+        feed(other, five_rows());
+        auto packed = other.pack();                                                  // [n]
+        packed[packed.numel() - from_end] = bad;
+        CHECK_THROWS_AS(metric.merge(packed), NonFiniteError);
+        CHECK(metric.size() == 0);
+      }
+    }
+  }
+  TEST_CASE("a packed state with a NaN is refused by the place it has") {
+    CHECK_THROWS_WITH_AS(Auc{}.merge(column({.5, 1, std::nan(""), 1})),
+                         "Auc: a packed state has nan in place 2; rows are finite numbers", NonFiniteError);
+    CHECK_THROWS_WITH_AS(Gauc{}.merge(column({1e300, 1, .5, 1, 1})),
+                         "a packed state has a group of the halves 1e+300 and 1; they are integers of 32 bits", DataError);
+  }
+  TEST_CASE_TEMPLATE("probabilities and logits, or scores and logits, are not ranked together", Metric, Auc, Auprc, Gauc, Ndcg, Rauc, Xauc,
+                     MeanRank, ReciprocalRank, HitAtK, GroupMean<Auc>) {
+    const auto rows = five_rows();
+    const auto logits = column(logits_of(rows.predictions)), labels = column(rows.labels), groups = id_column(rows.groups);
+    Metric metric;
+    metric.update_logits(column({}), column({}), {}, id_column({}));
+    feed(metric, rows);
+    const double before = metric.value();
+    CHECK_THROWS_AS(metric.update_logits(logits, labels, {}, groups), ConfigError);
+    metric.update_logits(column({}), column({}), {}, id_column({}));
+    feed(metric, rows);
+    metric.reset();
+    metric.update_logits(logits, labels, column(rows.weights), groups);
+    CHECK(metric.value() == doctest::Approx(before));
+    CHECK_THROWS_AS(feed(metric, rows), ConfigError);
+    CHECK(metric.value() == doctest::Approx(before));
+  }
+  TEST_CASE("the sentence says what to do") {
+    Auc metric;
+    metric.update(column({.5}), column({1}));
+    CHECK_THROWS_WITH_AS(metric.update_logits(column({0}), column({1})),
+                         "Samples: a metric that compares predictions was fed scores and is now fed logits, which are on another scale; use "
+                         "update or update_logits alone, or reset it in between",
+                         ConfigError);
+  }
+  TEST_CASE_TEMPLATE("what turns logits into probabilities, or reads the labels alone, takes both", Metric, NormalizedEntropy, LogLoss,
+                     Rce, Nrce, Calibration, Mse, RSquared, HistogramAuc, PositiveCount, Recall) {
+    const auto rows = five_rows();
+    Metric metric;
+    feed(metric, rows);
+    const double before = metric.value();
+    metric.update_logits(column(logits_of(rows.predictions)), column(rows.labels), column(rows.weights));
+    CHECK(close(metric.value(), std::is_same_v<Metric, PositiveCount> ? 2 * before : before, 1e-5));   // RCE clamps probabilities
+  }
 }
 
 }  // namespace rookery

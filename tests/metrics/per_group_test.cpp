@@ -4,6 +4,7 @@
 #include <rookery/metrics/auc.hpp>
 #include <rookery/metrics/auprc.hpp>
 #include <rookery/metrics/ctr.hpp>
+#include <rookery/metrics/ndcg.hpp>
 #include <rookery/metrics/normalized_entropy.hpp>
 #include <rookery/metrics/regression_auc.hpp>
 #include <rookery/metrics/suite.hpp>
@@ -130,12 +131,20 @@ TEST_SUITE("metrics/per_group") {
     feed(metric, five_rows());
     CHECK(metric.groups().at(0).size() == 2);
   }
+  TEST_CASE("a batch that one group's metric refuses is in no group") {
+    PerGroup metric{Ndcg{}};
+    feed(metric, {{1, 2}, {1, 2}, {1, 1}, {1, 1}});
+    CHECK_THROWS_AS(feed(metric, {{1, 2}, {1, -1}, {1, 1}, {1, 2}}), DataError);
+    CHECK(metric.groups().size() == 1);
+    CHECK(metric.groups().at(1).size() == 2);
+  }
   TEST_CASE("rows without groups, and a state that cannot be one, are refused") {
     PerGroup metric{Ctr{}};
     CHECK_THROWS_AS(metric.update(column({.5}), column({1})), ConfigError);
     CHECK_THROWS_WITH_AS(metric.merge(column({1, 1, 5})),
                          "PerGroup: a packed state has 1 parts; it has its groups' numbers, and one for each group", ShapeError);
     CHECK_THROWS_AS(metric.merge(column({2, 2, 3, 0, 1, 1, 1, 1})), ShapeError);
+    CHECK_THROWS_AS(metric.merge(column({2, 2, 2, std::nan(""), 1, .5, 1})), DataError);
   }
 }
 

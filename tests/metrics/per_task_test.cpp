@@ -2,7 +2,10 @@
 #include <rookery/metrics/per_task.hpp>
 
 #include <rookery/metrics/auc.hpp>
+#include <rookery/metrics/ctr.hpp>
+#include <rookery/metrics/gauc.hpp>
 #include <rookery/metrics/merge.hpp>
+#include <rookery/metrics/ndcg.hpp>
 #include <rookery/metrics/normalized_entropy.hpp>
 #include <rookery/metrics/packed_states.hpp>
 #include <rookery/metrics/per_group.hpp>
@@ -95,6 +98,15 @@ TEST_SUITE("metrics/per_task") {
       CHECK_THROWS_AS(detail::unpack_states(column({count, 1, 0}), "Suite"), ShapeError);
     }
     CHECK_THROWS_AS(detail::unpack_states(column({}), "Suite"), ShapeError);
+  }
+  TEST_CASE("what the second task refuses is not in the first") {
+    PerTask metrics{{"a", "b"}, Ndcg{}};
+    const auto grades = at::stack({column({1, 2}), column({1, -1})}, 1);                         // [2, 2]
+    CHECK_THROWS_AS(metrics.update(grades, grades, {}, id_column({1, 1})), DataError);
+    CHECK(metrics.task("a").size() == 0);
+    PerTask sessions{{"a", "b"}, MetricSuite{PositiveCount{}, Gauc{}}};
+    CHECK_THROWS_AS(sessions.update(predictions, labels), ConfigError);
+    CHECK(sessions.task("a").get<PositiveCount>().value() == 0);
   }
 }
 

@@ -3,12 +3,18 @@
 
 #include <rookery/metrics/auc.hpp>
 #include <rookery/metrics/calibration.hpp>
+#include <rookery/metrics/ctr.hpp>
+#include <rookery/metrics/gauc.hpp>
+#include <rookery/metrics/histogram_auc.hpp>
 #include <rookery/metrics/log_loss.hpp>
 #include <rookery/metrics/metric_value.hpp>
+#include <rookery/metrics/ndcg.hpp>
 #include <rookery/metrics/normalized_entropy.hpp>
+#include <rookery/metrics/nrce.hpp>
 #include <rookery/metrics/per_group.hpp>
 #include <rookery/metrics/rce.hpp>
 #include <rookery/metrics/regression.hpp>
+#include <rookery/metrics/threshold.hpp>
 #include <rookery/metrics/windowed.hpp>
 
 #include "metrics/cases.hpp"
@@ -33,6 +39,11 @@ struct PositiveWeight {
   void reset() { total = 0; }
   at::Tensor pack() const { return column({total}); }
   void merge(const at::Tensor& packed) { total += packed.item<double>(); }
+};
+
+/// One that refuses rows of more than two.
+struct Pairs : PositiveWeight {
+  void check_rows(const Samples& samples) const { check<DataError>(samples.size() <= 2, "Pairs: ", samples.size(), " rows"); }
 };
 
 }  // namespace
@@ -63,6 +74,52 @@ TEST_SUITE("metrics/suite") {
     MetricSuite metrics{Auc{}, Calibration{}};
     CHECK_THROWS_AS(metrics.update(column({.5, 3}), column({0, 1})), DataError);
     CHECK(metrics.get<Auc>().size() == 0);
+  }
+  TEST_CASE("rows without groups are refused before the first metric has them, however deep the one that needs them") {
+    const auto refuses = [](auto metrics) {
+      CHECK_THROWS_AS(metrics.update(column({.5, .5}), column({1, 0})), ConfigError);
+      CHECK(metrics.template get<PositiveCount>().value() == 0);
+    };
+    refuses(MetricSuite{PositiveCount{}, Gauc{}});
+    refuses(MetricSuite{PositiveCount{}, PerGroup{Mse{}}});
+    refuses(MetricSuite{PositiveCount{}, GroupMean{Auc{}}});
+    refuses(MetricSuite{PositiveCount{}, Windowed{MetricSuite{Mse{}, Gauc{}}}});
+    static_assert(needs_groups_of<Windowed<MetricSuite<Mse, Gauc>>>() && !needs_groups_of<MetricSuite<Mse, Auc, PositiveWeight>>());
+  }
+  TEST_CASE("a label, a scale or rows that one metric refuses are in none of them") {
+    MetricSuite metrics{Mse{}, Windowed{Ndcg{}}, PerGroup{Ndcg{}}, Ndcg{}};
+    CHECK_THROWS_WITH_AS(metrics.update(column({1, 2}), column({1, -1}), {}, id_column({1, 2})),
+                         "Ndcg: a label is -1; grades are 0 or more", DataError);
+    CHECK(std::isnan(metrics.get<Mse>().value()));
+    CHECK(metrics.get<PerGroup<Ndcg>>().groups().empty());
+    MetricSuite mixed{PositiveCount{}, Auc{}, PerGroup{Auc{}}};
+    mixed.update(column({.2, .3}), column({0, 1}), {}, id_column({1, 2}));
+    CHECK_THROWS_AS(mixed.update_logits(column({.2, .3}), column({0, 1}), {}, id_column({1, 3})), ConfigError);
+    CHECK(mixed.get<PositiveCount>().value() == 1);
+    CHECK(mixed.get<PerGroup<Auc>>().groups().size() == 2);
+    MetricSuite own{PositiveCount{}, Pairs{}};
+    CHECK_THROWS_WITH_AS(own.update(column({.2, .3, .4}), column({0, 1, 1})), "Pairs: 3 rows", DataError);
+    CHECK(own.get<PositiveCount>().value() == 0);
+  }
+  TEST_CASE("metrics of one type with different options have different names") {
+    const MetricSuite metrics{Recall{},
+                              Recall{{.threshold = .7}},
+                              Precision{{.threshold = .25}},
+                              Accuracy{{.threshold = 1}},
+                              Auc{},
+                              Auc{{.tie = 0}},
+                              Rce{{.label_smoothing = .1}},
+                              Nrce{{.label_smoothing = .1}},
+                              StreamingNrce{{.label_smoothing = .1}},
+                              HistogramAuc{},
+                              HistogramAuc{{.bins = 1000, .largest_logit = 8}},
+                              Ndcg{{.k = 5, .gain = NdcgGain::exponential, .single_rows = false}}};
+    std::vector<std::string> names;
+    for (const auto& [name, value] : metrics.values()) names.push_back(name);
+    CHECK(names == std::vector<std::string>{"recall", "recall_threshold_0.7", "precision_threshold_0.25", "accuracy_threshold_1", "auc",
+                                            "auc_tie_0", "rce_label_smoothing_0.1", "nrce_label_smoothing_0.1",
+                                            "nrce_streaming_label_smoothing_0.1", "auc_histogram",
+                                            "auc_histogram_bins_1000_largest_logit_8", "ndcg_exponential_of_several@5"});
   }
   TEST_CASE("B8 NE and AUC of one class and of no weight") {
     MetricSuite metrics{NormalizedEntropy{}, Auc{}, Auc{{.one_class = .5}}};

@@ -12,9 +12,10 @@
 
 #include <cstdint>
 #include <limits>
-#include <string_view>
+#include <string>
 
 #include <rookery/core/error.hpp>
+#include <rookery/metrics/metric_value.hpp>
 #include <rookery/metrics/scored_rows.hpp>
 
 namespace rookery {
@@ -29,7 +30,8 @@ struct AucOptions {
 ///
 /// The value depends on the rows alone, to the last bit: neither their order nor their split over batches and ranks changes it.
 ///
-/// Errors: those of Samples; DataError from `value` of one class where that is refused; ConfigError for a tie outside [0, 1].
+/// Errors: those of Samples; ConfigError for probabilities after logits and the like, and for a tie outside [0, 1]; DataError from
+///         `value` of one class where that is refused; NonFiniteError for a packed NaN.
 /// Cost:   keeps every row of non-zero weight: 8 bytes a row while score and weight are float32 numbers, else 16 (twice that at
 ///         worst while the list grows). `value` sorts a copy with as much scratch: O(N), .03 s for 1e6 rows; `pack` writes 16 bytes a row.
 /// Ranks:  each sends all its rows.
@@ -39,10 +41,14 @@ class Auc : public SampleMetric<Auc, PredictionKind::score> {
     check<ConfigError>(options.tie >= 0 && options.tie <= 1, "Auc: tie is ", options.tie, "; it lies in [0, 1]");
   }
 
-  static constexpr std::string_view name() { return "auc"; }
+  static constexpr bool one_kind = true;
+
+  /// auc, or auc_tie_0 where a tie does not count half.
+  std::string name() const { return name_with("auc", "tie", options_.tie, AucOptions{}.tie); }
   std::int64_t size() const { return rows_.size(); }
 
   void reset() { rows_.clear(); }
+  void check_rows(const Samples& samples) const { rows_.check_rows(samples); }
   void add(const Samples& samples) { rows_.add(samples); }
 
   double value() const {

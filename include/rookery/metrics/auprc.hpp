@@ -27,17 +27,20 @@ struct AuprcOptions {
 /// Weighted average precision over every row seen, rows of one score counted together: label > 0.5 is a positive; a score is any
 /// finite number. The value depends on the rows alone, to the last bit.
 ///
-/// Errors: those of Samples.
+/// Errors: those of Samples; ConfigError for probabilities after logits and the like; NonFiniteError for a packed NaN.
 /// Cost:   that of Auc, and 16 bytes a score while `value` runs.
 /// Ranks:  each sends all its rows.
 class Auprc : public SampleMetric<Auprc, PredictionKind::score> {
  public:
   explicit Auprc(AuprcOptions options = {}) : options_(options) {}
 
+  static constexpr bool one_kind = true;
+
   static constexpr std::string_view name() { return "auprc"; }
   std::int64_t size() const { return rows_.size(); }
 
   void reset() { rows_.clear(); }
+  void check_rows(const Samples& samples) const { rows_.check_rows(samples); }
   void add(const Samples& samples) { rows_.add(samples); }
 
   double value() const {

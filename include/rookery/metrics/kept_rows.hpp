@@ -25,7 +25,10 @@ namespace detail {
 
 /// An integer of 64 bits as two numbers that float64 holds exactly: the high and the low half.
 inline std::array<double, 2> halves(std::int64_t id) { return {static_cast<double>(id >> 32), static_cast<double>(id & 0xffffffff)}; }
+/// Errors: DataError for numbers that are no halves.
 inline std::int64_t from_halves(double high, double low) {
+  check<DataError>(high >= -0x1p31 && high < 0x1p31 && low >= 0 && low < 0x1p32, "a packed state has a group of the halves ", high, " and ",
+                   low, "; they are integers of 32 bits");
   return (static_cast<std::int64_t>(high) << 32) + static_cast<std::int64_t>(low);
 }
 
@@ -41,15 +44,26 @@ struct KeptRow {
 
 /// Keeps rows of non-zero weight. Derived writes `value`, from rows or from sessions in order; with `grouped`, rows come with groups.
 ///
-/// Errors: those of Samples; ConfigError for rows without groups if it is grouped.
+/// Errors: those of Samples; ConfigError for rows without groups if it is grouped, and for predictions of another kind than those before,
+///         where they are kept as they come; NonFiniteError for a packed NaN.
 /// Cost:   32 bytes a row (twice that at worst while the list grows), packed as 24, or 40 with its group; sorting is O(N log N).
 /// Ranks:  each sends all its rows.
 template <class Derived, PredictionKind kind, bool grouped = false> class RowMetric : public SampleMetric<Derived, kind> {
  public:
-  std::int64_t size() const { return static_cast<std::int64_t>(rows_.size()); }
-  void reset() { rows_.clear(); }
+  static constexpr bool needs_groups = grouped;
+  static constexpr bool one_kind = kind != PredictionKind::probability;
 
+  std::int64_t size() const { return static_cast<std::int64_t>(rows_.size()); }
+  void reset() {
+    rows_.clear();
+    kind_ = {};
+  }
+
+  void check_rows(const Samples& samples) const {
+    if constexpr (one_kind) kind_.check_same(samples);
+  }
   void add(const Samples& samples) {
+    admit(samples);
     const auto predictions = samples.predictions(), labels = samples.labels(), weights = samples.weights();
     std::span<const std::int64_t> groups;
     if constexpr (grouped) groups = samples.groups();
@@ -70,7 +84,7 @@ template <class Derived, PredictionKind kind, bool grouped = false> class RowMet
   }
 
   void merge(const at::Tensor& packed) {
-    const auto host = detail::host_column(packed, "RowMetric: a packed state");                 // [width N]
+    const auto host = detail::packed_rows(packed, "RowMetric");                                 // [width N]
     const auto from = detail::numbers(host);
     check<ShapeError>(from.size() % width == 0, "RowMetric: a packed state has ", from.size(), " numbers; rows have ", width, " each");
     for (std::size_t i = 0; i < from.size(); i += width) {
@@ -80,6 +94,11 @@ template <class Derived, PredictionKind kind, bool grouped = false> class RowMet
   }
 
  protected:
+  /// Refuses rows, or lets them in, before any is kept.
+  void admit(const Samples& samples) {
+    check_samples(static_cast<const Derived&>(*this), samples);
+    kind_.keep(samples);
+  }
   void keep(const KeptRow& row) {
     if (row.weight != 0) rows_.push_back(row);
   }
@@ -87,7 +106,7 @@ template <class Derived, PredictionKind kind, bool grouped = false> class RowMet
   /// By group, prediction, label and weight: the same whatever order the rows came in.
   std::vector<KeptRow> sorted_rows() const {
     auto rows = rows_;
-    std::ranges::sort(rows);
+    std::sort(rows.begin(), rows.end());
     return rows;
   }
 
@@ -95,7 +114,7 @@ template <class Derived, PredictionKind kind, bool grouped = false> class RowMet
   template <class F> void for_each_session(F f) const {
     const auto rows = sorted_rows();
     for (auto begin = rows.begin(); begin != rows.end();) {
-      const auto end = std::ranges::find_if(begin, rows.end(), [&](const KeptRow& row) { return row.group != begin->group; });
+      const auto end = std::find_if(begin, rows.end(), [&](const KeptRow& row) { return row.group != begin->group; });
       f(std::span<const KeptRow>(begin, end));
       begin = end;
     }
@@ -105,6 +124,7 @@ template <class Derived, PredictionKind kind, bool grouped = false> class RowMet
   static constexpr std::int64_t width = grouped ? 5 : 3;
 
   std::vector<KeptRow> rows_;
+  KeptKind kind_;
 };
 
 namespace detail {
@@ -112,7 +132,7 @@ namespace detail {
 /// Calls f(rows) with each run of rows that have one prediction; rows are sorted.
 template <class F> void for_each_tie(std::span<const KeptRow> rows, F f) {
   for (auto begin = rows.begin(); begin != rows.end();) {
-    const auto end = std::ranges::find_if(begin, rows.end(), [&](const KeptRow& row) { return row.prediction != begin->prediction; });
+    const auto end = std::find_if(begin, rows.end(), [&](const KeptRow& row) { return row.prediction != begin->prediction; });
     f(std::span<const KeptRow>(begin, end));
     begin = end;
   }

@@ -43,12 +43,16 @@ class Ndcg : public RowMetric<Ndcg, PredictionKind::number, true> {
     check<ConfigError>(options.k >= 0, "Ndcg: k is ", options.k, "; it is 0 for all places, or more");
   }
 
-  /// ndcg, or ndcg@k.
-  std::string name() const { return options_.k == 0 ? "ndcg" : "ndcg@" + std::to_string(options_.k); }
+  /// ndcg, ndcg_exponential, ndcg_of_several where sessions of one row do not count, and @k where k places do.
+  std::string name() const {
+    std::string name = options_.gain == NdcgGain::linear ? "ndcg" : "ndcg_exponential";
+    if (!options_.single_rows) name += "_of_several";
+    return options_.k == 0 ? name : concat(name, "@", options_.k);
+  }
 
-  void add(const Samples& samples) {
+  void check_rows(const Samples& samples) const {
     for (const double label : samples.labels()) check<DataError>(label >= 0, "Ndcg: a label is ", label, "; grades are 0 or more");
-    RowMetric::add(samples);
+    RowMetric::check_rows(samples);
   }
 
   double value() const { return over_sessions().ndcg.mean(); }
@@ -72,7 +76,9 @@ class Ndcg : public RowMetric<Ndcg, PredictionKind::number, true> {
         const bool counts = options_.k == 0 || static_cast<std::int64_t>(place) <= options_.k;
         discounts.push_back(discounts.back() + (counts ? 1 / std::log2(static_cast<double>(place) + 1) : 0));
       }
-      const double value = ndcg(session, discounts), weight = std::ranges::max(session, {}, &KeptRow::weight).weight;
+      double weight = 0;
+      for (const auto& row : session) weight = std::max(weight, row.weight);
+      const double value = ndcg(session, discounts);
       means.ndcg.add(value, weight);
       means.loss.add((1 - value) * weight);
     });
@@ -94,7 +100,7 @@ class Ndcg : public RowMetric<Ndcg, PredictionKind::number, true> {
       gain += of_tie * shared;
       place -= tie.size();
     });
-    std::ranges::sort(gains, std::greater{});
+    std::sort(gains.begin(), gains.end(), std::greater{});
     for (std::size_t i = 0; i < gains.size(); ++i) best += gains[i] * (discounts[i + 1] - discounts[i]);
     return gain / std::max(best, least_gain);
   }

@@ -49,12 +49,22 @@ template <concepts::Measure Measure> class PerGroup : public SampleMetric<PerGro
     reset();
   }
 
+  static constexpr bool needs_groups = true;
+  static constexpr bool one_kind = one_kind_of<Measure>();
+
   void reset() {
+    kind_ = {};
     groups_.clear();
     for (const auto group : options_.only) groups_.try_emplace(group, empty_);
   }
 
+  void check_rows(const Samples& samples) const {
+    check_samples(empty_, samples);
+    if constexpr (one_kind) kind_.check_same(samples);
+  }
   void add(const Samples& samples) {
+    check_samples(*this, samples);
+    kind_.keep(samples);
     const auto rows = samples.by_group();
     const auto group = rows.groups();
     for (std::size_t begin = 0, end = 0; begin < group.size(); begin = end) {
@@ -106,6 +116,7 @@ template <concepts::Measure Measure> class PerGroup : public SampleMetric<PerGro
   Measure empty_;
   PerGroupOptions options_;
   std::map<std::int64_t, Measure> groups_;
+  KeptKind kind_;
 };
 
 /// The mean of a metric over groups, each counting once: `grouped_auc` for Auc. A group whose value is not finite, such as one of
@@ -123,7 +134,11 @@ template <concepts::Metric Metric> class GroupMean : public SampleMetric<GroupMe
   /// The number of groups that count.
   std::int64_t groups() const { return static_cast<std::int64_t>(mean().weight()); }
 
+  static constexpr bool needs_groups = true;
+  static constexpr bool one_kind = one_kind_of<Metric>();
+
   void reset() { groups_.reset(); }
+  void check_rows(const Samples& samples) const { groups_.check_rows(samples); }
   void add(const Samples& samples) { groups_.add(samples); }
   at::Tensor pack() const { return groups_.pack(); }
   void merge(const at::Tensor& packed) { groups_.merge(packed); }

@@ -55,7 +55,7 @@ template <concepts::Measure Measure> class PerTask {
   const std::vector<std::string>& tasks() const { return names_; }
   /// A task's measure. Errors: IndexError for a name that is none.
   const Measure& task(std::string_view name) const {
-    const auto found = std::ranges::find(names_, name);
+    const auto found = std::find(names_.begin(), names_.end(), name);
     check<IndexError>(found != names_.end(), "PerTask: '", name, "' is none of its ", names_.size(), " tasks");
     return measures_[static_cast<std::size_t>(found - names_.begin())];
   }
@@ -100,6 +100,7 @@ template <concepts::Measure Measure> class PerTask {
       const auto weight = weights.defined() && weights.dim() == 2 ? weights.select(1, i) : weights;   // [N]
       samples.emplace_back(predictions.select(1, i), labels.select(1, i), weight, kind, groups);
     }
+    for (std::size_t i = 0; i < samples.size(); ++i) check_samples(measures_[i], samples[i]);
     for (std::size_t i = 0; i < samples.size(); ++i) add_samples(measures_[i], samples[i]);
   }
 

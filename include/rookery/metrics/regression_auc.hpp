@@ -47,12 +47,12 @@ class PrefixSums {
 /// Of rows sorted by prediction, then label.
 inline PairWeights count_pairs(std::span<const KeptRow> rows) {
   std::vector<double> labels(rows.size());
-  std::ranges::transform(rows, labels.begin(), &KeptRow::label);
-  std::ranges::sort(labels);
-  labels.erase(std::ranges::unique(labels).begin(), labels.end());
+  std::transform(rows.begin(), rows.end(), labels.begin(), [](const KeptRow& row) { return row.label; });
+  std::sort(labels.begin(), labels.end());
+  labels.erase(std::unique(labels.begin(), labels.end()), labels.end());
   PrefixSums lower(labels.size()), higher(labels.size());   // rows of smaller predictions, labels going up and going down
   const auto rank = [&](const KeptRow& row) {
-    return static_cast<std::size_t>(std::ranges::lower_bound(labels, row.label) - labels.begin());
+    return static_cast<std::size_t>(std::lower_bound(labels.begin(), labels.end(), row.label) - labels.begin());
   };
   const auto opposite = [&](std::size_t at) { return labels.size() - 1 - at; };
 
@@ -90,6 +90,7 @@ class Rauc : public RowMetric<Rauc, PredictionKind::number> {
   static constexpr std::string_view name() { return "rauc"; }
 
   void add(const Samples& samples) {
+    admit(samples);
     const auto predictions = samples.predictions(), labels = samples.labels(), weights = samples.weights();
     for (std::size_t i = 0; i < labels.size(); ++i) keep({0, predictions[i], labels[i], weights[i] > 0 ? 1. : 0.});
   }

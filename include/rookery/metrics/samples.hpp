@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,17 @@ namespace rookery {
 /// What predictions are: probabilities in [0, 1], logits, scores of which only the order counts, or numbers on the scale of labels
 /// which are then any finite number.
 enum class PredictionKind { probability, logit, score, number };
+
+/// The kind as a message has it.
+constexpr std::string_view to_string(PredictionKind kind) {
+  switch (kind) {
+    case PredictionKind::probability: return "probabilities";
+    case PredictionKind::logit: return "logits";
+    case PredictionKind::score: return "scores";
+    case PredictionKind::number: return "numbers";
+  }
+  return "";
+}
 
 /// 1 / (1 + e^-logit) without overflow.
 inline double sigmoid(double logit) {
@@ -51,6 +63,16 @@ inline at::Tensor group_column(const at::Tensor& groups) {
 
 inline std::span<const double> numbers(const at::Tensor& column) {
   return {column.const_data_ptr<double>(), static_cast<std::size_t>(column.numel())};
+}
+
+/// The packed rows of the metric that a message calls `owner`. Errors: NonFiniteError for a NaN or an infinity, which no row has.
+inline at::Tensor packed_rows(const at::Tensor& packed, std::string_view owner) {
+  auto host = host_column(packed, concat(owner, ": a packed state"));              // [n]
+  const auto from = numbers(host);
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    check<NonFiniteError>(std::isfinite(from[i]), owner, ": a packed state has ", from[i], " in place ", i, "; rows are finite numbers");
+  }
+  return host;                                                                     // [n]
 }
 
 }  // namespace detail
@@ -138,10 +160,10 @@ class Samples {
   /// The rows in the order of their groups; rows of a group stay in the order they came in.
   Samples by_group() const {
     const auto group = groups();
-    if (std::ranges::is_sorted(group)) return *this;
+    if (std::is_sorted(group.begin(), group.end())) return *this;
     std::vector<std::size_t> order(group.size());
     std::iota(order.begin(), order.end(), 0);
-    std::ranges::stable_sort(order, {}, [&](std::size_t i) { return group[i]; });
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t i, std::size_t j) { return group[i] < group[j]; });
     Samples rows = part(0, 0);
     const auto reorder = [&]<class Number>(at::Tensor& column, std::span<const Number> from) {
       column = at::empty({size()}, column.options());                                    // [N]
@@ -172,6 +194,41 @@ template <class Metric> constexpr PredictionKind prediction_kind_of() {
   else return PredictionKind::probability;
 }
 
+/// Whether a metric's rows belong to groups: its `needs_groups`, else not.
+template <class Metric> constexpr bool needs_groups_of() {
+  if constexpr (requires { Metric::needs_groups; }) return Metric::needs_groups;
+  else return false;
+}
+
+/// Whether a metric keeps predictions as they come, to compare them with each other: its `one_kind`, else not.
+template <class Metric> constexpr bool one_kind_of() {
+  if constexpr (requires { Metric::one_kind; }) return Metric::one_kind;
+  else return false;
+}
+
+/// The kind of the predictions that a metric keeps. Probabilities and logits are on two scales, and no order among them means anything.
+class KeptKind {
+ public:
+  /// Errors: ConfigError for another kind than that of the first rows.
+  void check_same(const Samples& samples) const {
+    check<ConfigError>(!kind_ || samples.size() == 0 || *kind_ == samples.kind(), "Samples: a metric that compares predictions was fed ",
+                       to_string(kind_.value_or(samples.kind())), " and is now fed ", to_string(samples.kind()),
+                       ", which are on another scale; use update or update_logits alone, or reset it in between");
+  }
+  void keep(const Samples& samples) {
+    if (samples.size() > 0) kind_ = samples.kind();
+  }
+
+ private:
+  std::optional<PredictionKind> kind_;
+};
+
+/// Refuses rows that a metric will not take while nothing has changed: for want of groups, or by its `check_rows(samples)`.
+template <class Metric> void check_samples(const Metric& metric, const Samples& samples) {
+  if constexpr (needs_groups_of<Metric>()) samples.groups();
+  if constexpr (requires { metric.check_rows(samples); }) metric.check_rows(samples);
+}
+
 /// Adds rows to a metric: as they came to one of the library, as probabilities and [N] float64 on the host each to another.
 template <class Metric> void add_samples(Metric& metric, const Samples& samples) {
   if constexpr (requires { metric.add(samples); }) metric.add(samples);
@@ -179,7 +236,8 @@ template <class Metric> void add_samples(Metric& metric, const Samples& samples)
 }
 
 /// Base of a metric that is computed from samples. Derived writes `add(const Samples&)`; the calls that take tensors come from here.
-/// `kind` is what the metric takes predictions for: scores, if all that it does is to rank.
+/// `kind` is what the metric takes predictions for: scores, if all that it does is to rank. A metric that refuses rows says so in
+/// `check_rows(const Samples&) const`, which a suite asks of all its metrics before any of them has the rows.
 template <class Derived, PredictionKind kind = PredictionKind::probability> class SampleMetric {
  public:
   static constexpr PredictionKind prediction_kind = kind;

@@ -50,9 +50,14 @@ class ScoredRows {
   void clear() {
     floats_.clear();
     doubles_.clear();
+    kind_ = {};
   }
 
+  /// Errors: ConfigError for scores of another kind than those before.
+  void check_rows(const Samples& samples) const { kind_.check_same(samples); }
   void add(const Samples& samples) {
+    check_rows(samples);
+    kind_.keep(samples);
     const auto scores = samples.predictions(), labels = samples.labels(), weights = samples.weights();
     for (std::size_t i = 0; i < scores.size(); ++i) keep(scores[i], labels[i] > .5 ? weights[i] : -weights[i]);
   }
@@ -89,14 +94,14 @@ class ScoredRows {
       *to++ = row.score;
       *to++ = row.weight;
     };
-    std::ranges::for_each(floats_, write);
-    std::ranges::for_each(doubles_, write);
+    std::for_each(floats_.begin(), floats_.end(), write);
+    std::for_each(doubles_.begin(), doubles_.end(), write);
     return packed;
   }
 
-  /// Adds packed rows to those of the metric that a message calls `name`.
+  /// Adds packed rows to those of the metric that a message calls `name`. Errors: ShapeError for half a row, NonFiniteError for a NaN.
   void merge(const at::Tensor& packed, std::string_view name) {
-    const auto host = detail::host_column(packed, concat(name, ": a packed state"));            // [2N]
+    const auto host = detail::packed_rows(packed, name);                                        // [2N]
     const auto from = detail::numbers(host);
     check<ShapeError>(from.size() % 2 == 0, name, ": a packed state has ", from.size(), " numbers; rows have two each");
     for (std::size_t i = 0; i < from.size(); i += 2) keep(from[i], from[i + 1]);
@@ -128,7 +133,7 @@ class ScoredRows {
   /// quick as comparing. A byte that all rows share costs no pass. A few rows are compared, for they are not worth the counters.
   template <class Number> static std::vector<Row<Number>> sorted(std::vector<Row<Number>> rows) {
     if (rows.size() < 256) {
-      std::ranges::sort(rows, [](const Row<Number>& a, const Row<Number>& b) {
+      std::sort(rows.begin(), rows.end(), [](const Row<Number>& a, const Row<Number>& b) {
         return a.score != b.score ? a.score < b.score : a.weight < b.weight;
       });
       return rows;
@@ -139,7 +144,7 @@ class ScoredRows {
         const auto digit = [&](const Row<Number>& row) { return static_cast<std::size_t>(ordered_bits(row.*field) >> shift & 255); };
         std::array<std::size_t, 256> place{};
         for (const auto& row : rows) ++place[digit(row)];
-        if (std::ranges::find(place, rows.size()) != place.end()) continue;
+        if (std::find(place.begin(), place.end(), rows.size()) != place.end()) continue;
         std::exclusive_scan(place.begin(), place.end(), place.begin(), std::size_t{0});
         for (const auto& row : rows) other[place[digit(row)]++] = row;
         rows.swap(other);
@@ -150,6 +155,7 @@ class ScoredRows {
 
   std::vector<Row<float>> floats_;     // rows that float32 holds exactly
   std::vector<Row<double>> doubles_;   // the others
+  KeptKind kind_;
 };
 
 }  // namespace rookery

@@ -61,7 +61,8 @@ template <class... Metrics> class MetricSuite {
 /// they came; another gets them as probabilities, [N] float64 on the host each. `update` takes predictions for what all the metrics
 /// take them, such as numbers where all are metrics of regression, else for probabilities.
 ///
-/// Errors: those of Samples, before any metric has the batch; ConfigError where a metric of groups is fed without them.
+/// Errors: those of Samples, ConfigError where a metric of groups is fed without them, and what a metric of the library refuses: all before
+///         any metric has the batch. A metric of your own is asked too, if it has a `check_rows(const Samples&) const`.
 /// Cost:   one copy to the host and one check a batch, then the metrics' own.
 template <concepts::Measure... Metrics>
 class MetricSuite<Metrics...> : public SampleMetric<MetricSuite<Metrics...>, detail::common_prediction_kind<Metrics...>()> {
@@ -69,7 +70,14 @@ class MetricSuite<Metrics...> : public SampleMetric<MetricSuite<Metrics...>, det
   MetricSuite() requires(sizeof...(Metrics) > 0) = default;
   explicit MetricSuite(Metrics... metrics) : metrics_(std::move(metrics)...) {}
 
+  static constexpr bool needs_groups = (needs_groups_of<Metrics>() || ...);
+  static constexpr bool one_kind = (one_kind_of<Metrics>() || ...);
+
+  void check_rows(const Samples& samples) const {
+    std::apply([&](const auto&... metric) { (check_samples(metric, samples), ...); }, metrics_);
+  }
   void add(const Samples& samples) {
+    check_rows(samples);
     std::apply([&](auto&... metric) { (add_samples(metric, samples), ...); }, metrics_);
   }
 

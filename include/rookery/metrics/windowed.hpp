@@ -29,50 +29,72 @@ namespace rookery {
 struct WindowOptions {
   std::int64_t window_size = 10'000'000;   // rows, of all ranks together
   std::int64_t world_size = 1;             // ranks that share them; each keeps window_size / world_size, rounded up
+  std::string name = "window";             // the values are called window_ne; two windows of one suite need two names
 };
 
-/// A measure of the latest batches that fit the window together, and of the last one at least. Whole batches enter and leave.
+/// A measure of the latest batches that fit the window together, and of the last one at least. Batches enter whole, and leave in slices:
+/// neighbours that together have no more rows than a hundredth of this rank's window. So a long window may be up to 1% short of its size,
+/// and a window of less than a hundred batches is exact to the batch.
 ///
 /// Errors: those of Samples and of the measure; ConfigError for sizes below 1.
-/// Cost:   a measure's state for each batch in the window; `value` merges them.
+/// Cost:   a measure's state for each slice, of which there are about a hundred, at most 202, however small the batches are; `value` merges
+///         them.
 /// Ranks:  the windows of all ranks merge to one; a merged window goes on as one batch of each rank's rows.
 template <concepts::Measure Measure> class Windowed : public SampleMetric<Windowed<Measure>, prediction_kind_of<Measure>()> {
  public:
-  explicit Windowed(Measure measure = Measure{}, WindowOptions options = {}) : empty_(std::move(measure)), options_(options) {
-    check<ConfigError>(options.window_size >= 1, "Windowed: window_size is ", options.window_size, "; it is 1 or more");
-    check<ConfigError>(options.world_size >= 1, "Windowed: world_size is ", options.world_size, "; it is 1 or more");
+  explicit Windowed(Measure measure = Measure{}, WindowOptions options = {}) : empty_(std::move(measure)), options_(std::move(options)) {
+    check<ConfigError>(options_.window_size >= 1, "Windowed: window_size is ", options_.window_size, "; it is 1 or more");
+    check<ConfigError>(options_.world_size >= 1, "Windowed: world_size is ", options_.world_size, "; it is 1 or more");
     empty_.reset();
   }
 
+  static constexpr bool needs_groups = needs_groups_of<Measure>();
+  static constexpr bool one_kind = one_kind_of<Measure>();
+
+  void check_rows(const Samples& samples) const {
+    check_samples(empty_, samples);
+    if constexpr (one_kind) kind_.check_same(samples);
+  }
   void add(const Samples& samples) {
+    check_samples(*this, samples);
     if (samples.size() == 0) return;
-    Measure batch = empty_;
-    add_samples(batch, samples);
-    push(std::move(batch), samples.size());
+    kind_.keep(samples);
     const auto share = (options_.window_size - 1) / options_.world_size + 1;
-    while (rows_ > share && batches_.size() > 1) {
-      rows_ -= batches_.front().rows;
-      batches_.pop_front();
+    if (slices_.empty() || slices_.back().rows + samples.size() > share / 100) slices_.push_back({empty_, 0, 0});
+    auto& slice = slices_.back();
+    add_samples(slice.measure, samples);
+    slice.rows += samples.size();
+    ++slice.batches;
+    rows_ += samples.size();
+    while (rows_ > share && slices_.size() > 1) {
+      rows_ -= slices_.front().rows;
+      slices_.pop_front();
     }
   }
 
   std::int64_t rows() const { return rows_; }                                                 // in the window
-  std::int64_t batches() const { return static_cast<std::int64_t>(batches_.size()); }         // the same
+  std::int64_t slices() const { return static_cast<std::int64_t>(slices_.size()); }           // the same
+  std::int64_t batches() const {                                                              // the same
+    std::int64_t batches = 0;
+    for (const auto& slice : slices_) batches += slice.batches;
+    return batches;
+  }
 
   /// The measure of the window.
   Measure window() const {
     Measure whole = empty_;
-    for (const auto& batch : batches_) whole.merge(batch.measure.pack());
+    for (const auto& slice : slices_) whole.merge(slice.measure.pack());
     return whole;
   }
 
-  std::string name() const requires concepts::HasMetricValue<Measure> { return concat("window_", empty_.name()); }
+  std::string name() const requires concepts::HasMetricValue<Measure> { return concat(options_.name, "_", empty_.name()); }
   double value() const requires concepts::HasMetricValue<Measure> { return window().value(); }
-  std::vector<MetricValue> values() const { return values_of(window(), "window_"); }
+  std::vector<MetricValue> values() const { return values_of(window(), options_.name + "_"); }
 
   void reset() {
-    batches_.clear();
+    slices_.clear();
     rows_ = 0;
+    kind_ = {};
   }
 
   /// The number of rows, and the state of the window.
@@ -82,27 +104,25 @@ template <concepts::Measure Measure> class Windowed : public SampleMetric<Window
   void merge(const at::Tensor& packed) {
     const auto states = detail::unpack_states(packed, 2, "Windowed");
     check<ShapeError>(states[0].numel() == 1, "Windowed: a packed state has ", states[0].numel(), " numbers of rows; it has one");
-    const auto rows = static_cast<std::int64_t>(detail::numbers(states[0])[0]);
+    const double rows = detail::numbers(states[0])[0];
+    check<DataError>(rows >= 0 && rows < 0x1p53, "Windowed: a packed state has ", rows, " rows; it is 0 or more");
     Measure batch = empty_;
     batch.merge(states[1]);
-    if (rows > 0) push(std::move(batch), rows);
+    if (rows > 0) slices_.push_back({std::move(batch), static_cast<std::int64_t>(rows), 1});
+    rows_ += static_cast<std::int64_t>(rows);
   }
 
  private:
-  struct Batch {
+  struct Slice {
     Measure measure;
-    std::int64_t rows;
+    std::int64_t rows, batches;
   };
-
-  void push(Measure measure, std::int64_t rows) {
-    batches_.push_back({std::move(measure), rows});
-    rows_ += rows;
-  }
 
   Measure empty_;
   WindowOptions options_;
-  std::deque<Batch> batches_;
-  std::int64_t rows_ = 0;   // of batches_
+  std::deque<Slice> slices_;
+  std::int64_t rows_ = 0;   // of slices_
+  KeptKind kind_;
 };
 
 }  // namespace rookery
