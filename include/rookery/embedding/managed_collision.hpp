@@ -41,7 +41,8 @@ struct ManagedCollision {
   std::int64_t interval = 1;             // steps between changes of the vocabulary
   std::int64_t buckets = 1;              // divides num_embeddings
   double decay = 1;                      // of distance_lfu: count / (steps since it was seen + 1)^decay
-  std::int64_t candidates = 0;           // most ids without a row that are remembered in a bucket; 0: as many as it has rows
+  std::int64_t candidates = 0;           // most ids without a row that are remembered in a bucket, twice as many between changes of the
+                                         // vocabulary; 0: as many as it has rows
 
   /// Bucket of an id.
   std::int64_t bucket_of(std::int64_t id) const {
@@ -65,7 +66,8 @@ struct ManagedCollision {
 
 /// The ids that have rows in some consecutive buckets of a table, on the rank that holds them.
 ///
-/// Cost:    a hash lookup an id; `step` sorts the ids seen since the last one.
+/// Cost:    a hash lookup an id. Every `interval` steps a pass over the ids that wait, and in a bucket where some are ready and no row is
+///          free a pass over its rows; sorted are the ids that are ready and as many owners.
 class CollisionVocabulary {
  public:
   CollisionVocabulary(ManagedCollision settings, std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t buckets)
@@ -99,9 +101,11 @@ class CollisionVocabulary {
   struct Sightings {
     std::int64_t id = 0, count = 0, last = 0;
   };
+  static constexpr std::int64_t most_counted = std::int64_t{1} << 53;   // of steps and sightings that a run can have, exact as doubles
   struct Bucket {
     std::unordered_map<std::int64_t, std::int64_t> row_of;
     std::vector<Sightings> owners;       // [rows - 1]; free where count is 0
+    std::size_t taken = 0;               // rows before this one are not free
     std::unordered_map<std::int64_t, Sightings> waiting;
   };
 
@@ -118,7 +122,10 @@ class CollisionVocabulary {
     const double of_a = worth(a), of_b = worth(b);
     return of_a != of_b ? of_a > of_b : a.id < b.id;
   }
+  /// Gives rows to the ids that wait for one and are ready: free rows first, then those of the least worth.
   void admit(Bucket& bucket, std::int64_t first_row, std::vector<GivenRow>& given);
+  /// Keeps the `most` best of the ids that wait; there are more.
+  void forget(Bucket& bucket, std::size_t most) const;
 
   ManagedCollision settings_;
   std::int64_t bucket_rows_ = 0, first_bucket_ = 0, steps_ = 0;
@@ -136,42 +143,57 @@ inline std::vector<GivenRow> CollisionVocabulary::step() {
   }
   seen_.clear();
   std::vector<GivenRow> given;
-  for (std::size_t b = 0; steps_ % settings_.interval == 0 && b < buckets_.size(); ++b)
-    admit(buckets_[b], static_cast<std::int64_t>(b) * bucket_rows_, given);
+  const bool changes = steps_ % settings_.interval == 0;
+  const auto most = static_cast<std::size_t>(settings_.candidates > 0 ? settings_.candidates : bucket_rows_);
+  for (std::size_t b = 0; b < buckets_.size(); ++b) {
+    if (changes) admit(buckets_[b], static_cast<std::int64_t>(b) * bucket_rows_, given);
+    if (buckets_[b].waiting.size() > (changes ? most : 2 * most)) forget(buckets_[b], most);
+  }
   return given;
 }
 
 inline void CollisionVocabulary::admit(Bucket& bucket, std::int64_t first_row, std::vector<GivenRow>& given) {
-  std::vector<Sightings> ready, rest;
-  for (const auto& [id, one] : bucket.waiting) (one.count >= settings_.threshold ? ready : rest).push_back(one);
-  const auto better = [&](const Sightings& a, const Sightings& b) { return before(a, b); };
-  std::sort(ready.begin(), ready.end(), better);
-  std::vector<std::int64_t> rows;                              // free ones first, then from the least worth up
-  for (std::size_t row = 0; row < bucket.owners.size(); ++row) rows.push_back(static_cast<std::int64_t>(row));
-  const auto owner = [&](std::int64_t row) -> Sightings& { return bucket.owners[static_cast<std::size_t>(row)]; };
-  std::sort(rows.begin(), rows.end(), [&](std::int64_t a, std::int64_t b) {
-    const bool free_a = owner(a).count == 0, free_b = owner(b).count == 0;
-    if (free_a || free_b) return free_a != free_b ? free_a : a < b;
-    return before(owner(b), owner(a));
-  });
-  std::size_t taken = 0;
-  while (taken < ready.size() && taken < rows.size()) {
-    auto& old = owner(rows[taken]);
-    if (old.count > 0) {
-      if (worth(ready[taken]) <= worth(old)) break;
-      bucket.row_of.erase(old.id);
-    }
-    old = ready[taken];
-    bucket.row_of[old.id] = rows[taken];
-    bucket.waiting.erase(old.id);
-    given.push_back({first_row + rows[taken], old.id});
-    ++taken;
+  std::vector<Sightings> ready;
+  for (const auto& [id, one] : bucket.waiting)
+    if (one.count >= settings_.threshold) ready.push_back(one);
+  if (ready.empty()) return;
+  std::sort(ready.begin(), ready.end(), [&](const Sightings& a, const Sightings& b) { return before(a, b); });
+  auto next = ready.begin();
+  const auto take = [&](std::size_t row) {
+    bucket.owners[row] = *next;
+    bucket.row_of[next->id] = static_cast<std::int64_t>(row);
+    bucket.waiting.erase(next->id);
+    given.push_back({first_row + static_cast<std::int64_t>(row), next->id});
+    ++next;
+  };
+  for (auto& row = bucket.taken; row < bucket.owners.size() && next != ready.end(); ++row)
+    if (bucket.owners[row].count == 0) take(row);
+  if (next == ready.end()) return;
+
+  struct Victim {
+    double worth = 0;
+    std::int64_t id = 0;
+    std::size_t row = 0;
+  };
+  std::vector<Victim> victims;                                 // owners worth less than the best that is left
+  const double best = worth(*next);
+  for (std::size_t row = 0; row < bucket.owners.size(); ++row)
+    if (const double old = worth(bucket.owners[row]); old < best) victims.push_back({old, bucket.owners[row].id, row});
+  const auto most = std::min(victims.size(), static_cast<std::size_t>(ready.end() - next));
+  std::partial_sort(victims.begin(), victims.begin() + static_cast<std::ptrdiff_t>(most), victims.end(),
+                    [](const Victim& a, const Victim& b) { return a.worth != b.worth ? a.worth < b.worth : a.id > b.id; });
+  for (std::size_t v = 0; v < most && worth(*next) > victims[v].worth; ++v) {
+    bucket.row_of.erase(victims[v].id);
+    take(victims[v].row);
   }
-  const auto most = static_cast<std::size_t>(settings_.candidates > 0 ? settings_.candidates : bucket_rows_);
-  if (bucket.waiting.size() <= most) return;
-  rest.insert(rest.end(), ready.begin() + static_cast<std::ptrdiff_t>(taken), ready.end());
-  std::sort(rest.begin(), rest.end(), better);
-  for (std::size_t i = most; i < rest.size(); ++i) bucket.waiting.erase(rest[i].id);
+}
+
+inline void CollisionVocabulary::forget(Bucket& bucket, std::size_t most) const {
+  std::vector<Sightings> all;
+  for (const auto& [id, one] : bucket.waiting) all.push_back(one);
+  std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(most), all.end(),
+                   [&](const Sightings& a, const Sightings& b) { return before(a, b); });
+  for (std::size_t i = most; i < all.size(); ++i) bucket.waiting.erase(all[i].id);
 }
 
 inline CollisionVocabulary ManagedCollision::vocabulary(std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t count) const {
@@ -197,7 +219,7 @@ inline void CollisionVocabulary::load(std::span<const std::int64_t> state) {
   check<DataError>(state.size() % 4 == 1, "CollisionVocabulary: a state has ", state.size(), " numbers; it must be 1 + 4 an id");
   CollisionVocabulary loaded(settings_, bucket_rows_, first_bucket_, static_cast<std::int64_t>(buckets_.size()));
   loaded.steps_ = state[0];
-  check<DataError>(loaded.steps_ >= 0, "CollisionVocabulary: a state after ", loaded.steps_, " steps");
+  check<DataError>(loaded.steps_ >= 0 && loaded.steps_ <= most_counted, "CollisionVocabulary: a state after ", loaded.steps_, " steps");
   for (auto line = state.begin() + 1; line != state.end(); line += 4) {
     const Sightings one{line[0], line[2], line[3]};
     const auto row = line[1], number = settings_.bucket_of(one.id) - first_bucket_;
@@ -206,6 +228,8 @@ inline void CollisionVocabulary::load(std::span<const std::int64_t> state) {
     check<DataError>(here && one.count > 0 && (row == -1 || (inside >= 0 && inside < bucket_rows_ - 1)), "CollisionVocabulary: id ", one.id,
                      " with ", one.count, " sightings and row ", row, " does not fit buckets ", first_bucket_, " to ",
                      first_bucket_ + static_cast<std::int64_t>(buckets_.size()) - 1, " of ", bucket_rows_, " rows");
+    check<DataError>(one.count <= most_counted, "CollisionVocabulary: id ", one.id, " with ", one.count,
+                     " sightings; no run has more than ", most_counted);
     check<DataError>(one.last >= 1 && one.last <= loaded.steps_, "CollisionVocabulary: id ", one.id, " was seen at step ", one.last, " of ",
                      loaded.steps_);
     auto& bucket = loaded.buckets_[static_cast<std::size_t>(number)];
