@@ -164,6 +164,8 @@ inline rk::TableSchema parse_schema(std::string_view text, const std::string& fi
     add(label, schema.labels.emplace_back(), read_label(label));
     label.checked([&] { rk::check_distinct_names(schema.labels, "label"); });
   });
+  section.read("has_label", schema.has_label);
+  section.single("group", "column", [&](Section& group) { group.read("column", schema.group.column); });
   section.read("weight", schema.weight);
   section.each("dense", "column", [&](Section& dense) {
     add(dense, schema.dense.emplace_back(), read_dense(dense));
@@ -199,10 +201,12 @@ inline std::string place_in_schema(std::string_view sentence, const std::string&
 }
 
 /// The clicks that the schema in a TOML file describes, read.
-/// Errors: those of load_schema and read_table, with the line of the schema that names the column; ConfigError for labels outside [0, 1].
+/// Errors: those of load_schema and read_table, with the line of the schema that names the column; ConfigError for labels outside [0, 1]
+///         and for a schema without labels.
 inline std::shared_ptr<const rk::Table> load_clicks(const std::filesystem::path& path, const std::filesystem::path& directory = {}) {
   const auto file = path.string();
   const auto schema = load_schema(path, directory);
+  rk::check<rk::ConfigError>(schema.has_label, file, ": has_label = false; clicks are labels");
   std::shared_ptr<const rk::Table> table;
   try {
     table = rk::read_table(schema);

@@ -45,6 +45,14 @@ struct Clicks {
 TEST_SUITE("data/schema_check") {
   TEST_CASE("the right schema is not refused") { CHECK(Clicks().refusal() == ""); }
 
+  TEST_CASE("schema mistake: a file given twice") {
+    Clicks main, side;
+    main.schema.file.paths.push_back(main.clicks);
+    CHECK(main.refusal() == concat("file: path '", main.clicks, "' is given twice"));
+    side.schema.side_tables[0].file.paths.push_back(side.users);
+    CHECK(side.refusal() == concat("side table 'users': path '", side.users, "' is given twice"));
+  }
+
   TEST_CASE("schema mistake: missing column") {
     Clicks dense, id, label, key, join, split;
     dense.schema.dense[0].column = "aeg";
@@ -150,7 +158,8 @@ TEST_SUITE("data/schema_check") {
     CHECK(refusal([](auto& s) { s.file.name_ends_at = "::"; }) == "file: name_ends_at '::' must be one character or empty");
     CHECK(refusal([](auto& s) { s.file.has_header = false; }) == "file: without a header, columns must name the columns");
     CHECK(refusal([](auto& s) { s.file.columns = {"a", "b"}; }).ends_with(": the header has 4 columns, the schema gives names to 2"));
-    CHECK(refusal([](auto& s) { s.label.column = ""; }) == "label: no column is given");
+    const std::string no_label = "label: no column is given; data without labels is read with has_label = false";
+    CHECK(refusal([](auto& s) { s.label.column = ""; }) == no_label);
     CHECK(refusal([](auto& s) { s.dense.clear(), s.ids.clear(); }) ==
           "schema: neither dense nor id columns are given; a model needs at least one");
     CHECK(refusal([](auto& s) { s.dense[0].column = ""; }) == "dense column: no column is given");
@@ -204,7 +213,7 @@ TEST_SUITE("data/schema_check") {
     wrong.labels[1].name = "a";
     CHECK(refusal(wrong) == "label 'a' is given twice; give one of them another name");
     wrong.labels[1].column = "";
-    CHECK(refusal(wrong) == "label: no column is given");
+    CHECK(refusal(wrong) == "label: no column is given; data without labels is read with has_label = false");
   }
 
   TEST_CASE("schema mistake: parts of a split that cannot be") {

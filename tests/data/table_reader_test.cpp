@@ -3,7 +3,11 @@
 
 #include <rookery/data/prefetch.hpp>
 #include <rookery/data/table_reader.hpp>
+#include <rookery/data/vocabulary.hpp>
+#include <rookery/metrics/gauc.hpp>
 #include <rookery/sparse/batch.hpp>
+#include <rookery/topology/local.hpp>
+#include <rookery/train/evaluate.hpp>
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
@@ -15,6 +19,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/files.hpp"
@@ -46,6 +51,16 @@ std::vector<std::int64_t> rows_in(const TableBatch& batch) {
   for (std::int64_t i = 0; i < batch.size(); ++i) rows.push_back(batch.dense[i][0].item<std::int64_t>());
   return rows;
 }
+
+/// A model that predicts what the first dense column says.
+struct Scores {
+  struct Output {
+    at::Tensor predictions;  // [B]
+  };
+  Output predict(const TableBatch& batch) const { return {batch.dense.select(1, 0)}; }
+  Local& topology() { return topology_; }
+  Local topology_ = {};
+};
 
 std::vector<std::vector<std::int64_t>> batches_in(TableEpoch epoch) {
   std::vector<std::vector<std::int64_t>> batches;
@@ -122,6 +137,65 @@ TEST_SUITE("data/table_reader") {
     CHECK(at::equal(batch.labels, at::tensor({0.0F, 1.0F, 1.0F, 0.0F}).view({2, 2})));
     CHECK(at::equal(batch.weights, at::tensor({2.0F, 0.5F})));
     CHECK(slice(batch, 1, 2).size() == 1);
+  }
+
+  TEST_CASE("a group column is a batch's groups: its numbers, or hashes of its texts") {
+    Folder folder;
+    const auto file = folder.write("t.csv", "y,user,n,x\n1,ann,7,.9\n0,bob,-7,.1\n0,ann,9223372036854775808,.2\n1,,7,.8\n");
+    TableSchema schema{.file = {.paths = {file}},
+                       .label = {.column = "y"},
+                       .group = {.column = "user"},
+                       .dense = {{.column = "x"}},
+                       .ids = {{.column = "user"}},
+                       .split = SplitByFraction{.train = 1.0, .validation = 1.0, .validation_in_train = true}};
+    const auto groups_of = [&](std::int64_t rank, std::int64_t world) {
+      const TableReader reader{schema, {.batch_size = 4, .rank = rank, .world_size = world}};
+      return reader.epoch(Part::validation).next()->groups;
+    };
+    const auto hash = [](std::string_view text) { return static_cast<std::int64_t>(fnv1a(text)); };
+    CHECK(at::equal(groups_of(0, 1), at::tensor({hash("ann"), hash("bob"), hash("ann"), hash("")}, at::kLong)));
+    CHECK(at::equal(groups_of(1, 2), at::tensor({hash("ann"), hash("")}, at::kLong)));
+    CHECK(groups_of(4, 5).sizes() == at::IntArrayRef{0});
+    const auto batch = *TableReader{schema, {}}.epoch(Part::validation).next();
+    CHECK(at::equal(slice(batch, 1, 3).groups, batch.groups.slice(0, 1, 3)));
+    Scores scores;                                              // ann's two rows are ranked right; bob and nobody have one each
+    CHECK(evaluate(scores, TableReader{schema, {.batch_size = 1}}.epoch(Part::validation), Gauc{}).value() == 1);
+    schema.group.column = "n";
+    const std::int64_t seven = 7;
+    CHECK(at::equal(groups_of(0, 1), at::tensor({seven, -seven, hash("9223372036854775808"), seven}, at::kLong)));
+    schema.group.column = "";
+    CHECK(!groups_of(0, 1).defined());
+    schema.group.column = "usr";
+    CHECK(cases::message_of([&] { groups_of(0, 1); }) ==
+          concat("group 'usr': there is no such column in ", file, "; did you mean 'user'?"));
+  }
+
+  TEST_CASE("without labels a table is scored: label columns may lack, no row need train, batches have no labels") {
+    Folder folder;
+    TableSchema schema{.file = {.paths = {folder.write("t.csv", "user,x\nu1,1\nu2,2\nu1,3\n")}},
+                       .label = {.column = "clicked"},
+                       .has_label = false,
+                       .group = {.column = "user"},
+                       .dense = {{.column = "x"}},
+                       .ids = {{.column = "user", .rows = IdRows::hashed, .num_embeddings = 10}},
+                       .split = SplitByOrder{.columns = {"(row)"}, .train = 0.0}};
+    for (const bool described : {true, false}) {
+      if (!described) schema.label = {};
+      const TableReader reader{schema, {.batch_size = 2}};
+      CHECK(reader.label_names().empty());
+      CHECK(reader.rows(Part::test) == 3);
+      auto epoch = reader.epoch(Part::test);
+      const auto first = *epoch.next(), second = *epoch.next();
+      CHECK(!first.labels.defined());
+      CHECK(at::equal(first.dense, at::tensor({1.0F, 2.0F}).view({2, 1})));
+      CHECK(at::equal(second.dense, at::tensor({3.0F}).view({1, 1})));
+      CHECK(second.size() == 1);
+      CHECK(!slice(first, 1, 2).labels.defined());
+      CHECK(slice(first, 1, 2).size() == 1);
+    }
+    schema.has_label = true;
+    CHECK(cases::message_of([&] { read_table(schema); }) ==
+          "label: no column is given; data without labels is read with has_label = false");
   }
 
   TEST_CASE("rank_slice: nearly equal slices in rank order that cover the batch, the first ranks with one more") {

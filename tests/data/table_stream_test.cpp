@@ -40,6 +40,7 @@ TableSchema mixed(const Folder& folder, std::int64_t rows) {
   for (int item = 0; item < 13; ++item) items += concat("i", item, ",k", item % 3, "|k", item % 4, "\n");
   return {.file = {.paths = {folder.write("main.csv", text)}},
           .labels = {{.column = "liked"}, {.column = "shared", .name = "share"}},
+          .group = {.column = "user"},
           .weight = "count",
           .dense = {{.column = "row"}, {.column = "age", .divide = 10, .missing = 0.0}},
           .ids = {{.column = "user"},
@@ -58,8 +59,9 @@ TableSchema mixed(const Folder& folder, std::int64_t rows) {
 }
 
 bool equal(const TableBatch& a, const TableBatch& b) {
-  return at::equal(a.dense, b.dense) && at::equal(a.labels, b.labels) && at::equal(a.weights, b.weights) && a.ids.keys() == b.ids.keys() &&
-         at::equal(a.ids.values(), b.ids.values()) && at::equal(a.ids.lengths(), b.ids.lengths());
+  return at::equal(a.dense, b.dense) && at::equal(a.labels, b.labels) && at::equal(a.weights, b.weights) &&
+         at::equal(a.groups, b.groups) && a.ids.keys() == b.ids.keys() && at::equal(a.ids.values(), b.ids.values()) &&
+         at::equal(a.ids.lengths(), b.ids.lengths());
 }
 
 }  // namespace
@@ -96,6 +98,25 @@ TEST_SUITE("data/table_stream") {
           CHECK(batches == whole.batches(part));
         }
       }
+  }
+
+  TEST_CASE("without labels every row may be of the test part, and batches have no labels") {
+    const Folder folder;
+    auto schema = mixed(folder, 50);
+    schema.has_label = false;
+    schema.labels[0].column = "not there";
+    schema.ids = {{.column = "user", .rows = IdRows::hashed, .num_embeddings = 20}};
+    schema.split = SplitByHash{.terms = {{.column = "(row)"}}, .modulus = 1, .train = {}, .test = {0}};
+    const TableStream stream{schema, {.batch_size = 20}};
+    CHECK(stream.label_names().empty());
+    auto wanted = TableReader{schema, {.batch_size = 20}}.epoch(Part::test);
+    std::int64_t rows = 0;
+    for (const TableBatch& batch : stream.epoch(Part::test)) {
+      CHECK(!batch.labels.defined());
+      CHECK(at::equal(batch.dense, wanted.next()->dense));
+      rows += batch.size();
+    }
+    CHECK(rows == 50);
   }
 
   TEST_CASE("training rows come once an epoch, shuffled within shuffle_rows, and the same again for the same seed and epoch") {

@@ -46,6 +46,8 @@ TEST_SUITE("examples/schema_toml") {
 
   TEST_CASE("every key is a member of the schema") {
     const auto schema = parse_schema(R"toml(
+      has_label = false
+      group = {column = "u"}
       [file]
       paths = ["a.csv", "/b.csv"]
       separator = "::"
@@ -98,6 +100,8 @@ TEST_SUITE("examples/schema_toml") {
     CHECK(!schema.file.has_header);
     CHECK(schema.file.columns == std::vector<std::string>{"u", "f", "y"});
     CHECK(schema.file.name_ends_at == ":");
+    CHECK(!schema.has_label);
+    CHECK(schema.group.column == "u");
     CHECK(schema.label.equals == std::vector<std::string>{">50K", ">50K."});
     const auto& dense = schema.dense.at(0);
     CHECK(dense.name == "g");
@@ -232,7 +236,7 @@ TEST_SUITE("examples/schema_toml") {
 
   TEST_CASE("what the schema itself refuses has the line of its entry") {
     CHECK(refusal_of("") == "my.toml: file: no path is given");
-    CHECK(refusal_of("file = 'a.csv'") == "my.toml: label: no column is given");
+    CHECK(refusal_of("file = 'a.csv'") == "my.toml: label: no column is given; data without labels is read with has_label = false");
     CHECK(refusal_of("file = 'a.csv'\nlabel = 'y'") ==
           "my.toml: schema: neither dense nor id columns are given; a model needs at least one");
     CHECK(refusal_below("[[ids]]\ncolumn = 'u'\n[[ids]]\ncolumn = 'u'") ==
@@ -261,7 +265,11 @@ TEST_SUITE("examples/schema_toml") {
           "my.toml:3: id column 'usr': there is no such column in a.csv; did you mean 'user'?");
     CHECK(refusal("file = 'a.csv'\n\nlabel = 'age'\nids = ['user']\n") ==
           "a.csv:2: column 'age': 'x1' is not a number; the schema names it in my.toml:3");
-    CHECK(refusal("file = 'a.csv'\nids = ['user']\n") == "my.toml: label: no column is given");
+    CHECK(refusal("file = 'a.csv'\nids = ['user']\n") ==
+          "my.toml: label: no column is given; data without labels is read with has_label = false");
+    CHECK(refusal("file = 'a.csv'\nids = ['user']\nhas_label = false\n") == "my.toml: has_label = false; clicks are labels");
+    CHECK(refusal("file = 'a.csv'\nids = ['user']\nlabel = 'clicked'\ngroup = 'usr'\n") ==
+          "my.toml:4: group 'usr': there is no such column in a.csv; did you mean 'user'?");
     CHECK(refusal("file = 'a.csv'\nids = ['user']\nlabel = 'rating'\n") ==
           "my.toml:3: label 'rating' is 5 in row 0; clicks are 0 or 1: give it a comparison, such as at_least = 4");
     CHECK(refusal("file = 'b.csv'\nids = ['user']\nlabel = 'rating'\n") == "b.csv: the file cannot be opened: No such file or directory");

@@ -103,6 +103,7 @@ inline std::shared_ptr<const Table> read_npy_table(const NpyTable& files) {
                      files.ids, " has ", features, " id columns");
 
   Table::Columns columns;
+  columns.rows = rows;
   columns.label_names = {"label"};
   const auto refuse = [](const std::string& path, std::int64_t row, const std::string& column, const auto&... why) {
     fail<DataError>(path, ": row ", row, ", column '", column, "': ", why...);

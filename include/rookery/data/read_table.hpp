@@ -41,13 +41,15 @@ inline Table load_table(const TableSchema& schema) {
     split.add(layout.split_cells(records, split_cells, number));
     for (std::size_t i = 0; i < layout.labels().size(); ++i) columns.labels.push_back(layout.label(i, records));
     if (layout.has_weight()) columns.weights.push_back(layout.weight(records));
+    if (layout.has_group()) columns.groups.push_back(layout.group(records));
     for (std::size_t side = 0; side < sides.size(); ++side)
       columns.joins[side].push_back(sides.join(side, layout.join_cell(side, records)));
     main.add(records);
+    ++columns.rows;
   }
-  columns.parts = split.finish();
+  columns.parts = split.finish(/*needs_training=*/schema.has_label);
 
-  std::vector<bool> trained(columns.labels.size() / layout.labels().size());
+  std::vector<bool> trained(static_cast<std::size_t>(columns.rows));
   for (const auto row : columns.parts[0]) {
     trained[static_cast<std::size_t>(row)] = true;
     for (std::size_t side = 0; side < sides.size(); ++side)

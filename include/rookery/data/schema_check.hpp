@@ -63,6 +63,8 @@ inline void check_hash(const SplitByHash& split) {
 /// Errors: ConfigError, one sentence that says which entry and what to write.
 inline void check_schema(const TableFile& file, std::string_view where) {
   check<ConfigError>(!file.paths.empty(), where, ": no path is given");
+  std::set<std::string> paths;
+  for (const auto& path : file.paths) check<ConfigError>(paths.insert(path).second, where, ": path '", path, "' is given twice");
   check<ConfigError>(!file.separator.empty(), where, ": the separator is empty");
   check<ConfigError>(file.quote.size() <= 1, where, ": quote '", file.quote, "' must be one character or empty");
   check<ConfigError>(file.has_header || !file.columns.empty(), where, ": without a header, columns must name the columns");
@@ -70,14 +72,15 @@ inline void check_schema(const TableFile& file, std::string_view where) {
 }
 
 inline void check_schema(const LabelColumn& label) {
-  check<ConfigError>(!label.column.empty(), "label: no column is given");
+  check<ConfigError>(!label.column.empty(), "label: no column is given; data without labels is read with has_label = false");
   const int comparisons =
       label.at_least.has_value() + label.above.has_value() + label.at_most.has_value() + label.below.has_value() + !label.equals.empty();
   check<ConfigError>(comparisons <= 1, "label: ", comparisons, " comparisons are given; one is enough");
 }
 
-/// The labels of a schema, whichever way they are given.
+/// The labels that a schema reads, whichever way they are given; none without has_label.
 inline std::vector<LabelColumn> labels_of(const TableSchema& schema) {
+  if (!schema.has_label) return {};
   return schema.labels.empty() ? std::vector<LabelColumn>{schema.label} : schema.labels;
 }
 

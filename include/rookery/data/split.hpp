@@ -78,11 +78,11 @@ class SplitBuilder {
     ++rows_;
   }
 
-  /// Each part's rows in the order of the file. Errors: ConfigError where nothing is left to train on.
-  Parts finish() {
+  /// Each part's rows in the order of the file. Errors: ConfigError where nothing is left to train on, if there need be.
+  Parts finish(bool needs_training = true) {
     if (const auto* by = std::get_if<SplitByOrder>(&split_)) cut(*by, sorted(by->columns.size()));
     if (const auto* by = std::get_if<SplitByFraction>(&split_)) cut(*by, shuffled(by->seed));
-    check<ConfigError>(!parts_[0].empty(), "split: no row of ", rows_, " is left to train on");
+    check<ConfigError>(!needs_training || !parts_[0].empty(), "split: no row of ", rows_, " is left to train on");
     return std::move(parts_);
   }
 

@@ -50,9 +50,11 @@ struct IdData {
 class Table {
  public:
   struct Columns {
-    std::vector<std::string> label_names;            // one or several
+    std::int64_t rows = 0;                           // of the main table
+    std::vector<std::string> label_names;            // one or several; none for data without labels
     std::vector<float> labels;                       // [row of the main table][label]
     std::vector<float> weights;                      // of each row; empty: all 1
+    std::vector<std::int64_t> groups;                // of each row; empty: there are none
     std::vector<DenseData> dense;
     std::vector<IdData> ids;
     std::vector<std::vector<std::int64_t>> joins;    // [side table][row]: its row in that side table
@@ -60,13 +62,14 @@ class Table {
   };
   explicit Table(Columns columns) : columns_(std::move(columns)) {}
 
-  std::int64_t rows() const { return static_cast<std::int64_t>(columns_.labels.size() / columns_.label_names.size()); }
+  std::int64_t rows() const { return columns_.rows; }
   std::int64_t rows(Part of) const { return static_cast<std::int64_t>(part(of).size()); }
   /// The rows of a part, in the order of the file.
   const std::vector<std::int64_t>& part(Part of) const { return columns_.parts[static_cast<std::size_t>(of)]; }
   const std::vector<std::string>& label_names() const { return columns_.label_names; }
   const std::vector<float>& labels() const { return columns_.labels; }
   const std::vector<float>& weights() const { return columns_.weights; }
+  const std::vector<std::int64_t>& groups() const { return columns_.groups; }
   const std::vector<DenseData>& dense() const { return columns_.dense; }
   const std::vector<IdData>& ids() const { return columns_.ids; }
   /// The row of a table (0: the main one, i + 1: side table i) that belongs to a row of the main one.

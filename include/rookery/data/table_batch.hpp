@@ -32,11 +32,12 @@ struct TableBatch {
   at::Tensor labels;       // [B] float32; [B, tasks] where the schema has several labels; not defined for data without
   at::Tensor weights;      // [B] float32, ones where no column holds weights
   KeyedJaggedTensor ids;   // a key for each id column, in its order
+  at::Tensor groups = {};  // [B] int64, for metrics by group; not defined where the schema names no group
 
   std::int64_t size() const { return weights.size(0); }
   static constexpr auto members() {
     return rookery::members("dense", &TableBatch::dense, "labels", &TableBatch::labels, "weights", &TableBatch::weights, "ids",
-                            &TableBatch::ids);
+                            &TableBatch::ids, "groups", &TableBatch::groups);
   }
 };
 
@@ -67,13 +68,21 @@ inline TableBatch batch_of(const Table& table, std::span<const std::int64_t> row
   const auto size = static_cast<std::int64_t>(rows.size());
   const auto width = static_cast<std::int64_t>(table.dense().size());
   const auto tasks = static_cast<std::int64_t>(table.label_names().size());
-  TableBatch batch{at::empty({size, width}, at::kFloat), tasks == 1 ? at::empty({size}, at::kFloat) : at::empty({size, tasks}, at::kFloat),
-                   at::ones({size}, at::kFloat), {}};                                          // [B, dense columns], [B] or [B, tasks], [B]
-  auto* labels = batch.labels.mutable_data_ptr<float>();
-  auto* weights = batch.weights.mutable_data_ptr<float>();
-  for (const auto row : rows) {
-    for (std::int64_t task = 0; task < tasks; ++task) *labels++ = table.labels()[static_cast<std::size_t>(row * tasks + task)];
-    if (!table.weights().empty()) *weights++ = table.weights()[static_cast<std::size_t>(row)];
+  TableBatch batch{at::empty({size, width}, at::kFloat), {}, at::ones({size}, at::kFloat), {}};  // [B, dense columns], [B]
+  if (tasks > 0) {
+    batch.labels = tasks == 1 ? at::empty({size}, at::kFloat) : at::empty({size, tasks}, at::kFloat);  // [B] or [B, tasks]
+    auto* label = batch.labels.mutable_data_ptr<float>();
+    for (const auto row : rows)
+      for (std::int64_t task = 0; task < tasks; ++task) *label++ = table.labels()[static_cast<std::size_t>(row * tasks + task)];
+  }
+  if (!table.weights().empty()) {
+    auto* weight = batch.weights.mutable_data_ptr<float>();
+    for (const auto row : rows) *weight++ = table.weights()[static_cast<std::size_t>(row)];
+  }
+  if (!table.groups().empty()) {
+    batch.groups = at::empty({size}, at::kLong);                                               // [B]
+    auto* group = batch.groups.mutable_data_ptr<std::int64_t>();
+    for (const auto row : rows) *group++ = table.groups()[static_cast<std::size_t>(row)];
   }
   for (std::int64_t column = 0; column < width; ++column) {
     const auto& dense = table.dense()[static_cast<std::size_t>(column)];

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// Columns of numbers, from the text of their cells: labels, weights, dense columns.  Include cost: none.
+// Columns of numbers, from the text of their cells: labels, weights, groups, dense columns.  Include cost: none.
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -18,6 +20,7 @@
 #include <rookery/data/schema_check.hpp>
 #include <rookery/data/table.hpp>
 #include <rookery/data/table_schema.hpp>
+#include <rookery/data/vocabulary.hpp>
 
 namespace rookery::detail {
 
@@ -41,6 +44,14 @@ inline float weight_of(const Cell& cell) {
   if (number < 0) cell.refuse("is a negative weight");
   if (number > std::numeric_limits<float>::max()) cell.refuse("does not fit a float32 as a weight");
   return static_cast<float>(number);
+}
+
+/// The group that a cell means.
+inline std::int64_t group_of(const Cell& cell) {
+  std::int64_t number = 0;
+  const auto* end = cell.text.data() + cell.text.size();
+  const auto [stop, error] = std::from_chars(cell.text.data(), end, number);
+  return error == std::errc{} && stop == end ? number : static_cast<std::int64_t>(fnv1a(cell.text));
 }
 
 /// Training needs examples of both kinds where all labels of a column are 0 or 1, as those of a comparison are. Other numbers may be what

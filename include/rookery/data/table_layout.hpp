@@ -54,6 +54,7 @@ class TableLayout {
     }
     for (const auto& label : labels_) label_columns_.push_back(column_of(0, label.column, "label"));
     if (!schema.weight.empty()) weight_column_ = column_of(0, schema.weight, "weight");
+    if (!schema.group.column.empty()) group_column_ = column_of(0, schema.group.column, "group");
     for (const auto& name : columns_of(schema.split))
       split_columns_.push_back(name == row_number ? row_number_column : name == file_path ? file_column : column_of(0, name, "split"));
   }
@@ -70,6 +71,8 @@ class TableLayout {
   float label(std::size_t index, const TableRecords& record) const { return label_of(labels_[index], record.cell(label_columns_[index])); }
   bool has_weight() const { return weight_column_.has_value(); }
   float weight(const TableRecords& record) const { return weight_of(record.cell(*weight_column_)); }
+  bool has_group() const { return group_column_.has_value(); }
+  std::int64_t group(const TableRecords& record) const { return group_of(record.cell(*group_column_)); }
   Cell join_cell(std::size_t side, const TableRecords& record) const { return record.cell(join_columns_[side]); }
 
   /// The cells that the split looks at; valid until the next call.
@@ -130,7 +133,7 @@ class TableLayout {
   std::deque<TableText> tables_;  // the main one, then the side tables
   std::vector<Place> dense_places_, id_places_;
   std::vector<std::size_t> side_keys_, join_columns_, label_columns_, split_columns_;
-  std::optional<std::size_t> weight_column_;
+  std::optional<std::size_t> weight_column_, group_column_;
 };
 
 /// The columns of one table that a schema asks for, while they are read.

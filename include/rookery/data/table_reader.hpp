@@ -86,7 +86,7 @@ class TableReader {
     for (const auto& dense : table_->dense()) names.push_back(dense.name);
     return names;
   }
-  /// The columns of TableBatch::labels, or the name of the only one.
+  /// The columns of TableBatch::labels, or the name of the only one; none for data without labels.
   const std::vector<std::string>& label_names() const { return table_->label_names(); }
   /// Rows of a part, over all ranks.
   std::int64_t rows(Part part) const { return table_->rows(part); }

@@ -42,6 +42,12 @@ struct LabelColumn {
   std::vector<std::string> equals = {};    // 1 where the text is one of these
 };
 
+/// Which rows belong together, for metrics by group such as Gauc. The group's number is the integer that the text is, else FNV-1a of the
+/// text, so that it is the same in every file and on every rank; rows without a text are a group too.
+struct GroupColumn {
+  std::string column = "";                 // of the main table, also one that is an id or dense column; empty: batches have no groups
+};
+
 /// What is done to a dense number x before the affine part.
 enum class DenseTransform {
   none,
@@ -174,6 +180,8 @@ struct TableSchema {
   TableFile file = {};
   LabelColumn label = {};
   std::vector<LabelColumn> labels = {};    // instead of `label`: one for each task, found again by name
+  bool has_label = true;                   // false: label columns are not read and may lack, batches have no labels, no row need train
+  GroupColumn group = {};
   std::string weight = "";                 // column of the rows' weights, numbers from 0 up; empty: every row weighs 1
   std::vector<DenseColumn> dense = {};
   std::vector<IdColumn> ids = {};

@@ -74,10 +74,10 @@ class StreamedTable {
     for (const auto& feature : features_) columns.ids.push_back({feature, 0, {}, {0}});
     std::vector<Cell> cells;
     std::string number;
-    for (std::int64_t rows = 0; rows < most && records.next();) {
+    while (columns.rows < most && records.next()) {
       if (!split_.parts_of(layout_.split_cells(records, cells, number))[static_cast<std::size_t>(part)]) continue;
       append(records, columns);
-      ++rows;
+      ++columns.rows;
     }
     return Table(std::move(columns));
   }
@@ -114,7 +114,7 @@ class StreamedTable {
             if (parts[0]) used[i][static_cast<std::size_t>(code)] = true;
           });
     }
-    check<ConfigError>(rows_[0] > 0, "split: no row is left to train on");
+    check<ConfigError>(rows_[0] > 0 || !schema_.has_label, "split: no row is left to train on");
     for (std::size_t i = 0; i < checks.size(); ++i) checks[i].finish(text().path(), layout_.labels()[i].column, rows_[0]);
     for (std::size_t i = 0; i < tokens_.size(); ++i) {
       if (!is_own(i)) continue;
@@ -128,6 +128,7 @@ class StreamedTable {
   void append(const TableRecords& records, Table::Columns& columns) const {
     for (std::size_t i = 0; i < label_names_.size(); ++i) columns.labels.push_back(layout_.label(i, records));
     if (layout_.has_weight()) columns.weights.push_back(layout_.weight(records));
+    if (layout_.has_group()) columns.groups.push_back(layout_.group(records));
     std::vector<std::size_t> joined;
     for (std::size_t side = 0; side < sides_.size(); ++side)
       joined.push_back(static_cast<std::size_t>(sides_.join(side, layout_.join_cell(side, records))));
@@ -232,7 +233,7 @@ class TableStream {
     for (const auto& dense : table_->schema().dense) names.push_back(name_of(dense));
     return names;
   }
-  /// The columns of TableBatch::labels, or the name of the only one.
+  /// The columns of TableBatch::labels, or the name of the only one; none for data without labels.
   const std::vector<std::string>& label_names() const { return table_->label_names(); }
   /// Rows of a part, over all ranks.
   std::int64_t rows(Part part) const { return table_->rows(part); }
