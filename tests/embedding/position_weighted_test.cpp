@@ -104,6 +104,10 @@ TEST_SUITE("embedding/position_weighted") {
     CHECK_THROWS_WITH_AS(PositionWeighted({{"f1", 2}, {"f1", 3}}), "PositionWeighted: feature 'f1' is given twice", ConfigError);
     CHECK_THROWS_AS(PositionWeighted({{"f1", 2}})(two_features()), ConfigError);   // not placed
   }
+  TEST_CASE("a feature that the batch does not have is refused with the keys there are: nothing would train its weights") {
+    CHECK_THROWS_WITH_AS(placed({{"f1", 4}, {"f3", 4}})(two_features()),
+                         "PositionWeighted: the batch has no feature 'f3'; keys are [f1, f2]", IndexError);
+  }
   TEST_CASE("in a model the weights are parameters, named by feature, and sharded equals local") {
     const auto train = [](auto& topology, Plan plan) {
       const ShardingPolicy<std::remove_cvref_t<decltype(topology)>> sharding(topology, {.plan = std::move(plan), .seed = 5});

@@ -10,6 +10,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <utility>
@@ -241,6 +242,9 @@ TEST_SUITE("sharding/vocabulary_view") {
                          "entry 'embedding_bags.t.mch_current_iter' has shape [] and dtype Double; it must be int64 []", ShapeError);
     CHECK_THROWS_WITH_AS(load_vocabulary_state(model, changed("mch_remapped_ids_mapping", at::full({count}, 15, at::kLong))),
                          doctest::Contains("table 'embedding_bags.t': CollisionVocabulary: id "), DataError);
+    CHECK_THROWS_WITH_AS(
+        load_vocabulary_state(model, changed("mch_counts", at::full({count}, std::numeric_limits<std::int64_t>::max(), at::kLong))),
+        doctest::Contains("sightings; no run has more than"), DataError);
     CHECK_THROWS_AS(load_vocabulary_state(model, changed("mch_last_access_iter", at::full({count}, 99, at::kLong))), DataError);
     CHECK_THROWS_AS(load_vocabulary_state(model, changed("mch_sorted_raw_ids", at::full({count}, 7, at::kLong))), DataError);
     check_equal(vocabulary_state(model), good, 0);

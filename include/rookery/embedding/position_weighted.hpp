@@ -34,8 +34,9 @@ struct PositionWeightedConfig {
 /// Gives each id the weight p[its position in its bag], where p is of its feature, trained, and starts at 1; ids of other features get
 /// weight 1. Weights that the input has are multiplied by that. The collection that looks the result up is a weighted one.
 ///
-/// Errors:  ConfigError for a length that is not positive or a feature given twice; IndexError for a bag longer than its feature's
-///          max_feature_length: no position is cut off, for none says which ids matter; ConfigError before placement.
+/// Errors:  ConfigError for a length that is not positive or a feature given twice; IndexError for a feature that the batch does not
+///          have, whose weights nothing would train, and for a bag longer than its feature's max_feature_length: no position is cut off,
+///          for none says which ids matter; ConfigError before placement.
 /// Cost:    one pass over the ids. Weights with gradients make the collection exchange rows instead of sums.
 struct PositionWeighted {
   PositionWeighted() = default;
@@ -51,6 +52,9 @@ struct PositionWeighted {
   static constexpr auto members() { return rookery::members("position_weights", &PositionWeighted::position_weights); }
 
   KeyedJaggedTensor operator()(const KeyedJaggedTensor& ids) const {
+    for (const auto& [feature, p] : position_weights)
+      check<IndexError>(ids.contains(feature) || ids.keys().empty(), "PositionWeighted: the batch has no feature '", feature,
+                        "'; keys are ", ids.keys());
     std::vector<at::Tensor> weights{at::empty({0}, dtype)};
     for (std::size_t f = 0; f < ids.keys().size(); ++f) {
       const auto bags = ids.feature(f);
@@ -68,7 +72,8 @@ struct PositionWeighted {
 
  private:
   const Parameter* find(const std::string& feature) const {
-    const auto found = std::ranges::find(position_weights, feature, &Named<Parameter>::name);
+    const auto found =
+        std::find_if(position_weights.begin(), position_weights.end(), [&](const Named<Parameter>& one) { return one.name == feature; });
     return found == position_weights.end() ? nullptr : &found->value;
   }
   /// 0, 1, .. in each bag -> [ids of the feature].
