@@ -83,7 +83,6 @@ class RSquared : public SampleMetric<RSquared, PredictionKind::number> {
     const auto labels = samples.labels(), weights = samples.weights();
     for (std::size_t i = 0; i < labels.size(); ++i) {
       const double error = samples.estimate(i) - labels[i];
-      if (weights[i] == 0) continue;
       error_ += weights[i] * error * error;
       label_.add(labels[i], weights[i]);
     }
