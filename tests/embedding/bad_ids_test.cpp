@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What happens to ids that their table has no row for, by policy: refused, dropped, or their bag left empty. Never another row.
+// And to features that the batch does not have: refused, or without ids.
 #include <rookery/embedding/embedding_bag_collection.hpp>
 
 #include <ATen/ops/arange.h>
@@ -154,6 +155,62 @@ TEST_SUITE("embedding/bad_ids") {
       CHECK(at::equal(gather_table(model, "t").reshape({-1}), numbers({0, 2, 1, 3})));
       CHECK(model.bad_ids().at(0).count == 1);
     });
+  }
+}
+
+TEST_SUITE("embedding/missing_features") {
+  TEST_CASE("a feature that the batch does not have is refused, or gives zeros and keeps its rows, as bags without ids") {
+    const auto declared = [](MissingFeatures policy, bool weighted) {
+      return Bags{{{.name = "t", .num_embeddings = 4, .embedding_dim = 1, .feature_names = {"t", "u"}, .data_type = at::kDouble},
+                   {.name = "v", .num_embeddings = 2, .embedding_dim = 2, .pooling = PoolingType::mean, .data_type = at::kDouble}},
+                  {.is_weighted = weighted, .missing_features = policy}};
+    };
+    const auto ids = at::tensor({0, 3, 1}, at::kLong);
+    for (const bool weighted : {false, true}) {
+      const auto weights = weighted ? numbers({2, 1, .5}) : at::Tensor{};
+      const auto some = KeyedJaggedTensor::from_lengths({"u"}, ids, at::tensor({2, 0, 1}, at::kLong), weights);
+      auto strict = ShardingPolicy<Local>{}.apply(declared(MissingFeatures::refuse, weighted));
+      CHECK_THROWS_WITH_AS(strict(some), "feature 't' of table 'embedding_bags.t': the batch has no such key; keys are [u]", IndexError);
+      const auto run = [&](auto& topology, const KeyedJaggedTensor& given) {
+        auto model = maybe_shard_model(declared(MissingFeatures::empty, weighted), topology);
+        Optimizer step{model, Sgd{}};
+        const auto out = model(given).values();                                              // [3, 4]
+        out.sum().backward();
+        step();
+        return std::vector{out.detach(), gather_table(model, "t"), gather_table(model, "v")};
+      };
+      const auto all = KeyedJaggedTensor::from_lengths({"t", "u", "v"}, ids, at::tensor({0, 0, 0, 2, 0, 1, 0, 0, 0}, at::kLong), weights);
+      Local local;
+      const auto found = run(local, some), expected = run(local, all);
+      for (std::size_t i = 0; i < found.size(); ++i) CHECK(at::equal(found[i], expected[i]));
+      CHECK(found[0].select(1, 0).eq(0).all().item<bool>());
+      CHECK(found[0].narrow(1, 2, 2).eq(0).all().item<bool>());
+      CHECK(found[0].select(1, 1).ne(0).any().item<bool>());
+      Threads::run(2, [&](Threads topology) {                                                // one rank lacks what the other has
+        const auto shared = run(topology, topology.rank() == 0 ? some : all);
+        CHECK(at::equal(shared[0], expected[0]));
+      });
+    }
+  }
+  TEST_CASE("sequences of a missing feature have no rows; keys of their own rows and inverse indices are completed too") {
+    EmbeddingCollection<Set> declared{{{.name = "t", .num_embeddings = 4, .embedding_dim = 1, .feature_names = {"t", "u"}}},
+                                      {.missing_features = MissingFeatures::empty}};
+    auto model = ShardingPolicy<Local>{}.apply(std::move(declared));
+    const auto found = model(KeyedJaggedTensor::from_lengths({"t"}, at::tensor({0, 3}, at::kLong), at::tensor({2, 0}, at::kLong)));
+    CHECK(found["u"].values().sizes() == at::IntArrayRef({0, 1}));
+    CHECK(found["u"].size() == 2);
+    const auto distinct = KeyedJaggedTensor::from_lengths(
+        {"t"}, at::tensor({0, 3}, at::kLong), at::tensor({2}, at::kLong), {},
+        {.stride_per_key = {1}, .inverse_indices = {.keys = {"t"}, .indices = at::tensor({0, 0, 0}, at::kLong).view({1, 3})}});
+    const auto repeated = model(distinct);
+    CHECK(repeated["t"].size() == 3);
+    CHECK(repeated["u"].size() == 3);
+    auto pooled = ShardingPolicy<Local>{}.apply(Bags{{{.name = "t", .num_embeddings = 4, .embedding_dim = 1, .feature_names = {"t", "u"}}},
+                                                     {.missing_features = MissingFeatures::empty}});
+    const auto sums = pooled(distinct).values();                                             // [3, 2]
+    CHECK(sums.sizes() == at::IntArrayRef({3, 2}));
+    CHECK(sums.select(1, 1).eq(0).all().item<bool>());
+    CHECK(sums.select(1, 0).ne(0).all().item<bool>());
   }
 }
 

@@ -36,7 +36,7 @@ at::Tensor rows_of(const std::vector<double>& values, std::int64_t dim = 4, at::
 }
 
 /// Tables t1, t2 and t3 of the acceptance cases, with a feature each.
-Collection three_tables(PoolingType pooling = PoolingType::sum, EmbeddingBagOptions options = {},
+Collection three_tables(PoolingType pooling = PoolingType::sum, CollectionOptions options = {},
                         std::vector<std::string> features = {"f1", "f2", "f3"}) {
   Collection tables({{.name = "t1", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {features[0]}, .pooling = pooling},
                      {.name = "t2", .num_embeddings = 2, .embedding_dim = 4, .feature_names = {features[1]}, .pooling = pooling},
@@ -161,6 +161,30 @@ TEST_SUITE("embedding/embedding_bag_collection") {
     CHECK(described[3].rule == "none");
     CHECK(described[3].bytes() == 10 * 6 * 4);
     CHECK(tables.shards().empty());
+  }
+  TEST_CASE("one table is declared in two or three braces, with or without options and designators") {
+    const auto is_one = [](const auto& tables, bool weighted = false) {
+      REQUIRE(tables.configs().size() == 1);
+      CHECK(tables.configs()[0].name == "user_id");
+      CHECK(tables.configs()[0].num_embeddings == 1'000'000);
+      CHECK(tables.configs()[0].embedding_dim == 64);
+      CHECK(tables.is_weighted() == weighted);
+    };
+    const std::string name = "user_id";
+    is_one(Collection{{.name = "user_id", .num_embeddings = 1'000'000, .embedding_dim = 64}});
+    is_one(Collection{{{.name = "user_id", .num_embeddings = 1'000'000, .embedding_dim = 64}}});
+    is_one(Collection{{{.name = name, .num_embeddings = 1'000'000, .embedding_dim = 64}}});
+    is_one(Collection{{{.name = "user_id", .num_embeddings = 1'000'000, .embedding_dim = 64}}, {.is_weighted = true}}, true);
+    is_one(Collection{{{"user_id", 1'000'000, 64}}});
+    struct Owner {
+      Collection user;
+    };
+    is_one(Owner{.user = {{.name = "user_id", .num_embeddings = 1'000'000, .embedding_dim = 64}}}.user);
+    is_one(Owner{.user = {{{.name = "user_id", .num_embeddings = 1'000'000, .embedding_dim = 64}}}}.user);
+    const Collection two{{{.name = "user_id", .num_embeddings = 10, .embedding_dim = 4},
+                          {.name = name + "2", .num_embeddings = 3, .embedding_dim = 2}}};
+    CHECK(two.configs().size() == 2);
+    CHECK(two.configs()[1].name == "user_id2");
   }
   TEST_CASE("the default rule is the first of the set") {
     EmbeddingBagConfig<Rules<Adagrad, Sgd>> config{.name = "t", .num_embeddings = 1, .embedding_dim = 1};

@@ -366,6 +366,22 @@ TEST_SUITE("sparse/keyed_jagged_tensor") {
     const auto repeated = k1().permute(Integers{0, 0});                           // one key twice is no mistake here
     CHECK(repeated.with_bags(repeated.values(), repeated.lengths(), numbers(Numbers(6, .5))).keys() == Keys{"index_0", "index_0"});
   }
+  TEST_CASE("with_keys adds the keys that the batch lacks, without ids") {
+    const auto batch = KeyedJaggedTensor::from_lengths({"a", "b"}, integers({7, 8, 9}), integers({1, 0, 0, 2}), numbers({.1, .2, .3}));
+    const auto more = batch.with_keys(std::vector<std::string>{"c", "b", "d", "c"});
+    CHECK(more.keys() == std::vector<std::string>{"a", "b", "c", "d"});
+    CHECK(integers_of(more.lengths()) == Integers{1, 0, 0, 2, 0, 0, 0, 0});
+    CHECK(more.values().is_same(batch.values()));
+    CHECK(more["d"].size() == 2);
+    CHECK(more["d"].is_weighted());
+    CHECK(batch.with_keys(std::vector<std::string>{"b"}).lengths().is_same(batch.lengths()));
+    const auto variable = KeyedJaggedTensor::from_lengths(
+        {"a"}, integers({7, 8}), integers({1, 1}), {},
+        {.stride_per_key = {2}, .inverse_indices = {.keys = {"a"}, .indices = integers({1, 0, 0}).view({1, 3})}});
+    const auto whole = variable.with_keys(std::vector<std::string>{"b"}).expanded();
+    CHECK(integers_of(whole["a"].values()) == Integers{8, 7, 7});
+    CHECK(integers_of(whole["b"].lengths()) == Integers{0, 0, 0});
+  }
   TEST_CASE("the host has no streams to be held for") {
     CHECK_NOTHROW(k1().record_stream(c10::Stream(c10::Stream::DEFAULT, at::Device(at::kCPU))));
   }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <rookery/core/dtype.hpp>
@@ -26,9 +27,19 @@ inline std::string_view to_string(PoolingType pooling) {
   return pooling == PoolingType::sum ? "sum" : pooling == PoolingType::mean ? "mean" : "none";
 }
 
+/// The name of a table: a string that no list of numbers makes. `tables{{{.name = "a", .num_embeddings = 9, .embedding_dim = 4}}}` is then
+/// a list of one table; of a std::string GCC 12, which lets designators initialise any class, would make one table whose name is the
+/// 4 characters of "a" from the 9th on.
+struct TableName : std::string {
+  TableName() = default;
+  TableName(const char* name) : std::string(name) {}
+  TableName(std::string_view name) : std::string(name) {}
+  TableName(std::string name) noexcept : std::string(std::move(name)) {}
+};
+
 namespace detail {
 // GCC 12 fails on `std::vector<..> member{}` in a template aggregate that is initialised by designators; a call is fine.
-inline std::string no_name() noexcept { return {}; }
+inline TableName no_name() noexcept { return {}; }
 inline std::vector<std::string> no_names() noexcept { return {}; }
 inline Initial uniform_by_default() noexcept { return Uniform{}; }
 inline RowAssignment rows_are_ids() noexcept { return {}; }
@@ -36,7 +47,7 @@ inline RowAssignment rows_are_ids() noexcept { return {}; }
 
 /// One table of an EmbeddingBagCollection whose optimizers come from `Set` = Rules<...>.
 template <class Set> struct EmbeddingBagConfig {
-  std::string name = detail::no_name();
+  TableName name = detail::no_name();
   std::int64_t num_embeddings = 0;                                       // rows, E
   std::int64_t embedding_dim = 0;                                        // columns, D; any D >= 1
   std::vector<std::string> feature_names = detail::no_names();           // empty: one feature named as the table
@@ -53,7 +64,7 @@ template <class Set> struct EmbeddingBagConfig {
 
 /// One table of an EmbeddingCollection; as EmbeddingBagConfig without pooling.
 template <class Set> struct EmbeddingConfig {
-  std::string name = detail::no_name();
+  TableName name = detail::no_name();
   std::int64_t num_embeddings = 0;
   std::int64_t embedding_dim = 0;
   std::vector<std::string> feature_names = detail::no_names();

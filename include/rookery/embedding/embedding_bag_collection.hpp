@@ -12,8 +12,6 @@
 
 namespace rookery {
 
-using EmbeddingBagOptions = CollectionOptions;
-
 /// Tables that pool each feature's bags: KeyedJaggedTensor -> KeyedTensor [B, sum(D)]. Declared and refused as TableCollection.
 template <class Set> class EmbeddingBagCollection : public TableCollection<EmbeddingBagConfig<Set>> {
  public:

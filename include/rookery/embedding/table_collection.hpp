@@ -76,9 +76,16 @@ enum class BadIds {
   empty_bag,                             // leave out the whole bag and count the id
 };
 
+/// What to do with a feature that the batch does not have.
+enum class MissingFeatures {
+  refuse,                                // an IndexError that names it
+  empty,                                 // as bags without ids: zeros, or no rows of a sequence
+};
+
 struct CollectionOptions {
   bool is_weighted = false;              // each id carries a weight
   BadIds bad_ids = BadIds::refuse;
+  MissingFeatures missing_features = MissingFeatures::refuse;
 };
 
 /// What a lookup brought back, before it is given its collection's own type.
@@ -111,6 +118,7 @@ template <class ConfigType> class TableCollection {
   const std::vector<Config>& configs() const { return configs_; }
   bool is_weighted() const { return options_.is_weighted; }
   BadIds bad_ids() const { return options_.bad_ids; }
+  MissingFeatures missing_features() const { return options_.missing_features; }
   /// Of outputs and gradients: float64 when the tables are, else float32.
   at::ScalarType data_type() const { return configs_.empty() ? at::kFloat : compute_dtype(configs_.front().data_type); }
   const std::vector<CollectionFeature>& features() const { return features_; }

@@ -35,6 +35,7 @@ struct LookupLayout {
   bool is_weighted = false;
   bool is_sequence = false;              // rows come back one by one
   BadIds bad_ids = BadIds::refuse;
+  MissingFeatures missing_features = MissingFeatures::refuse;
   std::shared_ptr<const KeyedColumns> columns;
 };
 

@@ -226,6 +226,7 @@ template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vect
                                  .is_weighted = collection.is_weighted(),
                                  .is_sequence = collection.is_sequence,
                                  .bad_ids = collection.bad_ids(),
+                                 .missing_features = collection.missing_features(),
                                  .columns = collection.columns()});
       for (const auto& feature : collection.features())
         routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});

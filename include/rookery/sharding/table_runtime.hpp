@@ -81,7 +81,7 @@ class TableRuntime {
   };
 
   /// Looks everything up in one exchange. With `capturing` the values require grad. Ranks: all, in the same order.
-  template <class Topology> Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing);
+  template <class Topology> Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> given, bool capturing);
 
   /// Remembers a pass until `clear`. Errors: Error when a step has not come for `most_captures` passes.
   void keep(detail::Capture capture) {
@@ -124,6 +124,18 @@ class TableRuntime {
   }
 
  private:
+  /// The inputs, with features that they lack and may lack as bags without ids.
+  std::vector<KeyedJaggedTensor> completed(std::span<const KeyedJaggedTensor> given) const {
+    std::vector<KeyedJaggedTensor> inputs(given.begin(), given.end());
+    for (std::size_t l = 0; l < inputs.size(); ++l) {
+      if (routing_.lookups[l].missing_features == MissingFeatures::refuse) continue;
+      std::vector<std::string> wanted;
+      for (const auto& slot : routing_.slots)
+        if (slot.lookup == l) wanted.push_back(slot.feature);
+      inputs[l] = inputs[l].with_keys(wanted);
+    }
+    return inputs;
+  }
   /// The values of all slots as leaves of the model's graph.
   Looked as_leaves(std::span<const KeyedJaggedTensor> inputs, bool capturing, detail::Capture capture,
                    std::span<const detail::SlotOutput> outputs) const;
@@ -142,7 +154,8 @@ class TableRuntime {
 };
 
 template <class Topology>
-auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor> inputs, bool capturing) -> Looked {
+auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor> given, bool capturing) -> Looked {
+  const auto inputs = completed(given);
   std::vector<detail::SlotOutput> outputs;
   detail::Capture capture;
   {

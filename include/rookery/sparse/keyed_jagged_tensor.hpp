@@ -140,6 +140,8 @@ class KeyedJaggedTensor {
   /// The batch of equal rows that the inverse indices stand for, repeated rows written out; without rows per key the batch itself.
   /// Errors: ShapeError where keys differ in their rows without inverse indices.
   KeyedJaggedTensor expanded() const;
+  /// The batch with those of `wanted` that it lacks behind its own keys, with B rows without ids each. Nothing is copied but lengths.
+  KeyedJaggedTensor with_keys(std::span<const std::string> wanted) const;
   /// The same keys and rows per key with other bags, checked. `lengths` as those of the batch.
   KeyedJaggedTensor with_bags(at::Tensor values, const at::Tensor& lengths, at::Tensor weights = {}) const;
 
@@ -336,6 +338,26 @@ inline KeyedJaggedTensor KeyedJaggedTensor::expanded() const {
   const auto at = detail::host_tensor(positions).to(values_.device());             // [N]
   return {keys(), values_.index_select(0, at), detail::host_tensor(lengths), is_weighted() ? weights_.index_select(0, at) : at::Tensor{},
           std::vector<std::int64_t>(count(), stride_), false, stride_};
+}
+
+inline KeyedJaggedTensor KeyedJaggedTensor::with_keys(std::span<const std::string> wanted) const {
+  auto names = keys();
+  for (const auto& key : wanted)
+    if (std::find(names.begin(), names.end(), key) == names.end()) names.push_back(key);
+  const auto missing = static_cast<std::int64_t>(names.size() - count());
+  if (missing == 0) return *this;
+  auto strides = stride_per_key();
+  strides.resize(names.size(), stride_);
+  auto inverse = inverse_indices_;                                                 // [F, B]
+  if (has_inverse_indices()) {
+    auto own = at::empty({missing, stride_}, at::kLong);                           // [missing, B]: row b of each is its row b
+    auto* to = own.mutable_data_ptr<std::int64_t>();
+    for (std::int64_t i = 0; i < own.numel(); ++i) to[i] = i % stride_;
+    inverse = at::cat({inverse, own.to(inverse.device())});                        // [F + missing, B]
+  }
+  const std::vector<std::int64_t> no_ids(static_cast<std::size_t>(missing * stride_));
+  return {std::move(names), values_, at::cat({lengths_, detail::host_tensor(no_ids)}), weights_, std::move(strides),
+          variable_stride_per_key(), stride_, std::move(inverse)};
 }
 
 inline KeyedJaggedTensor KeyedJaggedTensor::with_bags(at::Tensor values, const at::Tensor& lengths, at::Tensor weights) const {
