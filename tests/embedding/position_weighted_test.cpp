@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <rookery/loss/bce.hpp>
@@ -104,9 +105,11 @@ TEST_SUITE("embedding/position_weighted") {
     CHECK_THROWS_WITH_AS(PositionWeighted({{"f1", 2}, {"f1", 3}}), "PositionWeighted: feature 'f1' is given twice", ConfigError);
     CHECK_THROWS_AS(PositionWeighted({{"f1", 2}})(two_features()), ConfigError);   // not placed
   }
-  TEST_CASE("a feature that the batch does not have is refused with the keys there are: nothing would train its weights") {
-    CHECK_THROWS_WITH_AS(placed({{"f1", 4}, {"f3", 4}})(two_features()),
-                         "PositionWeighted: the batch has no feature 'f3'; keys are [f1, f2]", IndexError);
+  TEST_CASE("a feature that no table has is refused when the model is placed: nothing would train its weights") {
+    auto misspelt = declared();
+    misspelt.model.position = PositionWeighted({{"f1", 5}, {"f3", 5}}, at::kDouble);
+    CHECK_THROWS_WITH_AS(ShardingPolicy<Local>{}.apply(std::move(misspelt)),
+                         "a part of the model is for feature 'f3', which none of its tables has; there are [f1, f2]", ConfigError);
   }
   TEST_CASE("in a model the weights are parameters, named by feature, and sharded equals local") {
     const auto train = [](auto& topology, Plan plan) {

@@ -31,12 +31,17 @@ struct PositionWeightedConfig {
   std::int64_t max_feature_length = 0;
 };
 
+/// What a part of a model says to placement: the model's tables have these features.
+struct ExpectedFeatures {
+  std::vector<std::string> expected_features;
+};
+
 /// Gives each id the weight p[its position in its bag], where p is of its feature, trained, and starts at 1; ids of other features get
 /// weight 1. Weights that the input has are multiplied by that. The collection that looks the result up is a weighted one.
 ///
-/// Errors:  ConfigError for a length that is not positive or a feature given twice; IndexError for a feature that the batch does not
-///          have, whose weights nothing would train, and for a bag longer than its feature's max_feature_length: no position is cut off,
-///          for none says which ids matter; ConfigError before placement.
+/// Errors:  ConfigError for a length that is not positive or a feature given twice; IndexError for a bag longer than its feature's
+///          max_feature_length: no position is cut off, for none says which ids matter; ConfigError before placement, and at placement
+///          for a feature that no table of the model has: nothing would train its weights.
 /// Cost:    one pass over the ids. Weights with gradients make the collection exchange rows instead of sums.
 struct PositionWeighted {
   PositionWeighted() = default;
@@ -47,14 +52,14 @@ struct PositionWeighted {
       Parameter weights({length}, Zeros{}, 0, dtype);
       weights.assign(at::ones({length}));
       position_weights.push_back({feature, std::move(weights)});
+      features_.expected_features.push_back(feature);
     }
   }
-  static constexpr auto members() { return rookery::members("position_weights", &PositionWeighted::position_weights); }
+  static constexpr auto members() {
+    return rookery::members("position_weights", &PositionWeighted::position_weights, "", &PositionWeighted::features_);
+  }
 
   KeyedJaggedTensor operator()(const KeyedJaggedTensor& ids) const {
-    for (const auto& [feature, p] : position_weights)
-      check<IndexError>(ids.contains(feature) || ids.keys().empty(), "PositionWeighted: the batch has no feature '", feature,
-                        "'; keys are ", ids.keys());
     std::vector<at::Tensor> weights{at::empty({0}, dtype)};
     for (std::size_t f = 0; f < ids.keys().size(); ++f) {
       const auto bags = ids.feature(f);
@@ -88,6 +93,8 @@ struct PositionWeighted {
     }
     return found;
   }
+
+  ExpectedFeatures features_;
 };
 
 }  // namespace rookery

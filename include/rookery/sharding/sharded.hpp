@@ -10,6 +10,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/ones.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -57,6 +58,13 @@ inline void check_names(const std::vector<std::string>& names) {
   for (const auto& name : names)
     check<ConfigError>(seen.emplace(name, seen.size()).second, "two parameters, buffers or tables of the model are called '", name,
                        "'; give each a name of its own");
+}
+
+/// Errors: ConfigError for a feature that a part of the model is for and no table has.
+inline void check_features(const std::vector<std::string>& expected, const std::vector<std::string>& features) {
+  for (const auto& name : expected)
+    check<ConfigError>(std::find(features.begin(), features.end(), name) != features.end(), "a part of the model is for feature '", name,
+                       "', which none of its tables has; there are ", features);
 }
 
 }  // namespace detail
@@ -115,7 +123,8 @@ template <class Model> class PlacedMembers {
   bool capturing() const { return pass_->training && at::GradMode::is_enabled(); }
   detail::PassState& pass() { return *pass_; }
 
-  /// Lists members and tables, and plans. Errors: ConfigError where two have one full name.
+  /// Lists members and tables, and plans.
+  /// Errors: ConfigError where two have one full name, or a part of the model is for a feature that no table has.
   void plan_tables(const ShardingOptions& options, int world_size, int local_world_size);
   /// What ranks must have in common, line by line.
   std::string declaration(std::uint64_t seed);
@@ -158,7 +167,7 @@ template <class Model> class PlacedMembers {
 template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOptions& options, int world_size, int local_world_size) {
   auto& tables = runtime_.routing().tables;
   std::vector<TableDescription> descriptions;
-  std::vector<std::string> names;
+  std::vector<std::string> names, features, expected;
   std::size_t collections = 0;
   visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
     using Leaf = std::remove_cvref_t<decltype(leaf)>;
@@ -166,7 +175,10 @@ template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOpti
     if constexpr (std::is_same_v<Leaf, Parameter>) parameters_.push_back({std::string(path), &leaf});
     if constexpr (std::is_same_v<Leaf, Buffer>) buffers_.push_back({std::string(path), &leaf});
     if constexpr (std::is_same_v<Leaf, Pass>) leaf.connect(path, pass_);
+    if constexpr (requires { leaf.expected_features; })
+      expected.insert(expected.end(), leaf.expected_features.begin(), leaf.expected_features.end());
     if constexpr (EmbeddingTables<Leaf>) {
+      for (const auto& one : leaf.features()) features.push_back(one.feature);
       for (auto& table : leaf.describe(path)) {
         tables.push_back({.description = table, .collection = collections});
         names.push_back(table.name + ".weight");
@@ -176,6 +188,7 @@ template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOpti
     }
   });
   detail::check_names(names);
+  if (!features.empty()) detail::check_features(expected, features);
   if (options.plan.tables.empty()) {
     plan_ = rookery::place(descriptions, world_size, options.constraints, local_world_size);
   } else {
