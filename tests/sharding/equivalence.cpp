@@ -2,16 +2,20 @@
 
 // The law "sharded equals local" on as many random plans as asked for; `tests/run equivalence` builds and runs it.
 //
-//   equivalence [--plans N] [--seed S] [--dtype float64|float32] [--topology threads]
+//   equivalence [--plans N] [--seed S] [--dtype float64|float32] [--topology threads|gloo]
 //
+// On Gloo every rank is a process that examples/launch, torchrun or another launcher starts, and rank 0 compares and prints.
 // A plan that differs prints its seed: `--plans 1 --seed S` replays it. The last line is `plans N, differing D`.
 
 #include <charconv>
 #include <cstdio>
 #include <exception>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
+
+#include <rookery/topology/gloo.hpp>
 
 #include "support/equivalence.hpp"
 
@@ -36,16 +40,24 @@ int run(int count, char** arguments) {
   }
   const auto &dtype = options["--dtype"], &topology = options["--topology"];
   rk::check<rk::ConfigError>(dtype == "float64" || dtype == "float32", "--dtype is '", dtype, "'; there are float64 and float32");
-  rk::check<rk::ConfigError>(topology == "threads", "--topology is '", topology, "'; there is threads");
+  rk::check<rk::ConfigError>(topology == "threads" || topology == "gloo", "--topology is '", topology, "'; there are threads and gloo");
   const auto plans = number("--plans", options["--plans"]), first = number("--seed", options["--seed"]);
   std::uint64_t differing = 0;
+  std::optional<rk::Gloo> gloo;
+  if (topology == "gloo") {
+    rk::check<rk::ConfigError>(rk::ProcessEnvironment::is_launched(), "--topology gloo: no launcher has started this process");
+    gloo = rk::Gloo::join(rk::ProcessEnvironment::read());
+  }
   for (auto seed = first; seed < first + plans; ++seed) {
-    const auto wrong = rk::cases::check_equivalence(rk::cases::draw_trial(seed, 0, dtype == "float64" ? at::kDouble : at::kFloat));
+    const auto trial = rk::cases::draw_trial(seed, gloo ? gloo->world_size() : 0, dtype == "float64" ? at::kDouble : at::kFloat);
+    const auto wrong = gloo ? rk::cases::check_equivalence_on(*gloo, trial) : rk::cases::check_equivalence(trial);
     if (wrong.empty()) continue;
     ++differing;
     std::printf("%s\n  replay: tests/run equivalence --plans 1 --seed %llu --dtype %s --topology %s\n", wrong.c_str(),
                 static_cast<unsigned long long>(seed), dtype.c_str(), topology.c_str());
   }
+  if (gloo) gloo->leave();
+  if (gloo && gloo->rank() > 0) return 0;
   std::printf("plans %llu, differing %llu\n", static_cast<unsigned long long>(plans), static_cast<unsigned long long>(differing));
   return differing == 0 ? 0 : 1;
 }

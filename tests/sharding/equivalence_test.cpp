@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <rookery/sharding/replicas.hpp>
 #include <rookery/sharding/sharding_policy.hpp>
 
 #include "support/equivalence.hpp"

@@ -195,6 +195,13 @@ inline std::string compare(const Trial& trial, const Tensors& local, const Tenso
   return wrong;
 }
 
+/// The trial on a group that is there already, and on rank 0 locally; empty on the other ranks and when sharded equals local.
+template <class Topology> std::string check_equivalence_on(Topology& topology, const Trial& trial) {
+  const auto rounds = draw_rounds(trial);
+  const auto sharded = train(topology, trial.placement, trial, rounds);
+  return topology.rank() == 0 ? compare(trial, train_locally(trial, rounds), sharded) : "";
+}
+
 /// Runs a trial both ways; empty when sharded equals local.
 inline std::string check_equivalence(const Trial& trial) {
   const auto rounds = draw_rounds(trial);

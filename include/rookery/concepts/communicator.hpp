@@ -32,6 +32,8 @@ template <class T> struct Ready {
 
 namespace detail {
 template <class Topology> inline constexpr bool has_all_verbs = false;    // where a verb finds that it has not
+/// The end of a sentence about ranks that meet in different collectives.
+inline constexpr std::string_view same_batches = "; did every rank see the same number of batches?";
 }
 
 namespace concepts {

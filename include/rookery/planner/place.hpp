@@ -82,7 +82,8 @@ class Placer {
     return std::accumulate(begin, begin + local_, std::int64_t{0});
   }
   /// Column shards on `asked` in turn, or each where least lies of `count` ranks.
-  std::vector<Shard> columns_on(const TableDescription& table, std::int64_t partition, const std::vector<int>& asked, int first, int count) {
+  std::vector<Shard> columns_on(const TableDescription& table, std::int64_t partition, const std::vector<int>& asked, int first,
+                                int count) {
     auto shards = column_wise_shards(table.num_embeddings, table.embedding_dim, partition, asked.empty() ? std::vector{first} : asked);
     return asked.empty() ? least_loaded(std::move(shards), consecutive_ranks(first, count), table) : shards;
   }

@@ -115,7 +115,8 @@ inline std::string Plan::report() const {
     const auto& shards = of(table).shards;
     const bool replicated = of(table).is_replicated(table, world_size);
     text += concat("  ", table.name, std::string(width - table.name.size(), ' '), "  [", table.num_embeddings, ", ", table.embedding_dim,
-                   "] ", c10::toString(table.data_type), " ", table.rule, "  ", table.bytes(), replicated ? " bytes  on every rank" : " bytes  on ");
+                   "] ", c10::toString(table.data_type), " ", table.rule, "  ", table.bytes(),
+                   replicated ? " bytes  on every rank" : " bytes  on ");
     std::string_view separator = "";
     for (const auto& [box, rank] : shards) {
       if (!replicated) text += concat(separator, "rank ", rank);

@@ -87,7 +87,8 @@ inline std::int64_t even_column_partition(std::int64_t columns, std::int64_t par
 }
 
 /// All rows, in blocks of `partition` columns, on `ranks` in turn.
-inline std::vector<Shard> column_wise_shards(std::int64_t rows, std::int64_t columns, std::int64_t partition, const std::vector<int>& ranks) {
+inline std::vector<Shard> column_wise_shards(std::int64_t rows, std::int64_t columns, std::int64_t partition,
+                                             const std::vector<int>& ranks) {
   std::vector<Shard> shards;
   for (std::int64_t begin = 0; begin < columns; begin += partition)
     shards.push_back({{0, rows, begin, std::min(columns, begin + partition)}, ranks[shards.size() % ranks.size()]});

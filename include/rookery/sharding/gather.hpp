@@ -51,7 +51,7 @@ at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vect
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> own{at::empty({0}, dtype)};
   for (const auto& shard : table.shards)
-    if (shard.local && table.is_primary(shard)) own.push_back(local(shard.local->storage).reshape({-1}));               // [rows * columns] or [rows]
+    if (shard.local && table.is_primary(shard)) own.push_back(local(shard.local->storage).reshape({-1}));   // [rows * columns] or [rows]
   const auto of_rank = all_gather_v(topology, at::cat(own)).wait();                          // W tensors
   std::vector<std::int64_t> taken(of_rank.size());
   auto whole = at::empty(shape, dtype);                                // [E, D] or [E]

@@ -11,6 +11,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/parallel.hpp>
+#include <rookery/topology/process_environment.hpp>
 
 namespace rookery {
 
@@ -19,7 +20,8 @@ struct Environment {
   std::string topology = "local";
   int ranks = 1;
 
-  /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; "threads" where only a number of ranks above one is given.
+  /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; "gloo" in a process that torchrun or another launcher started,
+  /// "threads" where only a number of ranks above one is given.
   /// Errors: ConfigError for a number of ranks that is none.
   static Environment read() {
     Environment environment;
@@ -30,6 +32,9 @@ struct Environment {
       check<ConfigError>(error == std::errc{} && end == text.data() + text.size() && environment.ranks > 0, "ROOKERY_RANKS is '", text,
                          "'; it must be a positive number");
       if (environment.ranks > 1) environment.topology = "threads";
+    } else if (ProcessEnvironment::is_launched()) {
+      environment.topology = "gloo";
+      environment.ranks = ProcessEnvironment::read().world_size;
     }
     if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) environment.topology = topology;
     return environment;

@@ -43,9 +43,6 @@ struct ThreadsOptions {
 
 namespace detail {
 
-/// The end of sentences about ranks that meet in different calls.
-inline constexpr std::string_view same_batches = "; did every rank see the same number of batches?";
-
 /// What one rank brought to one collective.
 struct ThreadsPost {
   std::string_view verb{};
@@ -278,25 +275,6 @@ inline auto Threads::broadcast(at::Tensor tensor, int root) {
 inline auto Threads::barrier() {
   return meet({.verb = "barrier"}, [](const std::vector<detail::ThreadsPost>&) { return true; });
 }
-
-namespace detail {
-
-/// Throws `error` again as the same kind of Error with `where` in front; other exceptions become Error.
-[[noreturn]] inline void rethrow_with(const std::exception_ptr& error, const std::string& where) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const ShapeError& e) { fail<ShapeError>(where, ": ", e.what());
-  } catch (const IndexError& e) { fail<IndexError>(where, ": ", e.what());
-  } catch (const ConfigError& e) { fail<ConfigError>(where, ": ", e.what());
-  } catch (const DataError& e) { fail<DataError>(where, ": ", e.what());
-  } catch (const PlanError& e) { fail<PlanError>(where, ": ", e.what());
-  } catch (const NonFiniteError& e) { fail<NonFiniteError>(where, ": ", e.what());
-  } catch (const CommunicationError& e) { fail<CommunicationError>(where, ": ", e.what());
-  } catch (const std::exception& e) { fail<Error>(where, ": ", one_line(e));
-  }
-}
-
-}  // namespace detail
 
 template <class Fn> void Threads::run(int ranks, Fn&& fn, ThreadsOptions options) {
   check<ConfigError>(ranks > 0, "Threads: ", ranks, " ranks; at least one is needed");

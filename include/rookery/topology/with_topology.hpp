@@ -6,12 +6,14 @@
 
 #include <c10/util/Exception.h>
 
+#include <exception>
 #include <string>
 #include <utility>
 
 #include <rookery/core/error.hpp>
 #include <rookery/topology/environment.hpp>
 #include <rookery/topology/one_line.hpp>
+#include <rookery/topology/process_environment.hpp>
 
 namespace rookery {
 
@@ -27,6 +29,24 @@ template <class Topology, class Fn> void run_alone(Fn&& fn) {
     std::string where = "rank 0";
     if constexpr (counts) where = concat(where, ", step ", Topology::step());
     fail<Error>(where, ": ", one_line(error));
+  }
+}
+
+/// Joins the group of processes that a launcher started, runs `fn(topology)` and leaves. When it throws, all ranks end, and the error is
+/// thrown again in one line that names rank and step; a launcher that asks for it finds that line in its error file.
+template <class Topology, class Fn> int run_process(Fn&& fn) {
+  auto topology = Topology::join(ProcessEnvironment::read());
+  try {
+    const int status = fn(topology);
+    topology.leave();
+    return status;
+  } catch (const std::exception& error) {
+    if (dynamic_cast<const CommunicationError*>(&error)) {   // says where already
+      topology.abort(error.what());
+      throw;
+    }
+    topology.abort(concat(topology.where(), ": ", one_line(error)));
+    rethrow_with(std::current_exception(), topology.where());
   }
 }
 
@@ -47,6 +67,8 @@ template <class... Topology, class Fn> int with_topology(const Environment& envi
         const int status = fn(std::move(topology));
         if (reports) result = status;
       });
+    } else if constexpr (requires { One::join(ProcessEnvironment{}); }) {
+      result = detail::run_process<One>(fn);
     } else {
       check<ConfigError>(environment.ranks == 1, "topology '", One::name, "' has one rank, not ", environment.ranks);
       detail::run_alone<One>([&] { result = fn(One{}); });

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include <rookery/topology/gloo.hpp>
+
+#include <rookery/comm/all_gather_v.hpp>
+#include <rookery/comm/all_reduce.hpp>
+#include <rookery/comm/all_to_all_v.hpp>
+#include <rookery/comm/barrier.hpp>
+#include <rookery/comm/broadcast.hpp>
+#include <rookery/comm/reduce_scatter_v.hpp>
+#include <rookery/core/clock.hpp>
+#include <rookery/topology/error_file.hpp>
+#include <rookery/topology/liveness.hpp>
+#include <rookery/topology/process_environment.hpp>
+#include <rookery/topology/with_topology.hpp>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include <sys/wait.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support/equivalence.hpp"
+#include "support/roles.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+namespace {
+
+using namespace std::chrono_literals;
+
+/// Runs `fn(topology)` on ranks that are threads here but know of each other by their sockets only. Gives what each threw.
+template <class Fn> std::vector<std::string> on_sockets(int ranks, Fn&& fn, std::chrono::milliseconds timeout = 30s) {
+  const int port = detail::listen_somewhere().second;
+  std::vector<std::string> thrown(static_cast<std::size_t>(ranks));
+  std::vector<std::jthread> running;
+  for (int rank = 0; rank < ranks; ++rank)
+    running.emplace_back([&, rank] {
+      try {
+        auto topology = Gloo::join({.rank = rank, .world_size = ranks, .local_world_size = ranks, .master_port = port, .timeout = timeout});
+        fn(topology);
+      } catch (const std::exception& error) {
+        thrown[static_cast<std::size_t>(rank)] = error.what();
+      }
+    });
+  running.clear();
+  return thrown;
+}
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// Steps of a rank of which one goes wrong in the way that ROOKERY_TEST_FAULT says, at step 10 on rank 1, with 4 MB messages.
+int faulty_rank() {
+  try {
+    return with_topology<Gloo>(Environment::read(), [](auto topology) {
+      const std::string fault = std::getenv("ROOKERY_TEST_FAULT");
+      for (std::int64_t step = 0; step < 20; ++step) {
+        topology.at_step(step);
+        if (step == 10 && topology.rank() == 1) {
+          if (fault == "kill") std::raise(SIGKILL);
+          if (fault == "throw") fail<ShapeError>("a bad batch");
+          if (fault == "return") return 0;
+          if (fault == "stop") std::raise(SIGSTOP);
+        }
+        const Counts counts(static_cast<std::size_t>(topology.world_size()), 1 << 20);
+        all_to_all_v(topology, at::zeros({topology.world_size() * (1 << 20)}), counts, counts).wait();
+      }
+      return 0;
+    });
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
+[[maybe_unused]] const bool listed = cases::roles().emplace("faulty_rank", &faulty_rank).second;
+
+struct Ended {
+  int status = 0;
+  double seconds = 0;
+  std::string said;
+};
+/// Three processes of which one goes wrong.
+Ended with_fault(const std::string& fault, const std::string& environment = "") {
+  const auto file = std::filesystem::temp_directory_path() / concat("rookery_fault_", fault, "_", ::getpid());
+  const Stopwatch clock;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+  const int status = std::system(concat("ROOKERY_TEST_ROLE=faulty_rank ROOKERY_TEST_FAULT=", fault, " ", environment, " '",
+                                        ROOKERY_SOURCE_DIR, "/examples/launch' 3 '", self, "' 2> '", file.string(), "'")
+                                     .c_str());
+  Ended ended{WEXITSTATUS(status), clock.seconds(), {}};
+  std::ostringstream text;
+  text << std::ifstream(file).rdbuf();
+  ended.said = text.str();
+  std::filesystem::remove(file);
+  return ended;
+}
+
+}  // namespace
+
+TEST_SUITE("topology/gloo") {
+  TEST_CASE("every verb on 1 to 4 ranks, with rows of unlike number and none") {
+    for (int ranks = 1; ranks <= 4; ++ranks) {
+      std::atomic<int> good = 0;
+      const auto thrown = on_sockets(ranks, [&](Gloo& topology) {
+        const int rank = topology.rank();
+        Counts send_counts, recv_counts, scattered;
+        std::vector<at::Tensor> send, expected;
+        for (int peer = 0; peer < ranks; ++peer) {
+          send_counts.push_back(rank * peer);
+          recv_counts.push_back(peer * rank);
+          scattered.push_back(peer);
+          send.push_back(at::full({rank * peer, 3}, 10.0 * rank + peer, at::kDouble));
+          expected.push_back(at::full({peer * rank, 3}, 10.0 * peer + rank, at::kDouble));
+        }
+        good += at::equal(all_to_all_v(topology, at::cat(send), send_counts, recv_counts).wait(), at::cat(expected));
+        const auto mine = at::full({2}, rank, at::kLong);
+        good += all_reduce(topology, mine).wait()[0].item<std::int64_t>() == ranks * (ranks - 1) / 2;
+        good += all_reduce(topology, mine, ReduceOp::max).wait()[0].item<std::int64_t>() == ranks - 1;
+        good += all_reduce(topology, mine, ReduceOp::min).wait()[0].item<std::int64_t>() == 0;
+        good += mine[0].item<std::int64_t>() == rank;
+        const auto gathered = all_gather_v(topology, at::full({rank, 2}, rank, at::kFloat)).wait();
+        for (int peer = 0; peer < ranks; ++peer)
+          good += at::equal(gathered[static_cast<std::size_t>(peer)], at::full({peer, 2}, peer, at::kFloat));
+        const auto part = reduce_scatter_v(topology, at::arange(ranks * (ranks - 1) / 2, at::kDouble), scattered).wait();
+        good += at::equal(part, at::arange(rank * (rank - 1) / 2, rank * (rank + 1) / 2, at::kDouble).mul(ranks));
+        good += at::equal(broadcast(topology, at::full({2}, rank, at::kFloat), ranks - 1).wait(), at::full({2}, ranks - 1, at::kFloat));
+        good += all_to_all_v(topology, at::zeros({0}, at::kByte), Counts(static_cast<std::size_t>(ranks)),
+                             Counts(static_cast<std::size_t>(ranks)))
+                    .wait()
+                    .numel() == 0;
+        barrier(topology);
+        topology.leave();
+      });
+      CHECK(good == ranks * (8 + ranks));
+      for (const auto& one : thrown) CHECK(one == "");
+    }
+  }
+
+  TEST_CASE("sharded equals local: random models under random plans on 2 and 3 ranks") {
+    for (const int ranks : {2, 3})
+      for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+        const auto trial = cases::draw_trial(seed, ranks);
+        std::string wrong;
+        const auto thrown = on_sockets(ranks, [&](Gloo& topology) {
+          const auto found = cases::check_equivalence_on(topology, trial);
+          if (topology.rank() == 0) wrong = found;
+          topology.leave();
+        });
+        CHECK(wrong == "");
+        for (const auto& one : thrown) CHECK(one == "");
+      }
+  }
+
+  TEST_CASE("a rank that fails, returns early or does not come ends the others with one line that says so") {
+    const Stopwatch clock;
+    auto thrown = on_sockets(3, [](Gloo& topology) {
+      topology.at_step(7);
+      if (topology.rank() == 1) topology.abort("rank 1, step 7: out of coffee");
+      else all_reduce(topology, at::zeros({1})).wait();
+    });
+    CHECK(thrown[1] == "");
+    for (const std::size_t rank : {0, 2})
+      CHECK(thrown[rank] == concat("rank ", rank, ", step 7, all_reduce number 0: rank 1, step 7: out of coffee"));
+
+    thrown = on_sockets(2, [](Gloo& topology) {
+      if (topology.rank() == 0) all_reduce(topology, at::zeros({1})).wait();
+      else topology.leave();
+    });
+    CHECK(contains(thrown[0], "all_reduce number 0: rank 1 returned before it; did every rank see the same number of batches?"));
+
+    thrown = on_sockets(
+        2,
+        [](Gloo& topology) {
+          if (topology.rank() == 0) all_reduce(topology, at::zeros({1})).wait();
+          else std::this_thread::sleep_for(2s);
+        },
+        1s);
+    CHECK(contains(thrown[0], "all_reduce number 0: waited 1000 ms for the other ranks"));
+
+    thrown.assign(1, "");
+    const int port = detail::listen_somewhere().second;
+    try {
+      Gloo::join({.rank = 0, .world_size = 2, .local_world_size = 2, .master_port = port, .timeout = 1s});
+    } catch (const CommunicationError& error) {
+      thrown[0] = error.what();
+    }
+    CHECK(contains(thrown[0], "gloo: rank 0 of 2 did not join the group at 127.0.0.1:"));
+    CHECK(contains(thrown[0], "liveness: after 1000 ms ranks [1] have not come"));
+    CHECK(clock.seconds() < 25);                             // far below the thirty seconds of any deadline
+  }
+
+  TEST_CASE("F1 a killed rank ends the others within seconds, with large messages and a deadline of ten minutes") {
+    const auto ended = with_fault("kill");
+    CHECK(ended.status != 0);
+    CHECK(ended.seconds < 30);
+    for (const int rank : {0, 2}) {
+      CHECK(contains(ended.said, concat("rank ", rank, ", step ")));
+      CHECK(contains(ended.said, ": rank 1 ended without a word\n"));
+    }
+  }
+  TEST_CASE("F2 a stopped rank ends the others at their deadline") {
+    const auto ended = with_fault("stop", "ROOKERY_TIMEOUT=2");
+    CHECK(ended.status != 0);
+    CHECK(ended.seconds < 40);
+    CHECK(contains(ended.said, "all_to_all_v number 10: waited 2000 ms for the other ranks"));
+  }
+  TEST_CASE("F3 a rank that throws: the first cause is what all ranks say, and what the launcher's error file holds") {
+    const auto file = (std::filesystem::temp_directory_path() / concat("rookery_error_", ::getpid())).string();
+    const auto ended = with_fault("throw", concat("TORCHELASTIC_ERROR_FILE='", file, "'"));
+    CHECK(ended.status == 1);
+    CHECK(contains(ended.said, "rank 1, step 10: a bad batch\n"));
+    for (const int rank : {0, 2}) CHECK(contains(ended.said, concat("rank ", rank, ", step ")));
+    std::ostringstream text;
+    text << std::ifstream(file).rdbuf();
+    CHECK(contains(text.str(), "{\"message\":{\"message\":\""));
+    CHECK(contains(text.str(), "rank 1, step 10: a bad batch"));
+    std::filesystem::remove(file);
+  }
+  TEST_CASE("F4 a rank that returns before the others is a failure") {
+    const auto ended = with_fault("return");
+    CHECK(ended.status != 0);
+    CHECK(contains(ended.said, "all_to_all_v number 10: rank 1 returned before it; did every rank see the same number of batches?"));
+  }
+}
+
+TEST_SUITE("topology/process_environment") {
+  /// Reads with these variables alone set.
+  ProcessEnvironment read(const std::vector<std::pair<std::string, std::string>>& variables) {
+    const auto all = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMPI_COMM_WORLD_RANK",
+                      "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "PMI_RANK", "PMI_SIZE",
+                      "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT",
+                      "ROOKERY_TIMEOUT"};
+    for (const auto* name : all) ::unsetenv(name);
+    for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
+    struct Unset {
+      decltype(all)& names;
+      ~Unset() {
+        for (const auto* name : names) ::unsetenv(name);
+      }
+    } unset{all};
+    return ProcessEnvironment::read();
+  }
+
+  TEST_CASE("torchrun's variables, Open MPI's, MPICH's and Slurm's") {
+    auto found = read({{"RANK", "5"}, {"WORLD_SIZE", "8"}, {"LOCAL_RANK", "1"}, {"LOCAL_WORLD_SIZE", "4"}, {"MASTER_ADDR", "node0"},
+                       {"MASTER_PORT", "1234"}, {"TORCHELASTIC_USE_AGENT_STORE", "True"}, {"TORCHELASTIC_RESTART_COUNT", "2"},
+                       {"ROOKERY_TIMEOUT", "7"}});
+    CHECK((found.rank == 5 && found.world_size == 8 && found.local_rank == 1 && found.local_world_size == 4));
+    CHECK((found.master_address == "node0" && found.master_port == 1234 && found.agent_store && found.attempt == "2"));
+    CHECK(found.timeout == 7s);
+    found = read({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}, {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                  {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
+    CHECK((found.rank == 1 && found.world_size == 2 && found.local_rank == 1 && found.master_address == "127.0.0.1"));
+    found = read({{"PMI_RANK", "3"}, {"PMI_SIZE", "4"}});
+    CHECK((found.rank == 3 && found.world_size == 4));
+    found = read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}, {"SLURM_LOCALID", "0"}});
+    CHECK((found.rank == 0 && found.world_size == 2 && !found.agent_store && found.timeout == 10min));
+    CHECK(read({}).world_size == 1);
+  }
+  TEST_CASE("numbers that are none, ranks that cannot be, and no place to meet are refused") {
+    CHECK_THROWS_WITH_AS(read({{"RANK", "one"}}), "environment: RANK is 'one'; it must be a number", ConfigError);
+    CHECK_THROWS_WITH_AS(read({{"RANK", "2"}, {"WORLD_SIZE", "2"}}), "environment: rank 2 of 2", ConfigError);
+    CHECK_THROWS_WITH_AS(read({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_WORLD_SIZE", "2"}}),
+                         "environment: MASTER_ADDR is not set, but 4 processes run on nodes of 2; set it to the host of rank 0",
+                         ConfigError);
+  }
+}
+
+}  // namespace rookery
