@@ -107,6 +107,19 @@ TEST_SUITE("adapt/nn_module") {
     Threads::run(2, [&](Threads topology) { compare(train(topology, make_sequential())); });
   }
 
+  TEST_CASE("one module given to two ranks of a process is refused") {
+    using Layer = NnModule<torch::nn::LinearImpl>;
+    const torch::nn::Linear one(4, 1);
+    const auto place = [](Threads& topology, const torch::nn::Linear& layer) {
+      maybe_shard_model(ModelAndLoss<Model<Layer>, Bce, Batch>{{Layer(layer)}, {}}, topology);
+    };
+    CHECK_THROWS_WITH_AS(
+        Threads::run(2, [&](Threads topology) { place(topology, one); }),
+        doctest::Contains("ShardingPolicy: ranks 0 and 1 are given one tensor as 'over.weight'; make a torch::nn::Module for each rank"),
+        ConfigError);
+    CHECK_NOTHROW(Threads::run(2, [&](Threads topology) { place(topology, torch::nn::Linear(4, 1)); }));
+  }
+
   TEST_CASE("the module itself computes with the trained tensors") {
     torch::nn::Linear layer(2, 1);
     const auto before = layer->weight.detach().clone();

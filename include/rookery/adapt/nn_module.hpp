@@ -29,7 +29,7 @@ namespace rookery {
 /// Its initial values are the module's own, so a seed of the model does not choose them. A BatchNorm inside sees the rows of its rank
 /// only, and a Dropout draws from torch's generator: BatchNorm and Dropout of rookery/modules/ do neither.
 /// Errors:  ConfigError for no module, or a parameter that is not contiguous.
-/// Ranks:   a module for each; it is neither shared nor copied.
+/// Ranks:   a module for each; it is not copied, and placement refuses one that two ranks of a process share.
 template <class Module> class NnModule {
  public:
   NnModule() = default;

@@ -51,6 +51,10 @@ class Parameter {
   /// The full name that it was placed under, as "over.layers.0.weight"; empty before.
   const std::string& name() const { return name_; }
   bool is_assigned() const { return tensor_.defined(); }
+  /// Whether its values are a tensor that something else computes with too.
+  bool is_shared() const { return shared_; }
+  /// Where the values of a shared one lie, as a number; 0 of any other.
+  std::int64_t shared_address() const { return shared_ ? reinterpret_cast<std::intptr_t>(tensor_.const_data_ptr()) : 0; }
 
   /// Whether no gradient reaches it: it keeps its values, and its optimizer state waits. On every rank the same.
   bool is_frozen() const { return frozen_; }

@@ -10,6 +10,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/ones.h>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -23,6 +25,7 @@
 #include <vector>
 
 #include <rookery/comm/agree.hpp>
+#include <rookery/comm/all_gather_v.hpp>
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/comm/broadcast.hpp>
 #include <rookery/core/error.hpp>
@@ -58,6 +61,18 @@ inline void check_names(const std::vector<std::string>& names) {
   for (const auto& name : names)
     check<ConfigError>(seen.emplace(name, seen.size()).second, "two parameters, buffers or tables of the model are called '", name,
                        "'; give each a name of its own");
+}
+
+/// Errors: ConfigError where two ranks of a process were given one tensor. `gathered` are each rank's addresses, one a name, and its
+///         process [names + 1].
+inline void refuse_shared_tensors(const std::vector<std::string>& names, const std::vector<at::Tensor>& gathered) {
+  for (std::size_t other = 1; other < gathered.size(); ++other)
+    for (std::size_t rank = 0; rank < other; ++rank) {
+      const auto *a = gathered[rank].const_data_ptr<std::int64_t>(), *b = gathered[other].const_data_ptr<std::int64_t>();
+      for (std::size_t i = 0; i < names.size() && a[names.size()] == b[names.size()]; ++i)
+        check<ConfigError>(a[i] == 0 || a[i] != b[i], "ShardingPolicy: ranks ", rank, " and ", other, " are given one tensor as '",
+                           names[i], "'; make a torch::nn::Module for each rank");
+    }
 }
 
 /// Errors: ConfigError for a feature that a part of the model is for and no table has.
@@ -128,6 +143,8 @@ template <class Model> class PlacedMembers {
   void plan_tables(const ShardingOptions& options, int world_size, int local_world_size);
   /// What ranks must have in common, line by line.
   std::string declaration(std::uint64_t seed);
+  /// Names of the parameters whose tensors something else computes with too, and their addresses, behind them the process.
+  std::pair<std::vector<std::string>, std::vector<std::int64_t>> shared_tensors() const;
   /// Allocates and fills the shards of this rank, and what is dense.
   void place(std::uint64_t seed, int rank);
   /// Calls `fn(leaf)` for every parameter, then every buffer.
@@ -208,9 +225,22 @@ template <class Model> std::string PlacedMembers<Model>::declaration(std::uint64
   auto lines = concat(plan_.report(), "\nseed ", seed);
   for (const auto& table : tables()) lines += concat("\n", table.description.name, ": ", table.description.settings);
   for (const auto& [name, parameter] : parameters_)
-    lines += concat("\n", name, " ", c10::toString(parameter->dtype()), " ", parameter->shape());
+    lines += concat("\n", name, " ", c10::toString(parameter->dtype()), " ", parameter->shape(),
+                    parameter->is_shared() ? " of a torch::nn::Module" : "");
   for (const auto& [name, buffer] : buffers_) lines += concat("\n", name, " ", buffer->shape());
   return lines;
+}
+
+template <class Model> std::pair<std::vector<std::string>, std::vector<std::int64_t>> PlacedMembers<Model>::shared_tensors() const {
+  std::vector<std::string> names;
+  std::vector<std::int64_t> addresses;
+  for (const auto& [name, parameter] : parameters_) {
+    if (!parameter->is_shared()) continue;
+    names.push_back(name);
+    addresses.push_back(parameter->shared_address());
+  }
+  addresses.push_back(::getpid());
+  return {std::move(names), std::move(addresses)};
 }
 
 template <class Model> void PlacedMembers<Model>::place(std::uint64_t seed, int rank) {
@@ -286,7 +316,11 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
       pass.sum = [](void* on, at::Tensor tensor) { return all_reduce(*static_cast<Topology*>(on), std::move(tensor)).wait(); };
     }
     this->plan_tables(options, topology.world_size(), concepts::local_world_size(topology));
-    if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options.seed));
+    if constexpr (Topology::is_distributed) {
+      agree(topology, "ShardingPolicy", this->declaration(options.seed));
+      if (const auto [names, addresses] = this->shared_tensors(); !names.empty())
+        detail::refuse_shared_tensors(names, all_gather_v(topology, detail::host_tensor(addresses)).wait());
+    }
     this->place(options.seed, topology.rank());
     if constexpr (Topology::is_distributed)
       this->for_each_dense([&](auto& leaf) { leaf.assign(broadcast(topology, leaf.tensor().detach().clone(), 0).wait()); });
