@@ -38,7 +38,8 @@ inline std::string_view first_characters(std::string_view text, std::int64_t cou
 /// The bucket of a number as a token.
 inline std::string bucket_token(const Bucket& bucket, const Cell& cell) {
   const double number = number_of(cell);
-  if (!bucket.boundaries.empty()) return std::to_string(std::ranges::upper_bound(bucket.boundaries, number) - bucket.boundaries.begin());
+  const auto& boundaries = bucket.boundaries;
+  if (!boundaries.empty()) return std::to_string(std::upper_bound(boundaries.begin(), boundaries.end(), number) - boundaries.begin());
   const double index = std::floor(number / bucket.width);
   if (std::abs(index) > 0x1p53) cell.refuse("is too large for buckets of ", bucket.width);
   return bucket.zero_apart && number == 0 ? "0" : std::to_string(static_cast<std::int64_t>(index) + (bucket.zero_apart ? 1 : 0));
@@ -91,7 +92,7 @@ class IdTokens {
   void close(const std::vector<bool>& used) {
     if (has_vocabulary()) {
       rows_ = tokens_.sorted_rows([&](std::int64_t code) { return is_used(used, code); });
-      count_ = std::ranges::count_if(rows_, [](std::int64_t row) { return row >= 0; });
+      count_ = std::count_if(rows_.begin(), rows_.end(), [](std::int64_t row) { return row >= 0; });
       check<DataError>(count_ > 0 || unknown_ == UnknownIds::own_row, "id column '", name(), "': the training part has no token of it");
       for (std::int64_t code = 0; refuses_later() && code < tokens_.size(); ++code)
         if (rows_[static_cast<std::size_t>(code)] < 0) refuse_first_at(code);
@@ -209,7 +210,7 @@ class IdBuilder {
         for (auto i = offsets_[row]; i < offsets_[row + 1] && is_trained(row); ++i)
           if (const auto code = ids_[static_cast<std::size_t>(i)]; code >= 0) used[static_cast<std::size_t>(code)] = true;
     tokens_.close(used);
-    const auto unknown = std::ranges::count_if(ids_, [&](std::int64_t code) { return !tokens_.has_row(code); });
+    const auto unknown = std::count_if(ids_.begin(), ids_.end(), [&](std::int64_t code) { return !tokens_.has_row(code); });
     std::size_t kept = 0;
     auto begin = offsets_[0];
     for (std::size_t row = 0; row + 1 < offsets_.size(); ++row) {

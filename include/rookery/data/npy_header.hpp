@@ -177,7 +177,7 @@ inline NpyHeader parse_npy_header(std::string_view bytes, std::string_view name)
   for (const auto extent : header.shape)
     if (extent > 0) too_large = __builtin_mul_overflow(header.data_bytes, extent, &header.data_bytes) || too_large;
   check<DataError>(!too_large, name, ": an array of shape ", header.shape, " is larger than 2^63 bytes");
-  if (std::ranges::find(header.shape, 0) != header.shape.end()) header.data_bytes = 0;
+  if (std::find(header.shape.begin(), header.shape.end(), 0) != header.shape.end()) header.data_bytes = 0;
   return header;
 }
 

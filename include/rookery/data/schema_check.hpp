@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <set>
 #include <string>
@@ -53,7 +52,7 @@ inline void check_hash(const SplitByHash& split) {
                          split.modulus);
       covered[static_cast<std::size_t>(residue)] = true;
     }
-  const auto open = std::ranges::find(covered, false) - covered.begin();
+  const auto open = std::find(covered.begin(), covered.end(), false) - covered.begin();
   check<ConfigError>(open == split.modulus, "split by hash: residue ", open, " is in no part; add it to train, validation or test");
 }
 
@@ -108,8 +107,9 @@ inline void check_schema(const IdColumn& id) {
   const auto& boundaries = id.bucket->boundaries;
   check<ConfigError>(id.bucket->width == 1 && !id.bucket->zero_apart, "id column '", name,
                      "': a bucket has either boundaries or width and zero_apart");
-  check<ConfigError>(std::ranges::all_of(boundaries, [](double x) { return std::isfinite(x); }) &&
-                         std::ranges::adjacent_find(boundaries, std::ranges::greater_equal{}) == boundaries.end(),
+  const auto begin = boundaries.begin(), end = boundaries.end();
+  check<ConfigError>(std::all_of(begin, end, [](double x) { return std::isfinite(x); }) &&
+                         std::adjacent_find(begin, end, [](double a, double b) { return a >= b; }) == end,
                      "id column '", name, "': the bucket's boundaries ", boundaries, " must be finite and increasing");
 }
 

@@ -127,15 +127,18 @@ class SplitBuilder {
   std::vector<std::int64_t> sorted(std::size_t keys) const {
     std::vector<std::int64_t> order(static_cast<std::size_t>(rows_));
     std::iota(order.begin(), order.end(), std::int64_t{0});
-    const auto key = [&](std::int64_t row) { return std::span(sort_keys_).subspan(static_cast<std::size_t>(row) * keys, keys); };
-    std::ranges::stable_sort(order, [&](std::int64_t a, std::int64_t b) { return std::ranges::lexicographical_compare(key(a), key(b)); });
+    const auto width = static_cast<std::int64_t>(keys);
+    const auto key = [&](std::int64_t row) { return sort_keys_.begin() + row * width; };
+    std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+      return std::lexicographical_compare(key(a), key(a) + width, key(b), key(b) + width);
+    });
     return order;
   }
 
   std::vector<std::int64_t> shuffled(std::uint64_t seed) const {
     ShuffledRows shuffled(rows_, seed, 0, rows_);
     std::vector<std::int64_t> order(static_cast<std::size_t>(rows_));
-    std::ranges::generate(order, [&] { return shuffled.next(); });
+    std::generate(order.begin(), order.end(), [&] { return shuffled.next(); });
     return order;
   }
 
@@ -156,7 +159,7 @@ class SplitBuilder {
     const auto first = by.validation_in_train ? train - validation : train, rest = first + validation;
     const auto rows = [&](std::int64_t begin, std::int64_t end) {
       std::vector<std::int64_t> part(order.begin() + begin, order.begin() + end);
-      std::ranges::sort(part);
+      std::sort(part.begin(), part.end());
       return part;
     };
     parts_ = {rows(0, train), rows(first, rest), rows(rest, rows_)};

@@ -35,9 +35,13 @@ inline std::size_t edit_distance(std::string_view from, std::string_view to) {
 /// `; did you mean 'rating'?` where a name is near, else `; there are [a, b]`.
 inline std::string suggestion(std::string_view name, std::span<const std::string> names) {
   if (names.empty()) return "";
-  const auto distance = [&](const std::string& other) { return detail::edit_distance(name, other); };
-  const auto nearest = std::ranges::min_element(names, {}, distance);
-  const auto edits = distance(*nearest);
+  const auto* nearest = &names[0];
+  auto edits = detail::edit_distance(name, *nearest);
+  for (const auto& other : names.subspan(1))
+    if (const auto distance = detail::edit_distance(name, other); distance < edits) {
+      nearest = &other;
+      edits = distance;
+    }
   if (edits <= std::max<std::size_t>(2, name.size() / 3) && edits < name.size()) return concat("; did you mean '", *nearest, "'?");
   return concat("; there are ", names);
 }

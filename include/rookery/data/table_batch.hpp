@@ -104,7 +104,10 @@ inline TableBatch batch_of(const Table& table, std::span<const std::int64_t> row
   auto values = at::empty({total}, at::kLong);                                                 // [N]
   auto* value = values.mutable_data_ptr<std::int64_t>();
   for (const auto& ids : table.ids())
-    for (const auto row : rows) value = std::ranges::copy(ids.bag(table.row_in(ids.table, row)), value).out;
+    for (const auto row : rows) {
+      const auto bag = ids.bag(table.row_in(ids.table, row));
+      value = std::copy(bag.begin(), bag.end(), value);
+    }
   batch.ids = KeyedJaggedTensor::from_lengths(std::move(keys), std::move(values), lengths, {}, size);
   return batch;
 }

@@ -24,7 +24,9 @@
 
 namespace rookery::detail {
 
-inline bool contains(const std::vector<std::string>& texts, std::string_view text) { return std::ranges::find(texts, text) != texts.end(); }
+inline bool contains(const std::vector<std::string>& texts, std::string_view text) {
+  return std::find(texts.begin(), texts.end(), text) != texts.end();
+}
 
 /// The label that a cell means.
 inline float label_of(const LabelColumn& label, const Cell& cell) {

@@ -35,7 +35,7 @@ struct Place {
 };
 
 inline std::optional<std::size_t> index_in(const std::vector<std::string>& columns, std::string_view name) {
-  const auto found = std::ranges::find(columns, name);
+  const auto found = std::find(columns.begin(), columns.end(), name);
   return found == columns.end() ? std::optional<std::size_t>() : static_cast<std::size_t>(found - columns.begin());
 }
 

@@ -83,7 +83,7 @@ class Tokens {
     std::vector<Used> used;
     for (std::int64_t code = 0; code < size(); ++code)
       if (is_used(code)) used.push_back({start_of((*this)[code]), code});
-    std::ranges::sort(used, [&](const Used& a, const Used& b) {
+    std::sort(used.begin(), used.end(), [&](const Used& a, const Used& b) {
       return a.start != b.start ? a.start < b.start : (*this)[a.code] < (*this)[b.code];
     });
     std::vector<std::int64_t> rows(texts_.size(), -1);
