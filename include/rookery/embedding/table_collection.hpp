@@ -141,7 +141,7 @@ template <class ConfigType> class TableCollection {
                              .data_type = config.data_type,
                              .pooling = pooling_of(config),
                              .rule = std::string(config.frozen ? "none" : config.optimizer.name()),
-                             .frozen = config.frozen,
+                             .frozen = config.frozen || config.optimizer.name() == "none",   // NoUpdate
                              .managed_collision = config.managed_collision};
       if (!config.frozen)
         config.optimizer.visit([&](const auto& rule) {
