@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <rookery/log/json_lines.hpp>
 
+#include <rookery/log/utf8.hpp>
+
 #include <unistd.h>
 
 #include <filesystem>
