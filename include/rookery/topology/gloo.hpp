@@ -10,7 +10,7 @@
 #if !__has_include(<gloo/context.h>)
 #error "rookery/topology/gloo.hpp: Gloo's headers are not in LibTorch; add -idirafter <rookery>/include/rookery/shim"
 #endif
-#ifndef USE_C10D_GLOO
+#ifndef USE_C10D_GLOO                            // a file that includes c10d's Gloo itself defines it before
 #define USE_C10D_GLOO
 #endif
 
