@@ -230,7 +230,10 @@ class Liveness {
     const auto count = ::recv(peer.link.get(), bytes, sizeof bytes, 0);
     if (count <= 0) {
       if (count < 0 && errno == EINTR) return;
-      peer.link = {};
+      {
+        const std::lock_guard lock(sending_);                // who sends must not meet a number that another file has got
+        peer.link = {};
+      }
       bool expected = false;
       {
         const std::lock_guard lock(mutex_);
