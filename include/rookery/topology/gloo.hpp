@@ -90,7 +90,12 @@ class GlooGroup {
   }
 
   const ProcessEnvironment& environment() const { return environment_; }
-  c10d::Backend& backend() { return *group_; }
+  /// Calls `fn(backend)`, which posts a collective. One at a time in a process that is several ranks: LibTorch's flight recorder, one for
+  /// all groups, is not safe otherwise.
+  template <class Fn> auto post(Fn&& fn) {
+    const std::lock_guard lock(posting_);
+    return fn(static_cast<c10d::Backend&>(*group_));
+  }
   void at_step(std::int64_t step) { step_ = step; }
   std::int64_t next_number() { return posted_++; }
 
@@ -159,6 +164,7 @@ class GlooGroup {
     return liveness_->cause();
   }
 
+  static inline std::mutex posting_;
   ProcessEnvironment environment_;
   std::shared_ptr<Bell> bell_ = std::make_shared<Bell>();
   c10::intrusive_ptr<c10d::Store> store_;
@@ -234,7 +240,7 @@ class Gloo {
 inline auto Gloo::all_to_all_v(at::Tensor send, Counts send_counts, Counts recv_counts) {
   auto in = send.contiguous();
   auto out = rows_like(in, std::accumulate(recv_counts.begin(), recv_counts.end(), std::int64_t{0}));   // [sum(recv_counts), ...]
-  auto work = group_->backend().alltoall_base(out, in, recv_counts, send_counts);
+  auto work = group_->post([&](c10d::Backend& backend) { return backend.alltoall_base(out, in, recv_counts, send_counts); });
   return posted(std::move(work), "all_to_all_v", [in = std::move(in), out = std::move(out)] { return out; });
 }
 
@@ -242,7 +248,7 @@ inline auto Gloo::all_reduce(at::Tensor tensor, ReduceOp op) {
   std::vector<at::Tensor> held{tensor.detach().contiguous().clone()};
   c10d::AllreduceOptions options;
   options.reduceOp = op == ReduceOp::sum ? c10d::ReduceOp::SUM : op == ReduceOp::max ? c10d::ReduceOp::MAX : c10d::ReduceOp::MIN;
-  auto work = group_->backend().allreduce(held, options);
+  auto work = group_->post([&](c10d::Backend& backend) { return backend.allreduce(held, options); });
   return posted(std::move(work), "all_reduce", [held = std::move(held)] { return held.front(); });
 }
 
@@ -252,7 +258,7 @@ inline auto Gloo::reduce_scatter_v(at::Tensor tensor, Counts counts) {
   auto in = tensor.contiguous();
   auto out = rows_like(in, rows * world_size());                                             // [W * rows, ...]
   Counts arriving(static_cast<std::size_t>(world_size()), rows);
-  auto work = group_->backend().alltoall_base(out, in, arriving, counts);
+  auto work = group_->post([&](c10d::Backend& backend) { return backend.alltoall_base(out, in, arriving, counts); });
   return posted(std::move(work), "reduce_scatter_v", [in = std::move(in), out = std::move(out), rows, ranks = world_size()] {
     auto total = out.narrow(0, 0, rows).clone();                                             // [rows, ...]
     for (int rank = 1; rank < ranks; ++rank) total.add_(out.narrow(0, rank * rows, rows));
@@ -272,7 +278,7 @@ inline auto Gloo::all_gather_v(at::Tensor tensor) {
   auto in = at::cat(std::vector<at::Tensor>(ranks, own));                                    // [W * rows, ...]
   auto out = rows_like(in, std::accumulate(arriving.begin(), arriving.end(), std::int64_t{0}));
   auto splits = arriving;
-  auto work = group_->backend().alltoall_base(out, in, splits, leaving);
+  auto work = group_->post([&](c10d::Backend& backend) { return backend.alltoall_base(out, in, splits, leaving); });
   return posted(std::move(work), "all_gather_v", [in = std::move(in), out = std::move(out), arriving = std::move(arriving)] {
     std::vector<at::Tensor> of_rank;
     std::int64_t begin = 0;
@@ -288,13 +294,13 @@ inline auto Gloo::broadcast(at::Tensor tensor, int root) {
   std::vector<at::Tensor> held{tensor.detach().contiguous().clone()};
   c10d::BroadcastOptions options;
   options.rootRank = root;
-  auto work = group_->backend().broadcast(held, options);
+  auto work = group_->post([&](c10d::Backend& backend) { return backend.broadcast(held, options); });
   return posted(std::move(work), "broadcast", [held = std::move(held)] { return held.front(); });
 }
 
 inline auto Gloo::barrier() {
   std::vector<at::Tensor> held{at::empty({1}, at::kLong).fill_(0)};                          // [1]
-  auto work = group_->backend().allreduce(held);
+  auto work = group_->post([&](c10d::Backend& backend) { return backend.allreduce(held); });
   return posted(std::move(work), "barrier", [held = std::move(held)] { return true; });
 }
 
