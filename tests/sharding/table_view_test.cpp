@@ -11,6 +11,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <latch>
 #include <vector>
 
 #include <rookery/embedding/embedding_bag_collection.hpp>
@@ -104,12 +105,14 @@ TEST_SUITE("sharding/table_view") {
 
   TEST_CASE("what one rank may not write no rank has written") {
     std::vector<at::Tensor> left(2);
+    std::latch placed(2);                                    // a rank that is still being placed would end there
     CHECK_THROWS_WITH_AS(Threads::run(2,
                                       [&](Threads topology) {
                                         auto model = ShardingPolicy(topology, {.plan = {{{"t", row_wise_shards(6, 4, 2)},
                                                                                          {"u", table_wise_shards(2, 1, 0)}}}})
                                                          .apply(tables(at::kFloat));
                                         const bool odd = topology.rank() == 1;
+                                        placed.arrive_and_wait();
                                         try {
                                           model.table("t").write(ids({0, 3}), at::full({2, 4}, odd ? HUGE_VAL : 1.));
                                         } catch (...) {
