@@ -239,7 +239,8 @@ TEST_SUITE("topology/process_environment") {
   ProcessEnvironment read(const std::vector<std::pair<std::string, std::string>>& variables) {
     const auto all = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMPI_COMM_WORLD_RANK",
                       "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "PMI_RANK", "PMI_SIZE",
-                      "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT",
+                      "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_ID",
+                      "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT",
                       "ROOKERY_TIMEOUT"};
     for (const auto* name : all) ::unsetenv(name);
     for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
@@ -264,7 +265,8 @@ TEST_SUITE("topology/process_environment") {
     CHECK((found.rank == 1 && found.world_size == 2 && found.local_rank == 1 && found.master_address == "127.0.0.1"));
     found = read({{"PMI_RANK", "3"}, {"PMI_SIZE", "4"}});
     CHECK((found.rank == 3 && found.world_size == 4));
-    found = read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}, {"SLURM_LOCALID", "0"}});
+    CHECK(read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}}).world_size == 1);             // a batch script, which is one process
+    found = read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}, {"SLURM_LOCALID", "0"}, {"SLURM_STEP_ID", "3"}});
     CHECK((found.rank == 0 && found.world_size == 2 && !found.agent_store && found.timeout == 10min));
     CHECK(read({}).world_size == 1);
   }

@@ -20,8 +20,8 @@ struct Environment {
   std::string topology = "local";
   int ranks = 1;
 
-  /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; "gloo" in a process that torchrun or another launcher started,
-  /// "threads" where only a number of ranks above one is given.
+  /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; "gloo" in one of several processes that torchrun or another
+  /// launcher started, "threads" where only a number of ranks above one is given.
   /// Errors: ConfigError for a number of ranks that is none.
   static Environment read() {
     Environment environment;
@@ -33,8 +33,8 @@ struct Environment {
                          "'; it must be a positive number");
       if (environment.ranks > 1) environment.topology = "threads";
     } else if (ProcessEnvironment::is_launched()) {
-      environment.topology = "gloo";
       environment.ranks = ProcessEnvironment::read().world_size;
+      if (environment.ranks > 1) environment.topology = "gloo";
     }
     if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) environment.topology = topology;
     return environment;

@@ -57,9 +57,10 @@ struct ProcessEnvironment {
   }
 
  private:
+  /// The first of the variables that is set; Slurm's count in a step only, for a batch script has them too and is one process.
   static const char* first(std::initializer_list<const char*> names) {
     for (const char* name : names)
-      if (std::getenv(name)) return name;
+      if (std::getenv(name) && (std::string_view(name).substr(0, 6) != "SLURM_" || std::getenv("SLURM_STEP_ID"))) return name;
     return nullptr;
   }
   /// The number in the first of the variables that is set.
