@@ -30,16 +30,20 @@ namespace detail {
 /// The number of a table by its full name, with or without ".weight", or by its config's name where that is unique. Errors: IndexError
 /// that lists the tables there are.
 inline std::size_t table_number(const std::vector<PlacedTable>& tables, std::string_view name) {
+  constexpr std::string_view suffix = ".weight";
+  const auto without = name.ends_with(suffix) ? name.substr(0, name.size() - suffix.size()) : name;
   std::size_t number = 0, named = 0;
-  std::vector<std::string> names;
   for (std::size_t t = 0; t < tables.size(); ++t) {
-    names.push_back(tables[t].description.name);
-    if (names.back() == name || names.back() + ".weight" == name) return t;
+    if (tables[t].description.name == name || tables[t].description.name == without) return t;
     if (tables[t].description.table != name) continue;
     number = t;
     ++named;
   }
-  check<IndexError>(named > 0, "no table '", name, "' in the model; there are ", names);
+  if (named == 0) {
+    std::vector<std::string> names;
+    for (const auto& table : tables) names.push_back(table.description.name);
+    fail<IndexError>("no table '", name, "' in the model; there are ", names);
+  }
   check<IndexError>(named == 1, "'", name, "' names ", named, " tables of the model; give the full name");
   return number;
 }

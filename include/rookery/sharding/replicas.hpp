@@ -61,6 +61,7 @@ inline RowGradients marked_rows(const at::Tensor& message, const ShardBox& box) 
 /// Sums the gradients of replicated tables over ranks. One all-reduce for each dtype that such tables have; none without them.
 /// Ranks: all, in the same order.
 template <class Topology> void sum_replicas(Topology& topology, const Routing& routing, std::span<ShardGradients> shards) {
+  const auto box_of = [&](const ShardGradients& shard) { return routing.tables[shard.table].shards[shard.shard].box; };
   for (const auto dtype : {at::kFloat, at::kDouble}) {
     std::int64_t numbers = 0;
     std::vector<std::pair<ShardGradients*, std::int64_t>> of_dtype;                          // and where each begins
@@ -68,11 +69,10 @@ template <class Topology> void sum_replicas(Topology& topology, const Routing& r
       const auto& table = routing.tables[shard.table];
       if (!table.is_replicated || compute_dtype(table.description.data_type) != dtype) continue;
       of_dtype.emplace_back(&shard, numbers);
-      numbers += replica_numbers(table.shards[shard.shard].box);
+      numbers += replica_numbers(box_of(shard));
     }
     if (of_dtype.empty()) continue;
     auto message = at::zeros({numbers}, dtype);                                              // [sum(E * (D + 1))]
-    const auto box_of = [&](const ShardGradients& shard) { return routing.tables[shard.table].shards[shard.shard].box; };
     for (const auto& [shard, begin] : of_dtype)
       spread_rows(shard->gradients, box_of(*shard).columns(), message.narrow(0, begin, replica_numbers(box_of(*shard))));
     const auto summed = all_reduce(topology, std::move(message)).wait();

@@ -20,7 +20,6 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -38,6 +37,7 @@
 #include <rookery/sharding/model_and_loss.hpp>
 #include <rookery/sharding/table_runtime.hpp>
 #include <rookery/sharding/table_view.hpp>
+#include <rookery/sparse/validate.hpp>
 
 namespace rookery {
 
@@ -57,10 +57,8 @@ namespace detail {
 
 /// Errors: ConfigError for a full name given twice: state and initial values go by names.
 inline void check_names(const std::vector<std::string>& names) {
-  std::unordered_map<std::string_view, std::size_t> seen;
-  for (const auto& name : names)
-    check<ConfigError>(seen.emplace(name, seen.size()).second, "two parameters, buffers or tables of the model are called '", name,
-                       "'; give each a name of its own");
+  if (const auto* name = first_repeated(names))
+    fail<ConfigError>("two parameters, buffers or tables of the model are called '", *name, "'; give each a name of its own");
 }
 
 /// Errors: ConfigError where two ranks of a process were given one tensor. `gathered` are each rank's addresses, one a name, and its

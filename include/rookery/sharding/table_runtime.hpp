@@ -124,11 +124,13 @@ class TableRuntime {
   }
 
  private:
-  /// The inputs, with features that they lack and may lack as bags without ids.
+  /// The inputs, with features that they lack and may lack as bags without ids; empty where none may be lacking.
   std::vector<KeyedJaggedTensor> completed(std::span<const KeyedJaggedTensor> given) const {
+    const auto refuses = [](const detail::LookupLayout& layout) { return layout.missing_features == MissingFeatures::refuse; };
+    if (std::all_of(routing_.lookups.begin(), routing_.lookups.end(), refuses)) return {};
     std::vector<KeyedJaggedTensor> inputs(given.begin(), given.end());
     for (std::size_t l = 0; l < inputs.size(); ++l) {
-      if (routing_.lookups[l].missing_features == MissingFeatures::refuse) continue;
+      if (refuses(routing_.lookups[l])) continue;
       std::vector<std::string> wanted;
       for (const auto& slot : routing_.slots)
         if (slot.lookup == l) wanted.push_back(slot.feature);
@@ -155,7 +157,8 @@ class TableRuntime {
 
 template <class Topology>
 auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor> given, bool capturing) -> Looked {
-  const auto inputs = completed(given);
+  const auto with_missing = completed(given);
+  const auto inputs = with_missing.empty() ? given : std::span<const KeyedJaggedTensor>(with_missing);
   std::vector<detail::SlotOutput> outputs;
   detail::Capture capture;
   {

@@ -12,7 +12,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -33,6 +32,7 @@
 #include <rookery/core/mix.hpp>
 #include <rookery/sharding/placement.hpp>
 #include <rookery/sharding/table_view.hpp>
+#include <rookery/sparse/validate.hpp>
 
 namespace rookery {
 
@@ -48,13 +48,6 @@ using NumbersByName = std::map<std::string, at::Tensor>;
 /// A vocabulary of a whole table: steps, then (id, row, sightings, last step) of each id, ids ascending.
 using VocabularyLines = std::vector<std::int64_t>;
 
-/// Numbers as a tensor [n].
-inline at::Tensor to_numbers(const std::vector<std::int64_t>& values) {
-  auto numbers = at::empty({static_cast<std::int64_t>(values.size())}, at::kLong);           // [n]
-  std::copy(values.begin(), values.end(), numbers.mutable_data_ptr<std::int64_t>());
-  return numbers;
-}
-
 /// Puts the shards' vocabularies together. Shards of other columns of the same rows have the same one.
 template <class Topology> VocabularyLines gather_vocabulary(Topology& topology, const PlacedTable& table) {
   std::vector<std::int64_t> own;                               // of each shard: how many numbers, then these
@@ -64,7 +57,7 @@ template <class Topology> VocabularyLines gather_vocabulary(Topology& topology, 
       own.push_back(static_cast<std::int64_t>(state.size()));
       own.insert(own.end(), state.begin(), state.end());
     }
-  const auto of_rank = all_gather_v(topology, to_numbers(own)).wait();                       // W tensors
+  const auto of_rank = all_gather_v(topology, host_tensor(own)).wait();                       // W tensors
   std::vector<const std::int64_t*> next;
   for (const auto& one : of_rank) next.push_back(one.template const_data_ptr<std::int64_t>());
   std::vector<std::array<std::int64_t, 4>> sorted;
@@ -87,7 +80,7 @@ inline void name_vocabulary(const TableDescription& table, const VocabularyLines
   for (std::size_t column = 0; column < vocabulary_columns.size(); ++column) {
     std::vector<std::int64_t> values;
     for (std::size_t at = 1 + column; at < lines.size(); at += 4) values.push_back(lines[at]);
-    state.emplace(concat(table.name, ".", vocabulary_columns[column]), to_numbers(values));  // [N]
+    state.emplace(concat(table.name, ".", vocabulary_columns[column]), host_tensor(values));  // [N]
   }
   const std::array<std::int64_t, 3> numbers{lines[0], table.num_embeddings, table.managed_collision.buckets()};
   for (std::size_t i = 0; i < numbers.size(); ++i)

@@ -99,10 +99,17 @@ inline void check_bags(std::string_view who, const at::Tensor& values, const at:
                     c10::toString(weights.scalar_type()), "; it must be floating");
 }
 
+/// The first of the names that stands before it already, or null.
+inline const std::string* first_repeated(const std::vector<std::string>& names) {
+  std::unordered_map<std::string_view, std::size_t> seen;
+  for (const auto& name : names)
+    if (!seen.emplace(name, seen.size()).second) return &name;
+  return nullptr;
+}
+
 /// No key twice.
 inline void check_keys(std::string_view who, const std::vector<std::string>& keys) {
-  std::unordered_map<std::string_view, std::size_t> seen;
-  for (const auto& key : keys) check<ShapeError>(seen.emplace(key, seen.size()).second, who, ": key '", key, "' is given twice");
+  if (const auto* key = first_repeated(keys)) fail<ShapeError>(who, ": key '", *key, "' is given twice");
 }
 
 /// Keeps the storage of a tensor on a device from reuse until `stream` has done what it was given by now.

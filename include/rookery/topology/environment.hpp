@@ -3,11 +3,9 @@
 
 // Environment: what a program was started as, read once from environment variables.  Include cost: none.
 
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
-#include <string_view>
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/parallel.hpp>
@@ -27,10 +25,8 @@ struct Environment {
     Environment environment;
     const char* ranks = std::getenv("ROOKERY_RANKS");
     if (ranks) {
-      const std::string_view text = ranks;
-      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), environment.ranks);
-      check<ConfigError>(error == std::errc{} && end == text.data() + text.size() && environment.ranks > 0, "ROOKERY_RANKS is '", text,
-                         "'; it must be a positive number");
+      environment.ranks = detail::whole_number(ranks).value_or(0);
+      check<ConfigError>(environment.ranks > 0, "ROOKERY_RANKS is '", ranks, "'; it must be a positive number");
       if (environment.ranks > 1) environment.topology = "threads";
     } else if (ProcessEnvironment::is_launched()) {
       environment.ranks = ProcessEnvironment::read().world_size;

@@ -12,12 +12,25 @@
 #include <cstdint>
 #include <cstdlib>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include <rookery/core/error.hpp>
 
 namespace rookery {
+
+namespace detail {
+
+/// The number that all of the text is, if it is one.
+inline std::optional<int> whole_number(std::string_view text) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return {};
+  return value;
+}
+
+}  // namespace detail
 
 /// One process of a launched group.
 struct ProcessEnvironment {
@@ -67,12 +80,9 @@ struct ProcessEnvironment {
   static int number(std::initializer_list<const char*> names, int otherwise) {
     const char* name = first(names);
     if (!name) return otherwise;
-    const std::string_view text = std::getenv(name);
-    int value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    check<ConfigError>(error == std::errc{} && end == text.data() + text.size(), "environment: ", name, " is '", text,
-                       "'; it must be a number");
-    return value;
+    const auto value = detail::whole_number(std::getenv(name));
+    if (!value) fail<ConfigError>("environment: ", name, " is '", std::getenv(name), "'; it must be a number");
+    return *value;
   }
 };
 
