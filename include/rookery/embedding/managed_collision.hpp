@@ -64,16 +64,14 @@ struct ManagedCollision {
   CollisionVocabulary vocabulary(std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t count) const;
 };
 
-/// The ids that have rows in some consecutive buckets of a table, on the rank that holds them.
+/// The ids that have rows in some consecutive buckets of a table, on the rank that holds them. Takes memory as ids come.
 ///
 /// Cost:    a hash lookup an id. Every `interval` steps a pass over the ids that wait, and in a bucket where some are ready and no row is
 ///          free a pass over its rows; sorted are the ids that are ready and as many owners.
 class CollisionVocabulary {
  public:
   CollisionVocabulary(ManagedCollision settings, std::int64_t bucket_rows, std::int64_t first_bucket, std::int64_t buckets)
-      : settings_(settings), bucket_rows_(bucket_rows), first_bucket_(first_bucket), buckets_(static_cast<std::size_t>(buckets)) {
-    for (auto& bucket : buckets_) bucket.owners.resize(static_cast<std::size_t>(bucket_rows - 1));
-  }
+      : settings_(settings), bucket_rows_(bucket_rows), first_bucket_(first_bucket), buckets_(static_cast<std::size_t>(buckets)) {}
 
   /// The row of an id whose bucket is here, counted from the first bucket's first; the bucket's last where it has none.
   std::int64_t row_of(std::int64_t id) const {
@@ -104,7 +102,7 @@ class CollisionVocabulary {
   static constexpr std::int64_t most_counted = std::int64_t{1} << 53;   // of steps and sightings that a run can have, exact as doubles
   struct Bucket {
     std::unordered_map<std::int64_t, std::int64_t> row_of;
-    std::vector<Sightings> owners;       // [rows - 1]; free where count is 0
+    std::vector<Sightings> owners;       // of the first rows, as many as were ever taken; free where count is 0
     std::size_t taken = 0;               // rows before this one are not free
     std::unordered_map<std::int64_t, Sightings> waiting;
   };
@@ -166,8 +164,10 @@ inline void CollisionVocabulary::admit(Bucket& bucket, std::int64_t first_row, s
     given.push_back({first_row + static_cast<std::int64_t>(row), next->id});
     ++next;
   };
-  for (auto& row = bucket.taken; row < bucket.owners.size() && next != ready.end(); ++row)
+  for (auto& row = bucket.taken; row < static_cast<std::size_t>(bucket_rows_ - 1) && next != ready.end(); ++row) {
+    if (row == bucket.owners.size()) bucket.owners.emplace_back();
     if (bucket.owners[row].count == 0) take(row);
+  }
   if (next == ready.end()) return;
 
   struct Victim {
@@ -239,6 +239,7 @@ inline void CollisionVocabulary::load(std::span<const std::int64_t> state) {
       bucket.waiting[one.id] = one;
       continue;
     }
+    if (bucket.owners.size() <= static_cast<std::size_t>(inside)) bucket.owners.resize(static_cast<std::size_t>(inside) + 1);
     auto& owner = bucket.owners[static_cast<std::size_t>(inside)];
     check<DataError>(owner.count == 0 && bucket.row_of.emplace(one.id, inside).second, "CollisionVocabulary: id ", one.id, " and row ", row,
                      " are given twice");

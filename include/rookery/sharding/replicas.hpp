@@ -3,8 +3,9 @@
 
 // Replicas: the gradients of tables that have a copy on every rank, summed over ranks, so that all copies take the same update.
 //
-// All such tables of one dtype go in one all-reduce, dense, with a mark for each row that a rank has seen: rows that no rank has
-// seen stay as they are, bit by bit. Answers to torchrec's data_parallel sharding, whose gradient is dense and touches every row.
+// Small tables go in one all-reduce, dense, with a mark for each row that a rank has seen; of larger ones every rank gathers the rows
+// that any has seen, in rank order, so that a step costs what its batch does. Rows that no rank has seen stay as they are, bit by bit.
+// Answers to torchrec's data_parallel sharding, whose gradient is dense and touches every row.
 // Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
@@ -14,10 +15,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include <rookery/comm/all_gather_v.hpp>
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/dtype.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
@@ -58,26 +61,93 @@ inline RowGradients marked_rows(const at::Tensor& message, const ShardBox& box) 
   return found;
 }
 
-/// Sums the gradients of replicated tables over ranks. One all-reduce for each dtype that such tables have; none without them.
+/// The sums of some shards in words of 8 bytes: how many rows of each, all rows, all sums.
+inline at::Tensor pack_rows(std::span<ShardGradients* const> shards) {
+  std::vector<std::int64_t> words;
+  for (const auto* shard : shards) words.push_back(static_cast<std::int64_t>(shard->gradients.rows.size()));
+  for (const auto* shard : shards) words.insert(words.end(), shard->gradients.rows.begin(), shard->gradients.rows.end());
+  for (const auto* shard : shards) {
+    const auto begin = words.size(), bytes = shard->gradients.sums.nbytes();
+    words.resize(begin + (bytes + 7) / 8);
+    if (bytes > 0) std::memcpy(words.data() + begin, shard->gradients.sums.const_data_ptr(), bytes);
+  }
+  return host_tensor(words);                                                                 // [words]
+}
+
+/// Adds what ranks packed, in rank order, to the sums of the rows that any rank has seen.
+inline void add_rows(const std::vector<at::Tensor>& packed, std::span<ShardGradients* const> shards) {
+  struct FromRank {
+    const std::int64_t *counts, *rows, *sums;
+  };
+  std::vector<FromRank> ranks;
+  for (const auto& one : packed) {
+    const auto* counts = one.const_data_ptr<std::int64_t>();
+    auto& from = ranks.emplace_back(FromRank{counts, counts + shards.size(), counts + shards.size()});
+    for (std::size_t s = 0; s < shards.size(); ++s) from.sums += counts[s];
+  }
+  for (std::size_t s = 0; s < shards.size(); ++s) {
+    auto& own = shards[s]->gradients;
+    RowGradients all;
+    for (const auto& from : ranks) all.rows.insert(all.rows.end(), from.rows, from.rows + from.counts[s]);
+    std::sort(all.rows.begin(), all.rows.end());
+    all.rows.erase(std::unique(all.rows.begin(), all.rows.end()), all.rows.end());
+    const auto columns = own.sums.size(1);
+    all.sums = at::zeros({static_cast<std::int64_t>(all.rows.size()), columns}, own.sums.scalar_type());     // [U, D]
+    for_floating(own.sums.scalar_type(), [&](auto zero) {
+      using Number = decltype(zero);
+      for (auto& from : ranks) {
+        const auto* sums = reinterpret_cast<const Number*>(from.sums);
+        auto* to = all.sums.mutable_data_ptr<Number>();
+        auto row = all.rows.begin();
+        for (std::int64_t r = 0; r < from.counts[s]; ++r) {
+          for (; *row != from.rows[r]; ++row) to += columns;
+          for (std::int64_t d = 0; d < columns; ++d) to[d] += *sums++;
+        }
+        from.rows += from.counts[s];
+        from.sums += (from.counts[s] * columns * static_cast<std::int64_t>(sizeof(Number)) + 7) / 8;
+      }
+    });
+    own = std::move(all);
+  }
+}
+
+/// Numbers of one dtype up to which replicated tables go dense: 1 MB of float32.
+inline constexpr std::int64_t most_dense_numbers = 1 << 18;
+
+/// Sums the gradients of replicated tables over ranks. One collective for each dtype that such tables have; none without them.
+/// Cost:  of tables of up to `most_dense_numbers` an all-reduce of all their rows; else an all-gather of the rows that ranks have seen.
 /// Ranks: all, in the same order.
 template <class Topology> void sum_replicas(Topology& topology, const Routing& routing, std::span<ShardGradients> shards) {
   const auto box_of = [&](const ShardGradients& shard) { return routing.tables[shard.table].shards[shard.shard].box; };
   for (const auto dtype : {at::kFloat, at::kDouble}) {
     std::int64_t numbers = 0;
-    std::vector<std::pair<ShardGradients*, std::int64_t>> of_dtype;                          // and where each begins
+    std::vector<ShardGradients*> of_dtype;
     for (auto& shard : shards) {
       const auto& table = routing.tables[shard.table];
       if (!table.is_replicated || compute_dtype(table.description.data_type) != dtype) continue;
-      of_dtype.emplace_back(&shard, numbers);
+      of_dtype.push_back(&shard);
       numbers += replica_numbers(box_of(shard));
     }
     if (of_dtype.empty()) continue;
+    if (numbers > most_dense_numbers) {
+      add_rows(all_gather_v(topology, pack_rows(of_dtype)).wait(), of_dtype);
+      continue;
+    }
     auto message = at::zeros({numbers}, dtype);                                              // [sum(E * (D + 1))]
-    for (const auto& [shard, begin] : of_dtype)
-      spread_rows(shard->gradients, box_of(*shard).columns(), message.narrow(0, begin, replica_numbers(box_of(*shard))));
-    const auto summed = all_reduce(topology, std::move(message)).wait();
-    for (const auto& [shard, begin] : of_dtype)
-      shard->gradients = marked_rows(summed.narrow(0, begin, replica_numbers(box_of(*shard))), box_of(*shard));
+    const auto for_parts = [&](const at::Tensor& whole, auto&& fn) {
+      std::int64_t begin = 0;
+      for (auto* shard : of_dtype) {
+        const auto box = box_of(*shard);
+        fn(*shard, box, whole.narrow(0, begin, replica_numbers(box)));
+        begin += replica_numbers(box);
+      }
+    };
+    for_parts(message, [](ShardGradients& shard, const ShardBox& box, const at::Tensor& part) {
+      spread_rows(shard.gradients, box.columns(), part);
+    });
+    for_parts(all_reduce(topology, std::move(message)).wait(), [](ShardGradients& shard, const ShardBox& box, const at::Tensor& part) {
+      shard.gradients = marked_rows(part, box);
+    });
   }
 }
 
