@@ -15,6 +15,7 @@
 #include <variant>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/mix.hpp>
 
 namespace rookery {
 
@@ -60,9 +61,7 @@ inline void check_initial(const Initial& initial, std::string_view owner) {
 /// 64-bit key of a named parameter under a seed (FNV-1a of the name from a start that the seed chooses; spread over all bits, for
 /// a seed that differs where the first letter does would otherwise give another name's key).
 inline std::uint64_t random_key(std::uint64_t seed, std::string_view name) {
-  std::uint64_t hash = 0xcbf29ce484222325ULL ^ (seed * 0x9e3779b97f4a7c15ULL);
-  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  return hash;
+  return hash_bytes(name, 0xcbf29ce484222325ULL ^ (seed * 0x9e3779b97f4a7c15ULL));
 }
 
 namespace detail {

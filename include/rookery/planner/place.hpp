@@ -2,6 +2,7 @@
 #pragma once
 
 // place: the default plan. Constraints come first; the other tables go whole, by falling bytes, to the rank that holds least.
+// complete: a plan by hand, met with the tables that it is for.
 //
 // Include cost: tensor.
 
@@ -65,7 +66,19 @@ class Placer {
         return keep(t, grid_shards(rows, columns, partition(nodes()), nodes(), local_, node_of(asked), table.row_block()));
     }
   }
-  std::vector<Shard>& shards(std::size_t t) { return shards_[t]; }
+  void keep(std::size_t t, std::vector<Shard> shards) {
+    for (const auto& shard : shards)
+      load_[static_cast<std::size_t>(shard.rank)] += tables_[t].bytes(shard.box.rows(), shard.box.columns());
+    shards_[t] = std::move(shards);
+  }
+  /// What has been put, by the tables' full names.
+  Plan plan() {
+    Plan plan;
+    plan.world_size = static_cast<int>(load_.size());
+    plan.descriptions.assign(tables_.begin(), tables_.end());
+    for (std::size_t t = 0; t < tables_.size(); ++t) plan.tables.push_back({tables_[t].name, std::move(shards_[t])});
+    return plan;
+  }
 
  private:
   int nodes() const { return static_cast<int>(load_.size()) / local_; }
@@ -97,11 +110,6 @@ class Placer {
       load[static_cast<std::size_t>(shard.rank)] += table.bytes(shard.box.rows(), shard.box.columns());
     }
     return shards;
-  }
-  void keep(std::size_t t, std::vector<Shard> shards) {
-    for (const auto& shard : shards)
-      load_[static_cast<std::size_t>(shard.rank)] += tables_[t].bytes(shard.box.rows(), shard.box.columns());
-    shards_[t] = std::move(shards);
   }
 
   std::span<const TableDescription> tables_;
@@ -144,11 +152,35 @@ inline Plan place(std::span<const TableDescription> tables, int world_size, cons
     return tables[a].bytes() != tables[b].bytes() ? tables[a].bytes() > tables[b].bytes() : a < b;
   });
   for (const auto t : free) placer.put(t, ShardingKind::table_wise, none);
-  Plan plan;
-  plan.world_size = world_size;
-  plan.descriptions.assign(tables.begin(), tables.end());
-  for (std::size_t t = 0; t < tables.size(); ++t) plan.tables.push_back({tables[t].name, std::move(placer.shards(t))});
-  return plan;
+  return placer.plan();
+}
+
+/// A plan for all of `tables`, by their full names and in their order, out of one that was made elsewhere or by hand; what it asks by kind
+/// has shards then. The same on every rank, whoever computes it. validate() says whether it covers the tables.
+/// Errors: PlanError for a plan of other tables or another number of ranks, and for shards that lie outside; ConfigError for tables of
+///         more than 2^63 bytes.
+inline Plan complete(const Plan& given, std::span<const TableDescription> tables, int world_size, int local_world_size = 0) {
+  if (local_world_size == 0) local_world_size = world_size;
+  check<PlanError>(given.world_size == 0 || given.world_size == world_size, "Plan: it is for ", given.world_size, " ranks and there are ",
+                   world_size);
+  detail::check_planned_tables(given, tables);
+  detail::check_bytes(tables);
+  detail::Placer placer(tables, world_size, local_world_size);
+  std::vector<std::size_t> by_kind;
+  for (std::size_t t = 0; t < tables.size(); ++t) {
+    const auto& planned = given.of(tables[t]);
+    for (const int rank : planned.ranks) detail::check_rank(tables[t], rank, world_size);
+    for (const auto& shard : planned.shards) detail::check_shard(tables[t], shard, world_size);
+    check<PlanError>(planned.min_partition >= 0 && planned.min_partition < std::int64_t{1} << 40, "Plan: table '", tables[t].name,
+                     "' asks for shards of ", planned.min_partition, " columns");
+    if (planned.shards.empty() && planned.kind) by_kind.push_back(t);
+    else placer.keep(t, planned.shards);
+  }
+  for (const auto t : by_kind) {
+    const auto& planned = given.of(tables[t]);
+    placer.put(t, *planned.kind, {.kinds = {}, .ranks = planned.ranks, .min_partition = planned.min_partition});
+  }
+  return placer.plan();
 }
 
 }  // namespace rookery

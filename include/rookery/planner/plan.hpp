@@ -8,7 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,16 +16,22 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/mix.hpp>
 #include <rookery/embedding/config.hpp>
 #include <rookery/embedding/table_collection.hpp>
 #include <rookery/planner/shards.hpp>
 
 namespace rookery {
 
-/// The shards of one table.
+/// The shards of one table, or by hand the kind that they are to be of: rows and columns are cut when the plan meets the model.
 struct TablePlan {
   std::string table;                 // full name, "user.embedding_bags.user_id", or the config's name where that is unique
-  std::vector<Shard> shards;
+  std::vector<Shard> shards{};
+  std::optional<ShardingKind> kind{};   // of a table without shards
+  std::vector<int> ranks{};          // that hold its shards, in turn; of kinds on nodes the first names the node; empty: any
+  std::int64_t min_partition = 0;    // columns of its shards at least, where columns are split; 0: as many shards as ranks or nodes
+
+  friend bool operator==(const TablePlan&, const TablePlan&) = default;
 
   /// Whether every rank of `world_size` holds a copy of the whole table.
   bool is_replicated(const TableDescription& described, int world_size) const {
@@ -38,6 +44,8 @@ struct TablePlan {
 };
 
 /// The shards of a model's tables. An empty plan asks for the default placement.
+///
+///   Plan{.tables = {{.table = "user_id", .kind = ShardingKind::row_wise}, {.table = "item_id", .kind = ShardingKind::table_wise, .ranks = {1}}}}
 struct Plan {
   std::vector<TablePlan> tables{};
 
@@ -50,20 +58,62 @@ struct Plan {
 
   /// One line a table: name, shape, dtype, rule, shards, bytes.
   std::string report() const;
+  /// 64 bits that stand for the plan, the same on every machine and in whatever order the tables come; that of shards counts.
+  std::uint64_t hash() const;
 
   std::vector<TableDescription> descriptions{};   // of the tables planned, for report()
-  int world_size = 1;
+  int world_size = 0;                // ranks that it is for; 0: not said
 };
 
-/// Checks that the plan covers every table exactly, on ranks that exist, and names no other table.
-/// Errors: PlanError with the table and the numbers; ConfigError for tables of more than 2^63 bytes.
-inline void validate(const Plan& plan, std::span<const TableDescription> tables, int world_size) {
+namespace detail {
+
+/// A number as 16 hexadecimal digits.
+inline std::string hexadecimal(std::uint64_t number) {
+  std::string digits(16, '0');
+  for (auto digit = digits.rbegin(); digit != digits.rend(); ++digit, number >>= 4) *digit = "0123456789abcdef"[number & 15];
+  return digits;
+}
+
+}  // namespace detail
+
+namespace detail {
+
+/// Errors: PlanError for a plan that names another table than these, or one of them twice, in words that fit several or not at all.
+inline void check_planned_tables(const Plan& plan, std::span<const TableDescription> tables) {
+  const auto is = [](const TablePlan& planned, const TableDescription& table) {
+    return planned.table == table.name || planned.table == table.table;
+  };
   for (const auto& one : plan.tables) {
-    const auto named =
-        std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return one.table == t.name || one.table == t.table; });
+    const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& table) { return is(one, table); });
     check<PlanError>(named > 0, "Plan: table '", one.table, "' is not in the model");
     check<PlanError>(named == 1, "Plan: '", one.table, "' names ", named, " tables; give the full name");
   }
+  for (const auto& table : tables) {
+    const auto times = std::count_if(plan.tables.begin(), plan.tables.end(), [&](const auto& one) { return is(one, table); });
+    check<PlanError>(times < 2, "Plan: table '", table.name, "' is planned ", times, " times");
+  }
+}
+
+inline void check_rank(const TableDescription& table, int rank, int world_size) {
+  check<PlanError>(rank >= 0 && rank < world_size, "Plan: table '", table.name, "' has a shard on rank ", rank, " of ", world_size);
+}
+
+/// Errors: PlanError for a shard on no rank, or not of the table.
+inline void check_shard(const TableDescription& table, const Shard& shard, int world_size) {
+  const auto& [box, rank] = shard;
+  check_rank(table, rank, world_size);
+  check<PlanError>(0 <= box.row_begin && box.row_begin < box.row_end && box.row_end <= table.num_embeddings && 0 <= box.column_begin &&
+                       box.column_begin < box.column_end && box.column_end <= table.embedding_dim,
+                   "Plan: table '", table.name, "' of [", table.num_embeddings, ", ", table.embedding_dim, "] has a shard of rows ",
+                   box.row_begin, " to ", box.row_end, " and columns ", box.column_begin, " to ", box.column_end);
+  check<PlanError>(
+      box.row_begin % table.row_block() == 0 && (box.row_end == table.num_embeddings || box.row_end % table.row_block() == 0),
+      "Plan: table '", table.name, "' has a shard of rows ", box.row_begin, " to ", box.row_end,
+      "; its buckets of managed collision have ", table.row_block(), " rows and none may be cut");
+}
+
+/// Errors: ConfigError for tables of more than 2^63 bytes.
+inline void check_bytes(std::span<const TableDescription> tables) {
   std::int64_t total = 0;
   for (const auto& table : tables) {
     const auto number = static_cast<std::int64_t>(c10::elementSize(compute_dtype(table.data_type)));
@@ -73,25 +123,25 @@ inline void validate(const Plan& plan, std::span<const TableDescription> tables,
                            !__builtin_add_overflow(total, bytes, &total),
                        "Plan: table '", table.name, "' is [", table.num_embeddings, ", ", table.embedding_dim, "] of ",
                        c10::toString(table.data_type), "; with the tables before it, it needs more than 2^63 bytes");
-    const auto times = std::count_if(plan.tables.begin(), plan.tables.end(),
-                                     [&](const auto& one) { return one.table == table.name || one.table == table.table; });
-    check<PlanError>(times < 2, "Plan: table '", table.name, "' is planned ", times, " times");
+  }
+}
+
+}  // namespace detail
+
+/// Checks that the plan covers every table exactly, on ranks that exist, and names no other table.
+/// Errors: PlanError with the table and the numbers; ConfigError for tables of more than 2^63 bytes.
+inline void validate(const Plan& plan, std::span<const TableDescription> tables, int world_size) {
+  detail::check_planned_tables(plan, tables);
+  detail::check_bytes(tables);
+  for (const auto& table : tables) {
     const auto& shards = plan.of(table).shards;
     const bool replicated = plan.of(table).is_replicated(table, world_size);
     check<PlanError>(!replicated || !table.managed_collision, "Plan: table '", table.name,
                      "' has a copy on every rank; the vocabulary of managed collision needs one place for each id");
     std::int64_t area = 0;
     for (std::size_t i = 0; i < shards.size(); ++i) {
-      const auto& [box, rank] = shards[i];
-      check<PlanError>(rank >= 0 && rank < world_size, "Plan: table '", table.name, "' has a shard on rank ", rank, " of ", world_size);
-      check<PlanError>(0 <= box.row_begin && box.row_begin < box.row_end && box.row_end <= table.num_embeddings && 0 <= box.column_begin &&
-                           box.column_begin < box.column_end && box.column_end <= table.embedding_dim,
-                       "Plan: table '", table.name, "' of [", table.num_embeddings, ", ", table.embedding_dim, "] has a shard of rows ",
-                       box.row_begin, " to ", box.row_end, " and columns ", box.column_begin, " to ", box.column_end);
-      check<PlanError>(
-          box.row_begin % table.row_block() == 0 && (box.row_end == table.num_embeddings || box.row_end % table.row_block() == 0),
-          "Plan: table '", table.name, "' has a shard of rows ", box.row_begin, " to ", box.row_end,
-          "; its buckets of managed collision have ", table.row_block(), " rows and none may be cut");
+      const auto& box = shards[i].box;
+      detail::check_shard(table, shards[i], world_size);
       for (std::size_t j = 0; j < i && !replicated; ++j) {
         const auto& other = shards[j].box;
         const bool apart = box.row_end <= other.row_begin || other.row_end <= box.row_begin || box.column_end <= other.column_begin ||
@@ -127,8 +177,23 @@ inline std::string Plan::report() const {
     }
     text += '\n';
   }
-  text += concat("  bytes by rank ", bytes);
+  text += concat("  bytes by rank ", bytes, "\n  hash ", detail::hexadecimal(hash()));
   return text;
+}
+
+inline std::uint64_t Plan::hash() const {
+  auto sum = mix64(static_cast<std::uint64_t>(world_size));
+  for (const auto& table : tables) {
+    auto text = concat("t ", table.table, "\n");
+    if (table.kind && table.shards.empty()) text += concat(to_string(*table.kind), " ", table.ranks, " ", table.min_partition);
+    for (const auto& [box, rank] : table.shards)
+      text += concat(rank, " ", box.row_begin, " ", box.row_end, " ", box.column_begin, " ", box.column_end, "\n");
+    sum += mix64(hash_bytes(text));
+  }
+  for (const auto& table : descriptions)
+    sum += mix64(hash_bytes(concat("d ", table.name, "\n", table.num_embeddings, " ", table.embedding_dim, " ",
+                                   c10::toString(table.data_type), " ", table.rule, " ", table.state_numbers_per_row)));
+  return sum;
 }
 
 }  // namespace rookery

@@ -36,6 +36,8 @@ inline ShardingKind sharding_kind(std::string_view name) {
 struct Shard {
   ShardBox box;
   int rank = 0;
+
+  friend bool operator==(const Shard&, const Shard&) = default;
 };
 
 /// `count` ranks from `first` on.

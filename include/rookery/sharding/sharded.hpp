@@ -10,6 +10,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/ones.h>
 
+#include <torch/headeronly/version.h>
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +33,7 @@
 #include <rookery/core/members.hpp>
 #include <rookery/core/parameter.hpp>
 #include <rookery/core/pass.hpp>
+#include <rookery/core/version.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/planner/place.hpp>
 #include <rookery/planner/plan.hpp>
@@ -42,7 +45,7 @@
 namespace rookery {
 
 struct ShardingOptions {
-  Plan plan{};                       // empty: the default placement
+  Plan plan{};                       // by hand, or from a file; empty: the default placement
   Constraints constraints{};         // of the default placement, by table
   std::uint64_t seed = 0;            // of initial values
 };
@@ -78,6 +81,29 @@ inline void check_features(const std::vector<std::string>& expected, const std::
   for (const auto& name : expected)
     check<ConfigError>(std::find(features.begin(), features.end(), name) != features.end(), "a part of the model is for feature '", name,
                        "', which none of its tables has; there are ", features);
+}
+
+/// A line for each table.
+inline void declare_tables(const std::vector<PlacedTable>& tables, std::string& lines) {
+  for (const auto& placed : tables) {
+    const auto& table = placed.description;
+    lines += concat("\n", table.name, ": [", table.num_embeddings, ", ", table.embedding_dim, "] ", c10::toString(table.data_type), " ",
+                    table.rule, "; ", table.settings);
+  }
+}
+
+/// The plan of these tables, which are given its shards. Errors: PlanError for a plan that does not fit them.
+inline Plan plan_of(std::vector<PlacedTable>& tables, const ShardingOptions& options, int world_size, int local_world_size) {
+  std::vector<TableDescription> described;
+  for (const auto& table : tables) described.push_back(table.description);
+  auto plan = options.plan.tables.empty() ? place(described, world_size, options.constraints, local_world_size)
+                                          : complete(options.plan, described, world_size, local_world_size);
+  validate(plan, described, world_size);
+  for (std::size_t t = 0; t < tables.size(); ++t) {
+    for (const auto& [box, rank] : plan.tables[t].shards) tables[t].shards.push_back({box, rank, nullptr});
+    tables[t].is_replicated = plan.tables[t].is_replicated(described[t], world_size);
+  }
+  return plan;
 }
 
 }  // namespace detail
@@ -136,10 +162,14 @@ template <class Model> class PlacedMembers {
   bool capturing() const { return pass_->training && at::GradMode::is_enabled(); }
   detail::PassState& pass() { return *pass_; }
 
-  /// Lists members and tables, and plans.
+  /// Lists members and tables.
   /// Errors: ConfigError where two have one full name, or a part of the model is for a feature that no table has.
-  void plan_tables(const ShardingOptions& options, int world_size, int local_world_size);
-  /// What ranks must have in common, line by line.
+  void list_members();
+  /// Errors: PlanError for a plan that does not fit the tables.
+  void plan_tables(const ShardingOptions& options, int world_size, int local_world_size) {
+    plan_ = detail::plan_of(runtime_.routing().tables, options, world_size, local_world_size);
+  }
+  /// What ranks must have in common before they plan, line by line.
   std::string declaration(std::uint64_t seed);
   /// Names of the parameters whose tensors something else computes with too, and their addresses, behind them the process.
   std::pair<std::vector<std::string>, std::vector<std::int64_t>> shared_tensors() const;
@@ -179,9 +209,8 @@ template <class Model> class PlacedMembers {
   std::shared_ptr<detail::PassState> pass_ = std::make_shared<detail::PassState>();
 };
 
-template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOptions& options, int world_size, int local_world_size) {
+template <class Model> void PlacedMembers<Model>::list_members() {
   auto& tables = runtime_.routing().tables;
-  std::vector<TableDescription> descriptions;
   std::vector<std::string> names, features, expected;
   std::size_t collections = 0;
   visit_leaves(model_, "", [&](std::string_view path, auto& leaf) {
@@ -195,33 +224,19 @@ template <class Model> void PlacedMembers<Model>::plan_tables(const ShardingOpti
     if constexpr (EmbeddingTables<Leaf>) {
       for (const auto& one : leaf.features()) features.push_back(one.feature);
       for (auto& table : leaf.describe(path)) {
-        tables.push_back({.description = table, .collection = collections});
         names.push_back(table.name + ".weight");
-        descriptions.push_back(std::move(table));
+        tables.push_back({.description = std::move(table), .collection = collections});
       }
       ++collections;
     }
   });
   detail::check_names(names);
   if (!features.empty()) detail::check_features(expected, features);
-  if (options.plan.tables.empty()) {
-    plan_ = rookery::place(descriptions, world_size, options.constraints, local_world_size);
-  } else {
-    plan_ = options.plan;
-    plan_.descriptions = descriptions;
-    plan_.world_size = world_size;
-  }
-  validate(plan_, descriptions, world_size);
-  for (auto& table : tables) {
-    const auto& planned = plan_.of(table.description);
-    for (const auto& [box, rank] : planned.shards) table.shards.push_back({box, rank, nullptr});
-    table.is_replicated = planned.is_replicated(table.description, world_size);
-  }
 }
 
 template <class Model> std::string PlacedMembers<Model>::declaration(std::uint64_t seed) {
-  auto lines = concat(plan_.report(), "\nseed ", seed);
-  for (const auto& table : tables()) lines += concat("\n", table.description.name, ": ", table.description.settings);
+  auto lines = concat("rookery ", version, ", LibTorch ", TORCH_VERSION, "\nseed ", seed);
+  detail::declare_tables(tables(), lines);
   for (const auto& [name, parameter] : parameters_)
     lines += concat("\n", name, " ", c10::toString(parameter->dtype()), " ", parameter->shape(),
                     parameter->is_shared() ? " of a torch::nn::Module" : "");
@@ -313,9 +328,11 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
       pass.topology = &topology;
       pass.sum = [](void* on, at::Tensor tensor) { return all_reduce(*static_cast<Topology*>(on), std::move(tensor)).wait(); };
     }
+    this->list_members();
+    if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options.seed));
     this->plan_tables(options, topology.world_size(), concepts::local_world_size(topology));
     if constexpr (Topology::is_distributed) {
-      agree(topology, "ShardingPolicy", this->declaration(options.seed));
+      agree(topology, "ShardingPolicy", this->plan().report());
       if (const auto [names, addresses] = this->shared_tensors(); !names.empty())
         detail::refuse_shared_tensors(names, all_gather_v(topology, detail::host_tensor(addresses)).wait());
     }
