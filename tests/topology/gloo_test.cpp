@@ -9,31 +9,31 @@
 #include <rookery/comm/reduce_scatter_v.hpp>
 #include <rookery/core/clock.hpp>
 #include <rookery/topology/error_file.hpp>
+#include <rookery/topology/fingerprint.hpp>
 #include <rookery/topology/liveness.hpp>
 #include <rookery/topology/process_environment.hpp>
+#include <rookery/topology/sockets.hpp>
 #include <rookery/topology/with_topology.hpp>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
-
-#include <sys/wait.h>
 
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "support/equivalence.hpp"
-#include "support/roles.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -42,14 +42,16 @@ namespace {
 using namespace std::chrono_literals;
 
 /// Runs `fn(topology)` on ranks that are threads here but know of each other by their sockets only. Gives what each threw.
-template <class Fn> std::vector<std::string> on_sockets(int ranks, Fn&& fn, std::chrono::milliseconds timeout = 30s) {
+template <class Fn>
+std::vector<std::string> on_sockets(int ranks, Fn&& fn, std::chrono::milliseconds timeout = 30s, CheckLevel level = CheckLevel::always) {
   const int port = detail::listen_somewhere().second;
   std::vector<std::string> thrown(static_cast<std::size_t>(ranks));
   std::vector<std::jthread> running;
   for (int rank = 0; rank < ranks; ++rank)
     running.emplace_back([&, rank] {
       try {
-        auto topology = Gloo::join({.rank = rank, .world_size = ranks, .local_world_size = ranks, .master_port = port, .timeout = timeout});
+        auto topology = Gloo::join({.rank = rank, .world_size = ranks, .local_world_size = ranks, .master_port = port, .timeout = timeout,
+                                    .check_level = level});
         fn(topology);
       } catch (const std::exception& error) {
         thrown[static_cast<std::size_t>(rank)] = error.what();
@@ -60,50 +62,30 @@ template <class Fn> std::vector<std::string> on_sockets(int ranks, Fn&& fn, std:
 }
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-/// Steps of a rank of which one goes wrong in the way that ROOKERY_TEST_FAULT says, at step 10 on rank 1, with 4 MB messages.
-int faulty_rank() {
-  try {
-    return with_topology<Gloo>(Environment::read(), [](auto topology) {
-      const std::string fault = std::getenv("ROOKERY_TEST_FAULT");
-      for (std::int64_t step = 0; step < 20; ++step) {
-        topology.at_step(step);
-        if (step == 10 && topology.rank() == 1) {
-          if (fault == "kill") std::raise(SIGKILL);
-          if (fault == "throw") fail<ShapeError>("a bad batch");
-          if (fault == "return") return 0;
-          if (fault == "stop") std::raise(SIGSTOP);
-        }
-        const Counts counts(static_cast<std::size_t>(topology.world_size()), 1 << 20);
-        all_to_all_v(topology, at::zeros({topology.world_size() * (1 << 20)}), counts, counts).wait();
-      }
-      return 0;
-    });
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
-[[maybe_unused]] const bool listed = cases::roles().emplace("faulty_rank", &faulty_rank).second;
-
-struct Ended {
-  int status = 0;
-  double seconds = 0;
+/// A collective and how its fingerprint reads.
+struct Call {
   std::string said;
+  std::function<void(Gloo&)> make;
 };
-/// Three processes of which one goes wrong.
-Ended with_fault(const std::string& fault, const std::string& environment = "") {
-  const auto file = std::filesystem::temp_directory_path() / concat("rookery_fault_", fault, "_", ::getpid());
-  const Stopwatch clock;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
-  const int status = std::system(concat("ROOKERY_TEST_ROLE=faulty_rank ROOKERY_TEST_FAULT=", fault, " ", environment, " '",
-                                        ROOKERY_SOURCE_DIR, "/examples/launch' 3 '", self, "' 2> '", file.string(), "'")
-                                     .c_str());
-  Ended ended{WEXITSTATUS(status), clock.seconds(), {}};
-  std::ostringstream text;
-  text << std::ifstream(file).rdbuf();
-  ended.said = text.str();
-  std::filesystem::remove(file);
-  return ended;
+/// Every verb, and each again with one thing changed.
+std::vector<Call> calls() {
+  const auto two = at::ones({2});                                                            // [2]
+  const auto wide = at::ones({2, 3});                                                        // [2, 3]
+  const auto whole = at::ones({2}, at::kLong);                                               // [2]
+  const Counts one_each{1, 1}, all_to_first{2, 0};
+  return {{"all_to_all_v of Float [*]", [=](Gloo& t) { all_to_all_v(t, two, one_each, one_each).wait(); }},
+          {"all_to_all_v of Float [*, 3]", [=](Gloo& t) { all_to_all_v(t, wide, one_each, one_each).wait(); }},
+          {"all_reduce sum of Float [2]", [=](Gloo& t) { all_reduce(t, two).wait(); }},
+          {"all_reduce max of Float [2]", [=](Gloo& t) { all_reduce(t, two, ReduceOp::max).wait(); }},
+          {"all_reduce sum of Long [2]", [=](Gloo& t) { all_reduce(t, whole).wait(); }},
+          {"all_reduce sum of Float [2, 3]", [=](Gloo& t) { all_reduce(t, wide).wait(); }},
+          {"reduce_scatter_v [1, 1] of Float [2]", [=](Gloo& t) { reduce_scatter_v(t, two, one_each).wait(); }},
+          {"reduce_scatter_v [2, 0] of Float [2]", [=](Gloo& t) { reduce_scatter_v(t, two, all_to_first).wait(); }},
+          {"all_gather_v of Float [*]", [=](Gloo& t) { all_gather_v(t, two).wait(); }},
+          {"all_gather_v of Long [*]", [=](Gloo& t) { all_gather_v(t, whole).wait(); }},
+          {"broadcast from rank 0 of Float [2]", [=](Gloo& t) { broadcast(t, two, 0).wait(); }},
+          {"broadcast from rank 1 of Float [2]", [=](Gloo& t) { broadcast(t, two, 1).wait(); }},
+          {"barrier", [](Gloo& t) { barrier(t); }}};
 }
 
 }  // namespace
@@ -186,7 +168,7 @@ TEST_SUITE("topology/gloo") {
           else std::this_thread::sleep_for(6s);
         },
         4s);
-    CHECK(contains(thrown[0], "all_reduce number 0: waited 4000 ms for the other ranks"));
+    CHECK(contains(thrown[0], "all_reduce number 0: waited 4000 ms for rank 1, which has not come to it"));
 
     thrown.assign(1, "");
     const int port = detail::listen_somewhere().second;
@@ -200,38 +182,47 @@ TEST_SUITE("topology/gloo") {
     CHECK(clock.seconds() < 25);                             // far below the thirty seconds of any deadline
   }
 
-  TEST_CASE("F1 a killed rank ends the others within seconds, with large messages and a deadline of ten minutes") {
-    const auto ended = with_fault("kill");
-    CHECK(ended.status != 0);
-    CHECK(ended.seconds < 30);
-    for (const int rank : {0, 2}) {
-      CHECK(contains(ended.said, concat("rank ", rank, ", step ")));
-      CHECK(contains(ended.said, ": rank 1 ended without a word\n"));
-    }
+  TEST_CASE("F12 every pair of collectives that do not match is one line on both ranks that names both") {
+    const auto all = calls();
+    for (std::size_t first = 0; first < all.size(); ++first)
+      for (std::size_t second = first; second < all.size(); ++second) {
+        const Stopwatch clock;
+        const auto thrown = on_sockets(2, [&](Gloo& topology) {
+          topology.at_step(3);
+          barrier(topology);
+          all[topology.rank() == 0 ? first : second].make(topology);
+          topology.leave();
+        }, 10min, CheckLevel::communicating);
+        CHECK(clock.seconds() < 10);
+        for (const std::size_t rank : {0, 1})
+          CHECK(thrown[rank] == (first == second ? ""
+                                                 : concat("rank ", rank, ", step 3: collective number 1 is ", all[first].said, " on rank 0 but ",
+                                                          all[second].said, " on rank 1; did every rank see the same number of batches?")));
+      }
   }
-  TEST_CASE("F2 a stopped rank ends the others at their deadline") {
-    const auto ended = with_fault("stop", "ROOKERY_TIMEOUT=6");
-    CHECK(ended.status != 0);
-    CHECK(ended.seconds < 60);
-    CHECK(contains(ended.said, "all_to_all_v number 10: waited 6000 ms for the other ranks"));
+  TEST_CASE("F12 the level compares all ranks, numbers of rows, and calls in another order; a rank that returned is named") {
+    auto thrown = on_sockets(4, [](Gloo& topology) {
+      const auto rank = topology.rank();
+      all_to_all_v(topology, at::ones({4}), Counts(4, 1), rank == 2 ? Counts{1, 3, 1, 1} : Counts(4, 1)).wait();
+    }, 10min, CheckLevel::communicating);
+    for (const std::size_t rank : {0, 1, 2, 3})
+      CHECK(thrown[rank] == concat("rank ", rank, ", step 0: collective number 0 is all_to_all_v of Float [*]: rank 1 sends 1 rows to rank 2,"
+                                   " which expects 3"));
+    thrown = on_sockets(3, [](Gloo& topology) {
+      auto sum = [&] { all_reduce(topology, at::ones({3})).wait(); };
+      auto gather = [&] { all_gather_v(topology, at::ones({topology.rank()})).wait(); };
+      for (int i = 0; i < 100; ++i) topology.rank() == 2 && i == 60 ? (gather(), sum()) : (sum(), gather());
+    }, 10min, CheckLevel::communicating);
+    for (const std::size_t rank : {0, 1, 2})
+      CHECK(thrown[rank] == concat("rank ", rank, ", step 0: collective number 120 is all_reduce sum of Float [3] on rank 0 but all_gather_v of"
+                                   " Float [*] on rank 2; did every rank see the same number of batches?"));
+    thrown = on_sockets(2, [](Gloo& topology) {
+      if (topology.rank() == 0) barrier(topology);
+      topology.leave();
+    }, 10min, CheckLevel::communicating);
+    CHECK(thrown[0] == "rank 0, step 0, barrier number 0: rank 1 returned before it; did every rank see the same number of batches?");
   }
-  TEST_CASE("F3 a rank that throws: the first cause is what all ranks say, and what the launcher's error file holds") {
-    const auto file = (std::filesystem::temp_directory_path() / concat("rookery_error_", ::getpid())).string();
-    const auto ended = with_fault("throw", concat("TORCHELASTIC_ERROR_FILE='", file, "'"));
-    CHECK(ended.status == 1);
-    CHECK(contains(ended.said, "rank 1, step 10: a bad batch\n"));
-    for (const int rank : {0, 2}) CHECK(contains(ended.said, concat("rank ", rank, ", step ")));
-    std::ostringstream text;
-    text << std::ifstream(file).rdbuf();
-    CHECK(contains(text.str(), "{\"message\":{\"message\":\""));
-    CHECK(contains(text.str(), "rank 1, step 10: a bad batch"));
-    std::filesystem::remove(file);
-  }
-  TEST_CASE("F4 a rank that returns before the others is a failure") {
-    const auto ended = with_fault("return");
-    CHECK(ended.status != 0);
-    CHECK(contains(ended.said, "all_to_all_v number 10: rank 1 returned before it; did every rank see the same number of batches?"));
-  }
+
 }
 
 TEST_SUITE("topology/process_environment") {
@@ -241,7 +232,7 @@ TEST_SUITE("topology/process_environment") {
                       "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "PMI_RANK", "PMI_SIZE",
                       "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_STEP_ID",
                       "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT",
-                      "ROOKERY_TIMEOUT"};
+                      "ROOKERY_TIMEOUT", "ROOKERY_CHECK"};
     for (const auto* name : all) ::unsetenv(name);
     for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
     struct Unset {
@@ -256,10 +247,10 @@ TEST_SUITE("topology/process_environment") {
   TEST_CASE("torchrun's variables, Open MPI's, MPICH's and Slurm's") {
     auto found = read({{"RANK", "5"}, {"WORLD_SIZE", "8"}, {"LOCAL_RANK", "1"}, {"LOCAL_WORLD_SIZE", "4"}, {"MASTER_ADDR", "node0"},
                        {"MASTER_PORT", "1234"}, {"TORCHELASTIC_USE_AGENT_STORE", "True"}, {"TORCHELASTIC_RESTART_COUNT", "2"},
-                       {"ROOKERY_TIMEOUT", "7"}});
+                       {"ROOKERY_TIMEOUT", "7"}, {"ROOKERY_CHECK", "communicating"}});
     CHECK((found.rank == 5 && found.world_size == 8 && found.local_rank == 1 && found.local_world_size == 4));
     CHECK((found.master_address == "node0" && found.master_port == 1234 && found.agent_store && found.attempt == "2"));
-    CHECK(found.timeout == 7s);
+    CHECK((found.timeout == 7s && found.check_level == CheckLevel::communicating));
     found = read({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}, {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
                   {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
     CHECK((found.rank == 1 && found.world_size == 2 && found.local_rank == 1 && found.master_address == "127.0.0.1"));
@@ -268,10 +259,12 @@ TEST_SUITE("topology/process_environment") {
     CHECK(read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}}).world_size == 1);             // a batch script, which is one process
     found = read({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}, {"SLURM_LOCALID", "0"}, {"SLURM_STEP_ID", "3"}});
     CHECK((found.rank == 0 && found.world_size == 2 && !found.agent_store && found.timeout == 10min));
-    CHECK(read({}).world_size == 1);
+    CHECK((read({}).world_size == 1 && read({}).check_level == CheckLevel::always));
   }
   TEST_CASE("numbers that are none, ranks that cannot be, and no place to meet are refused") {
     CHECK_THROWS_WITH_AS(read({{"RANK", "one"}}), "environment: RANK is 'one'; it must be a number", ConfigError);
+    CHECK_THROWS_WITH_AS(read({{"ROOKERY_CHECK", "all"}}),
+                         "environment: ROOKERY_CHECK is 'all'; it must be always or communicating", ConfigError);
     CHECK_THROWS_WITH_AS(read({{"RANK", "2"}, {"WORLD_SIZE", "2"}}), "environment: rank 2 of 2", ConfigError);
     CHECK_THROWS_WITH_AS(read({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_WORLD_SIZE", "2"}}),
                          "environment: MASTER_ADDR is not set, but 4 processes run on nodes of 2; set it to the host of rank 0",

@@ -5,21 +5,18 @@
 //
 // Transports notice a dead peer late: Gloo, with large messages in flight, only after its whole timeout. Here every rank holds one
 // idle TCP connection to rank 0, which tells all others what it hears: the kernel closes the connection of a process that dies,
-// however it dies. A rank that leaves in order says so first.  Include cost: none.
+// however it dies. A rank that leaves in order says so first. At a deadline the ranks are asked how far they have come, and in the
+// communicating check level what they are about to do.  Include cost: none.
 
-#include <arpa/inet.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -28,68 +25,14 @@
 #include <utility>
 #include <vector>
 
-#include <rookery/core/clock.hpp>
-#include <rookery/core/error.hpp>
-
-namespace rookery::detail {
-
-/// A file descriptor that is closed once.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  int get() const { return number_; }
-  explicit operator bool() const { return number_ >= 0; }
-
- private:
-  int number_ = -1;
-};
-
-/// Listens on a port of the system's choice. Errors: CommunicationError.
-inline std::pair<Descriptor, int> listen_somewhere() {
-  Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_ANY);
-  socklen_t size = sizeof address;
-  const bool listening = listener && ::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size) == 0 &&
-                         ::listen(listener.get(), 1024) == 0 &&
-                         ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0;
-  check<CommunicationError>(listening, "liveness: no port to listen on: ", std::strerror(errno));
-  return {std::move(listener), ntohs(address.sin_port)};
-}
-
-/// Connects to a host and port. Errors: CommunicationError.
-inline Descriptor connect_to(const std::string& host, int port) {
-  addrinfo wanted{}, *found = nullptr;
-  wanted.ai_family = AF_INET;
-  wanted.ai_socktype = SOCK_STREAM;
-  const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &wanted, &found);
-  check<CommunicationError>(failed == 0, "liveness: host '", host, "': ", ::gai_strerror(failed));
-  Descriptor link(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const bool connected = link && ::connect(link.get(), found->ai_addr, found->ai_addrlen) == 0;
-  const int reason = errno;
-  ::freeaddrinfo(found);
-  check<CommunicationError>(connected, "liveness: ", host, ":", port, ": ", std::strerror(reason));
-  return link;
-}
-
-}  // namespace rookery::detail
+#include <rookery/topology/sockets.hpp>
 
 namespace rookery {
 
 /// What a rank hears of the others.
 ///
 /// Cost:    one thread that sleeps, one connection a rank; rank 0 has one to every other.
-/// Errors:  CommunicationError from the constructor when ranks do not meet before `timeout`.
+/// Errors:  CommunicationError from the constructor when ranks do not meet before `timeout`, or one fails before they have met.
 class Liveness {
  public:
   /// Where rank 0 listens: it says its port to the others by `publish`, and they learn it by `look_up`, which waits.
@@ -104,30 +47,28 @@ class Liveness {
     if (world_size == 1) return;
     if (rank == 0) {
       auto [listener, port] = detail::listen_somewhere();
+      listener_ = std::move(listener);
       meeting.publish(port);
-      accept_all(listener.get(), timeout);
+      thread_ = std::thread([this] { listen(); });
+      meet(timeout);
     } else {
-      peers_[0].link = detail::connect_to(meeting.host, meeting.look_up());
-      const std::int32_t self = rank;
-      send_all(peers_[0], std::string_view(reinterpret_cast<const char*>(&self), sizeof self));
+      peers_[0].link = detail::connect_to(meeting.host, meeting.look_up(), timeout);
+      detail::watch(peers_[0].link);
+      const Hello hello{.rank = rank, .world_size = world_size};
+      detail::send_all(peers_[0].link, std::string_view(reinterpret_cast<const char*>(&hello), sizeof hello));
+      thread_ = std::thread([this] { listen(); });
     }
-    thread_ = std::thread([this] { listen(); });
   }
   Liveness(const Liveness&) = delete;
   Liveness& operator=(const Liveness&) = delete;
-  ~Liveness() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    wake();
-    if (thread_.joinable()) thread_.join();
-  }
+  ~Liveness() { stop(); }
 
   /// Tells all ranks that this one failed.
   void fail(std::string_view text) { say('F', rank_, text); }
   /// Tells all ranks that this one ends in order, after so many collectives.
-  void leave(std::int64_t collectives) { say('L', rank_, std::to_string(collectives)); }
+  void leave(std::int64_t collectives) { say('L', rank_, bytes_of(collectives)); }
+  /// What to answer when a rank asks how many collectives this one has come to.
+  void come_to(std::int64_t collectives) { come_to_ = collectives; }
 
   /// Why the group cannot go on; empty while it can.
   std::string cause() const {
@@ -137,35 +78,87 @@ class Liveness {
   /// The first rank that has left after fewer than `collectives`, or -1.
   int left_before(std::int64_t collectives) const {
     const std::lock_guard lock(mutex_);
-    for (std::size_t rank = 0; rank < peers_.size(); ++rank)
-      if (peers_[rank].left >= 0 && peers_[rank].left < collectives) return static_cast<int>(rank);
-    return -1;
+    return find([&](const Peer& peer) { return peer.left >= 0 && peer.left < collectives; });
   }
   /// Whether every other rank has left.
   bool all_left() const {
     const std::lock_guard lock(mutex_);
-    for (std::size_t rank = 0; rank < peers_.size(); ++rank)
-      if (static_cast<int>(rank) != rank_ && peers_[rank].left < 0) return false;
-    return true;
+    return find([](const Peer& peer) { return peer.left < 0; }) < 0;
+  }
+
+  /// Whom a rank has waited for that has come to `collectives`, in words. Asks the others, and gives them a little time.
+  std::string late_ranks(std::int64_t collectives) {
+    std::unique_lock lock(mutex_);
+    for (auto& peer : peers_) peer.come_to = -1;
+    lock.unlock();
+    say('?', rank_, "");
+    lock.lock();
+    changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return find([](const Peer& peer) { return peer.come_to < 0; }) < 0; });
+    if (rank_ != 0 && peers_[0].come_to < 0) return "rank 0, which does not answer";   // and passes on no answers
+    for (const bool silent : {true, false}) {
+      std::string ranks;
+      int count = 0;
+      for (std::size_t rank = 0; rank < peers_.size(); ++rank)
+        if (is_other(rank) && (silent ? peers_[rank].come_to < 0 : peers_[rank].come_to < collectives)) {
+          ranks += concat(count > 0 ? ", " : "", rank);
+          ++count;
+        }
+      if (count == 1) return concat("rank ", ranks, silent ? ", which does not answer" : ", which has not come to it");
+      if (count > 1) return concat("ranks ", ranks, silent ? ", which do not answer" : ", which have not come to it");
+    }
+    return "messages of the other ranks, which have come to it";
+  }
+
+  /// Says something to all ranks and gives what each says at its own call of the same number, in rank order; nothing when a rank fails,
+  /// leaves before `collectives` or does not come in time.
+  std::vector<std::string> gather(std::string_view own, std::int64_t collectives, std::chrono::milliseconds timeout) {
+    say('C', rank_, own);
+    std::unique_lock lock(mutex_);
+    const auto missing = [&] { return find([](const Peer& peer) { return peer.said.empty(); }) >= 0; };
+    const auto early = [&] { return find([&](const Peer& peer) { return peer.left >= 0 && peer.left < collectives; }) >= 0; };
+    changed_.wait_for(lock, timeout, [&] { return !missing() || !cause_.empty() || early(); });
+    if (missing()) return {};
+    std::vector<std::string> all;
+    for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
+      all.emplace_back(own);
+      if (!is_other(rank)) continue;
+      all.back() = std::move(peers_[rank].said.front());
+      peers_[rank].said.pop_front();
+    }
+    return all;
   }
 
  private:
   struct Peer {
     detail::Descriptor link{};
     std::string received{};
-    std::int64_t left = -1;                                  // collectives that it took part in, once it has left
+    std::int64_t left = -1, come_to = -1;                    // collectives that it took part in, once it has left or was asked
+    std::deque<std::string> said{};
+  };
+  /// What a rank says first to rank 0.
+  struct Hello {
+    char protocol[8] = {'r', 'o', 'o', 'k', 'e', 'r', 'y', '1'};
+    std::int32_t rank = 0, world_size = 0;
   };
   /// In front of each message: its kind, whom it is about, and the bytes that follow.
   struct Head {
     std::int32_t kind = 0, rank = 0, size = 0;
   };
+  static constexpr std::int32_t longest = 1 << 24;           // bytes of a message
 
-  static void send_all(const Peer& peer, std::string_view bytes) {
-    while (peer.link && !bytes.empty()) {
-      const auto sent = ::send(peer.link.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-      if (sent <= 0 && errno != EINTR) return;               // whoever is gone is noticed by its closed link
-      bytes.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(sent, 0)));
-    }
+  bool is_other(std::size_t rank) const { return static_cast<int>(rank) != rank_; }
+  /// The first other rank of which `holds(peer)`, or -1. The lock is held.
+  template <class Fn> int find(Fn&& holds) const {
+    for (std::size_t rank = 0; rank < peers_.size(); ++rank)
+      if (is_other(rank) && holds(peers_[rank])) return static_cast<int>(rank);
+    return -1;
+  }
+
+  static std::string bytes_of(std::int64_t number) { return std::string(reinterpret_cast<const char*>(&number), sizeof number); }
+  static std::int64_t number_in(const std::string& bytes) {
+    std::int64_t number = 0;
+    std::memcpy(&number, bytes.data(), std::min(bytes.size(), sizeof number));
+    return number;
   }
   static std::string message(char kind, int rank, std::string_view text) {
     const Head head{kind, rank, static_cast<std::int32_t>(text.size())};
@@ -176,100 +169,138 @@ class Liveness {
     const auto bytes = message(kind, about, text);
     const std::lock_guard lock(sending_);
     for (std::size_t rank = 0; rank < peers_.size(); ++rank)
-      if (static_cast<int>(rank) != about) send_all(peers_[rank], bytes);
+      if (static_cast<int>(rank) != about) detail::send_all(peers_[rank].link, bytes);
   }
-  void wake() {
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
     const std::uint64_t one = 1;
     [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
+    if (thread_.joinable()) thread_.join();
   }
 
   /// Rank 0 waits until every rank has connected and said who it is.
-  void accept_all(int listener, std::chrono::milliseconds timeout) {
-    const auto deadline = Clock::now() + timeout;
-    for (std::size_t missing = peers_.size() - 1; missing > 0;) {
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-      pollfd waiting{listener, POLLIN, 0};
-      if (left <= 0 || ::poll(&waiting, 1, static_cast<int>(std::min<std::int64_t>(left, 1000))) < 0) {
-        std::vector<int> absent;
-        for (std::size_t rank = 1; rank < peers_.size(); ++rank)
-          if (!peers_[rank].link) absent.push_back(static_cast<int>(rank));
-        rookery::fail<CommunicationError>("liveness: after ", timeout.count(), " ms ranks ", absent, " have not come");
-      }
-      if (!(waiting.revents & POLLIN)) continue;
-      detail::Descriptor link(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
-      std::int32_t rank = 0;
-      if (!link || ::recv(link.get(), &rank, sizeof rank, MSG_WAITALL) != sizeof rank) continue;
-      if (rank <= 0 || rank >= static_cast<std::int32_t>(peers_.size()) || peers_[static_cast<std::size_t>(rank)].link) continue;
-      peers_[static_cast<std::size_t>(rank)].link = std::move(link);
-      --missing;
-    }
+  void meet(std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    const auto absent = [](const Peer& peer) { return !peer.link; };
+    changed_.wait_for(lock, timeout, [&] { return find(absent) < 0 || !cause_.empty(); });
+    if (find(absent) < 0) return;
+    std::vector<std::size_t> missing;
+    for (std::size_t rank = 1; rank < peers_.size(); ++rank)
+      if (absent(peers_[rank])) missing.push_back(rank);
+    const auto cause = cause_.empty() ? concat("after ", timeout.count(), " ms ranks ", missing, " have not come") : cause_;
+    lock.unlock();
+    fail(cause);
+    stop();
+    rookery::fail<CommunicationError>("liveness: ", cause);
   }
 
   void listen() {
     for (;;) {
-      std::vector<pollfd> waiting{{wake_.get(), POLLIN, 0}};
-      std::vector<std::size_t> ranks;
-      for (std::size_t rank = 0; rank < peers_.size(); ++rank)
-        if (peers_[rank].link) {
-          waiting.push_back({peers_[rank].link.get(), POLLIN, 0});
-          ranks.push_back(rank);
-        }
-      if (::poll(waiting.data(), waiting.size(), -1) < 0 && errno != EINTR) return;
+      std::vector<pollfd> waiting{{wake_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};   // poll takes no notice of a number below 0
+      for (const auto* peers : {&peers_, &newcomers_})
+        for (const auto& peer : *peers) waiting.push_back({peer.link.get(), POLLIN, 0});
+      if (::poll(waiting.data(), waiting.size(), -1) < 0) continue;                          // interrupted
       {
         const std::lock_guard lock(mutex_);
         if (stopping_) return;
       }
-      for (std::size_t i = 0; i < ranks.size(); ++i)
-        if (waiting[i + 1].revents != 0) read(ranks[i]);
+      const auto ready = [&](std::size_t i) { return waiting[i].revents != 0; };
+      for (std::size_t rank = 0; rank < peers_.size(); ++rank)
+        if (ready(2 + rank)) read(rank);
+      for (std::size_t i = waiting.size() - 2 - peers_.size(); i-- > 0;)   // from the last on: one that has been greeted goes
+        if (i < newcomers_.size() && ready(2 + peers_.size() + i)) greet(i);
+      if (!listener_ || !ready(1)) continue;
+      detail::Descriptor link(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      if (link) newcomers_.push_back({.link = std::move(link)});
     }
+  }
+  /// Appends what a peer has sent; false when its link has ended.
+  static bool receive(Peer& peer, std::size_t most) {
+    char bytes[4096];
+    const auto count = ::recv(peer.link.get(), bytes, std::min(most, sizeof bytes), 0);
+    if (count > 0) peer.received.append(bytes, static_cast<std::size_t>(count));
+    return count > 0 || (count < 0 && (errno == EINTR || errno == EAGAIN));
+  }
+  /// Hears out one that has connected: a rank, or a stranger, who is shown the door.
+  void greet(std::size_t i) {
+    auto& newcomer = newcomers_[i];
+    const Hello expected;
+    Hello hello;
+    const bool there = receive(newcomer, sizeof hello - newcomer.received.size());
+    if (there && newcomer.received.size() < sizeof hello) return;
+    std::memcpy(&hello, newcomer.received.data(), newcomer.received.size());
+    auto link = std::move(newcomer.link);
+    const bool complete = there && std::memcmp(hello.protocol, expected.protocol, sizeof hello.protocol) == 0;
+    newcomers_.erase(newcomers_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (!complete) return;
+    const auto ranks = static_cast<std::int32_t>(peers_.size());
+    const bool fits = hello.world_size == ranks && hello.rank > 0 && hello.rank < ranks;
+    if (!fits || peers_[static_cast<std::size_t>(hello.rank)].link) {
+      const auto cause = fits ? concat("two processes say that they are rank ", hello.rank)
+                              : concat("a process says that it is rank ", hello.rank, " of ", hello.world_size, "; rank 0 is one of ", ranks);
+      detail::send_all(link, message('F', 0, cause));
+      return hear('F', 0, cause);
+    }
+    detail::watch(link);
+    {
+      const std::scoped_lock lock(sending_, mutex_);
+      peers_[static_cast<std::size_t>(hello.rank)].link = std::move(link);
+      if (find([](const Peer& peer) { return !peer.link; }) >= 0) return;
+    }
+    listener_ = {};
+    newcomers_.clear();
+    changed_.notify_all();
   }
   /// Reads what a peer sent; a link that ends without a word of farewell is a death.
   void read(std::size_t from) {
     auto& peer = peers_[from];
-    char bytes[4096];
-    const auto count = ::recv(peer.link.get(), bytes, sizeof bytes, 0);
-    if (count <= 0) {
-      if (count < 0 && errno == EINTR) return;
-      {
-        const std::lock_guard lock(sending_);                // who sends must not meet a number that another file has got
-        peer.link = {};
-      }
-      bool expected = false;
-      {
-        const std::lock_guard lock(mutex_);
-        expected = peer.left >= 0;
-      }
-      if (!expected) hear('F', static_cast<int>(from), concat("rank ", from, " ended without a word"));
-      return;
-    }
-    peer.received.append(bytes, static_cast<std::size_t>(count));
+    bool whole = receive(peer, sizeof(char[4096]));
     Head head;
-    while (peer.received.size() >= sizeof head) {
+    while (whole && peer.received.size() >= sizeof head) {
       std::memcpy(&head, peer.received.data(), sizeof head);
-      const auto whole = sizeof head + static_cast<std::size_t>(head.size);
-      if (peer.received.size() < whole) return;
+      whole = head.size >= 0 && head.size <= longest && head.rank >= 0 && head.rank < static_cast<std::int32_t>(peers_.size());
+      if (!whole || peer.received.size() < sizeof head + static_cast<std::size_t>(head.size)) break;
       const auto text = peer.received.substr(sizeof head, static_cast<std::size_t>(head.size));
-      peer.received.erase(0, whole);
+      peer.received.erase(0, sizeof head + text.size());
       hear(static_cast<char>(head.kind), head.rank, text);
     }
+    if (whole) return;
+    bool expected = false;
+    {
+      const std::scoped_lock lock(sending_, mutex_);         // who sends must not meet a number that another file has got
+      peer.link = {};
+      expected = peer.left >= 0;
+    }
+    if (!expected) hear('F', static_cast<int>(from), concat("rank ", from, " ended without a word"));
   }
   void hear(char kind, int about, const std::string& text) {
     {
       const std::lock_guard lock(mutex_);
+      auto& peer = peers_[static_cast<std::size_t>(about)];
       if (kind == 'F' && cause_.empty()) cause_ = text;
-      if (kind == 'L') peers_[static_cast<std::size_t>(about)].left = std::stoll(text);
+      if (kind == 'L') peer.left = number_in(text);
+      if (kind == '!') peer.come_to = number_in(text);
+      if (kind == 'C') peer.said.push_back(text);
     }
     if (rank_ == 0) say(kind, about, text);
+    if (kind == '?') say('!', rank_, bytes_of(come_to_));
+    changed_.notify_all();
     told_();
   }
 
   int rank_;
   std::function<void()> told_;
-  detail::Descriptor wake_;
+  detail::Descriptor wake_, listener_{};
   std::vector<Peer> peers_;                                  // rank 0 has links to all, the others to rank 0
+  std::vector<Peer> newcomers_{};                            // have connected to rank 0, and not said yet who they are
   mutable std::mutex mutex_;
+  std::condition_variable changed_;
   std::mutex sending_;
   std::string cause_;
+  std::atomic<std::int64_t> come_to_ = 0;
   bool stopping_ = false;
   std::thread thread_;
 };

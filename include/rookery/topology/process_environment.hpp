@@ -4,7 +4,7 @@
 // ProcessEnvironment: who this process is among those that a launcher has started, read from environment variables.
 //
 // torchrun's and plain RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT come first, then Open MPI's, MPICH's and Slurm's own. ROOKERY_TIMEOUT
-// is the deadline of every wait, in seconds.
+// is the deadline of every wait, in seconds; ROOKERY_CHECK=communicating compares collectives over ranks before they are made.
 // Answers to torch.distributed's env:// rendezvous.  Include cost: none.
 
 #include <charconv>
@@ -32,6 +32,9 @@ inline std::optional<int> whole_number(std::string_view text) {
 
 }  // namespace detail
 
+/// How much ranks check of one another: `communicating` compares what they are about to do before each collective.
+enum class CheckLevel { always, communicating };
+
 /// One process of a launched group.
 struct ProcessEnvironment {
   int rank = 0, world_size = 1;
@@ -41,6 +44,7 @@ struct ProcessEnvironment {
   bool agent_store = false;                      // the launcher holds the store; every rank is its client
   std::string attempt = "0";                     // counts restarts by the launcher, so that each has keys of its own
   std::chrono::milliseconds timeout = std::chrono::minutes(10);   // of every wait, and of the start
+  CheckLevel check_level = CheckLevel::always;
   std::string error_file{};                      // where the launcher wants to read why a rank failed; empty: nowhere
 
   /// Whether a launcher has said anything.
@@ -65,6 +69,10 @@ struct ProcessEnvironment {
     const auto text = [](const char* name) { return std::string_view(std::getenv(name) ? std::getenv(name) : ""); };
     found.agent_store = text("TORCHELASTIC_USE_AGENT_STORE") == "True";
     if (!text("TORCHELASTIC_RESTART_COUNT").empty()) found.attempt = text("TORCHELASTIC_RESTART_COUNT");
+    const auto level = text("ROOKERY_CHECK");
+    check<ConfigError>(level.empty() || level == "always" || level == "communicating", "environment: ROOKERY_CHECK is '", level,
+                       "'; it must be always or communicating");
+    if (level == "communicating") found.check_level = CheckLevel::communicating;
     found.error_file = text("TORCHELASTIC_ERROR_FILE");
     return found;
   }

@@ -32,6 +32,7 @@
 #include <rookery/concepts/communicator.hpp>
 #include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/topology/fingerprint.hpp>
 #include <rookery/topology/one_line.hpp>
 
 namespace rookery {
@@ -48,8 +49,6 @@ struct ThreadsPost {
   std::string_view verb{};
   at::Tensor tensor{};
   Counts counts{};        // rows for each rank, where the verb has them
-  int root = 0;
-  ReduceOp op = ReduceOp::sum;
 };
 
 /// The meeting place of the ranks of one run.
@@ -60,61 +59,57 @@ class ThreadsHub {
   int world_size() const { return static_cast<int>(ranks_.size()); }
   int local_world_size() const { return options_.local_world_size > 0 ? options_.local_world_size : world_size(); }
 
-  /// Brings `post` to the rank's next collective and returns its number.
-  std::int64_t post(int rank, ThreadsPost post) {
+  /// Brings `post`, which is `said` in words, to the rank's next collective and returns its number.
+  std::int64_t post(int rank, ThreadsPost post, std::string said) {
     const std::lock_guard lock(mutex_);
     auto& self = ranks_[static_cast<std::size_t>(rank)];
     self.verb = post.verb;
     auto& meeting = meetings_[self.posted];
     meeting.posts.resize(ranks_.size());
+    meeting.said.resize(ranks_.size());
     meeting.posts[static_cast<std::size_t>(rank)] = std::move(post);
+    meeting.said[static_cast<std::size_t>(rank)] = std::move(said);
     ++meeting.arrived;
     changed_.notify_all();
     return self.posted++;
   }
 
-  /// Waits until all ranks have come to collective `number`; gives what they brought. Each rank takes it once.
+  /// Waits until all ranks have come to collective `number`; gives what they brought. Each rank takes it once. Gives up when a rank has
+  /// ended that had not come to it, and then only: how far each rank gets does not depend on when another one failed.
   std::vector<ThreadsPost> take(int rank, std::int64_t number) {
     std::unique_lock lock(mutex_);
     auto& meeting = meetings_[number];
     const auto verb = meeting.posts[static_cast<std::size_t>(rank)].verb;
     const auto deadline = Clock::now() + options_.timeout;
-    while (meeting.arrived < ranks_.size() && !aborted_) {
-      for (std::size_t other = 0; other < ranks_.size(); ++other)
-        check<CommunicationError>(!ranks_[other].left || ranks_[other].posted > number, "rank ", other, " returned before ", verb,
-                                  " number ", number, ", which rank ", rank, " waits in", same_batches);
-      if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && meeting.arrived < ranks_.size() && !aborted_)
+    while (meeting.arrived < ranks_.size()) {
+      for (std::size_t other = 0; other < ranks_.size(); ++other) {
+        if (ranks_[other].ended_at < 0 || ranks_[other].ended_at > number) continue;
+        if (aborted_) throw Aborted(concat("rank ", rank, " stopped: ", cause_));
+        fail<CommunicationError>("rank ", other, " returned before ", verb, " number ", number, ", which rank ", rank, " waits in",
+                                 same_batches);
+      }
+      if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && meeting.arrived < ranks_.size())
         fail<CommunicationError>(verb, " number ", number, " on rank ", rank, " waited ", options_.timeout.count(), " ms for rank ",
                                  absent(meeting));
     }
-    if (aborted_) throw Aborted(concat("rank ", rank, " stopped: ", cause_));
-    const auto& own = meeting.posts[static_cast<std::size_t>(rank)];
-    for (std::size_t other = 0; other < ranks_.size(); ++other) {
-      const auto& post = meeting.posts[other];
-      check<CommunicationError>(post.verb == verb, "collective number ", number, " is ", verb, " on rank ", rank, " but ", post.verb,
-                                " on rank ", other, same_batches);
-      check<CommunicationError>(!own.tensor.defined() || own.tensor.scalar_type() == post.tensor.scalar_type(), verb, " number ", number,
-                                " has dtype ", c10::toString(own.tensor.scalar_type()), " on rank ", rank, " but ",
-                                c10::toString(post.tensor.scalar_type()), " on rank ", other, same_batches);
-      check<CommunicationError>(own.root == post.root && own.op == post.op, verb, " number ", number,
-                                " has another root or operation on rank ", other, " than on rank ", rank);
-    }
+    const auto wrong = disagreement(number, meeting.said);
+    check<CommunicationError>(wrong.empty(), wrong);
     auto posts = meeting.posts;
     if (++meeting.taken == ranks_.size()) meetings_.erase(number);
     return posts;
   }
 
-  /// Ends every wait of every rank; the first cause is the one reported.
-  void abort(std::string_view cause) {
+  /// A rank has failed, and all are to end; the first cause is the one reported.
+  void abort(int rank, std::string_view cause) {
     const std::lock_guard lock(mutex_);
     if (!aborted_) cause_ = cause;
     aborted_ = true;
-    changed_.notify_all();
+    end(rank);
   }
+  /// A rank comes to no other collective.
   void leave(int rank) {
     const std::lock_guard lock(mutex_);
-    ranks_[static_cast<std::size_t>(rank)].left = true;
-    changed_.notify_all();
+    end(rank);
   }
   void at_step(int rank, std::int64_t step) {
     const std::lock_guard lock(mutex_);
@@ -139,14 +134,19 @@ class ThreadsHub {
 
  private:
   struct Rank {
-    std::int64_t posted = 0, step = 0;
+    std::int64_t posted = 0, step = 0, ended_at = -1;         // collectives it came to, once it has ended
     std::string_view verb;
-    bool left = false;
   };
   struct Meeting {
     std::vector<ThreadsPost> posts;
+    std::vector<std::string> said;
     std::size_t arrived = 0, taken = 0;
   };
+  void end(int rank) {
+    auto& self = ranks_[static_cast<std::size_t>(rank)];
+    if (self.ended_at < 0) self.ended_at = self.posted;
+    changed_.notify_all();
+  }
   std::size_t absent(const Meeting& meeting) const {
     std::size_t rank = 0;
     while (rank + 1 < ranks_.size() && !meeting.posts[rank].verb.empty()) ++rank;
@@ -181,7 +181,7 @@ class Threads {
   c10::Device device() const { return c10::Device(c10::DeviceType::CPU); }
   /// Tells error messages which step this rank is at.
   void at_step(std::int64_t step) { hub_->at_step(rank_, step); }
-  void abort(std::string_view cause) { hub_->abort(concat(hub_->where(rank_), ": ", cause)); }
+  void abort(std::string_view cause) { hub_->abort(rank_, concat(hub_->where(rank_), ": ", cause)); }
 
   auto all_to_all_v(at::Tensor send, Counts send_counts, Counts recv_counts);
   auto all_reduce(at::Tensor tensor, ReduceOp op);
@@ -204,8 +204,8 @@ class Threads {
       return finish(std::exchange(hub, nullptr)->take(rank, number));
     }
   };
-  template <class Finish> Handle<Finish> meet(detail::ThreadsPost post, Finish finish) {
-    return {hub_, rank_, hub_->post(rank_, std::move(post)), std::move(finish)};
+  template <class Finish> Handle<Finish> meet(detail::ThreadsPost post, std::string said, Finish finish) {
+    return {hub_, rank_, hub_->post(rank_, std::move(post), std::move(said)), std::move(finish)};
   }
   static at::Tensor reduced(const std::vector<detail::ThreadsPost>& posts, ReduceOp op, std::int64_t begin, std::int64_t count);
 
@@ -214,28 +214,21 @@ class Threads {
 };
 
 inline auto Threads::all_to_all_v(at::Tensor send, Counts send_counts, Counts recv_counts) {
-  return meet({.verb = "all_to_all_v", .tensor = std::move(send), .counts = std::move(send_counts)},
-              [rank = static_cast<std::size_t>(rank_), wanted = std::move(recv_counts)](const std::vector<detail::ThreadsPost>& posts) {
+  auto said = detail::with_counts(detail::fingerprint_of_all_to_all_v(send), send_counts, recv_counts);
+  return meet({.verb = "all_to_all_v", .tensor = std::move(send), .counts = std::move(send_counts)}, std::move(said),
+              [rank = static_cast<std::size_t>(rank_)](const std::vector<detail::ThreadsPost>& posts) {
                 std::vector<at::Tensor> parts;
-                for (std::size_t from = 0; from < posts.size(); ++from) {
-                  const auto& counts = posts[from].counts;
-                  check<CommunicationError>(counts.at(rank) == wanted.at(from), "all_to_all_v: rank ", from, " sends ", counts.at(rank),
-                                            " rows to rank ", rank, ", which expects ", wanted.at(from));
+                for (const auto& post : posts) {
                   std::int64_t begin = 0;
-                  for (std::size_t to = 0; to < rank; ++to) begin += counts[to];
-                  parts.push_back(posts[from].tensor.narrow(0, begin, counts[rank]));        // [counts[rank], ...]
+                  for (std::size_t to = 0; to < rank; ++to) begin += post.counts.at(to);
+                  parts.push_back(post.tensor.narrow(0, begin, post.counts.at(rank)));       // [counts[rank], ...]
                 }
                 return at::cat(parts);                                                       // [sum(recv_counts), ...]
               });
 }
 
 inline at::Tensor Threads::reduced(const std::vector<detail::ThreadsPost>& posts, ReduceOp op, std::int64_t begin, std::int64_t count) {
-  const auto part = [&](std::size_t rank) {
-    const auto& tensor = posts[rank].tensor;
-    check<CommunicationError>(tensor.sizes() == posts[0].tensor.sizes(), "all_reduce: rank ", rank, " brings shape ", tensor.sizes(),
-                              ", rank 0 ", posts[0].tensor.sizes(), detail::same_batches);
-    return count < 0 ? tensor : tensor.narrow(0, begin, count);
-  };
+  const auto part = [&](std::size_t rank) { return count < 0 ? posts[rank].tensor : posts[rank].tensor.narrow(0, begin, count); };
   auto total = part(0).detach().clone();
   for (std::size_t rank = 1; rank < posts.size(); ++rank) {
     if (op == ReduceOp::sum) total.add_(part(rank));
@@ -245,12 +238,14 @@ inline at::Tensor Threads::reduced(const std::vector<detail::ThreadsPost>& posts
 }
 
 inline auto Threads::all_reduce(at::Tensor tensor, ReduceOp op) {
-  return meet({.verb = "all_reduce", .tensor = std::move(tensor), .op = op},
+  auto said = detail::fingerprint_of_all_reduce(tensor, op);
+  return meet({.verb = "all_reduce", .tensor = std::move(tensor)}, std::move(said),
               [op](const std::vector<detail::ThreadsPost>& posts) { return reduced(posts, op, 0, -1); });
 }
 
 inline auto Threads::reduce_scatter_v(at::Tensor tensor, Counts counts) {
-  return meet({.verb = "reduce_scatter_v", .tensor = std::move(tensor), .counts = std::move(counts)},
+  auto said = detail::fingerprint_of_reduce_scatter_v(tensor, counts);
+  return meet({.verb = "reduce_scatter_v", .tensor = std::move(tensor), .counts = std::move(counts)}, std::move(said),
               [rank = static_cast<std::size_t>(rank_)](const std::vector<detail::ThreadsPost>& posts) {
                 std::int64_t begin = 0;
                 for (std::size_t to = 0; to < rank; ++to) begin += posts[rank].counts.at(to);
@@ -259,7 +254,8 @@ inline auto Threads::reduce_scatter_v(at::Tensor tensor, Counts counts) {
 }
 
 inline auto Threads::all_gather_v(at::Tensor tensor) {
-  return meet({.verb = "all_gather_v", .tensor = std::move(tensor)}, [](const std::vector<detail::ThreadsPost>& posts) {
+  auto said = detail::fingerprint_of_all_gather_v(tensor);
+  return meet({.verb = "all_gather_v", .tensor = std::move(tensor)}, std::move(said), [](const std::vector<detail::ThreadsPost>& posts) {
     std::vector<at::Tensor> tensors;
     for (const auto& post : posts) tensors.push_back(post.tensor.detach().clone());
     return tensors;
@@ -267,13 +263,15 @@ inline auto Threads::all_gather_v(at::Tensor tensor) {
 }
 
 inline auto Threads::broadcast(at::Tensor tensor, int root) {
-  return meet({.verb = "broadcast", .tensor = std::move(tensor), .root = root}, [](const std::vector<detail::ThreadsPost>& posts) {
-    return posts.at(static_cast<std::size_t>(posts.front().root)).tensor.detach().clone();
-  });
+  auto said = detail::fingerprint_of_broadcast(tensor, root);
+  return meet({.verb = "broadcast", .tensor = std::move(tensor)}, std::move(said),
+              [root](const std::vector<detail::ThreadsPost>& posts) {
+                return posts.at(static_cast<std::size_t>(root)).tensor.detach().clone();
+              });
 }
 
 inline auto Threads::barrier() {
-  return meet({.verb = "barrier"}, [](const std::vector<detail::ThreadsPost>&) { return true; });
+  return meet({.verb = "barrier"}, "barrier", [](const std::vector<detail::ThreadsPost>&) { return true; });
 }
 
 template <class Fn> void Threads::run(int ranks, Fn&& fn, ThreadsOptions options) {
@@ -289,23 +287,24 @@ template <class Fn> void Threads::run(int ranks, Fn&& fn, ThreadsOptions options
     at::set_num_threads(std::max(1, threads / ranks));
     try {
       fn(Threads(hub, rank));
-      hub->leave(rank);
     } catch (const detail::ThreadsHub::Aborted&) {   // another rank's failure, which is reported there
     } catch (...) {
       const std::lock_guard lock(mutex);
       if (!first) {
         first = std::current_exception();
         where = hub->where(rank);
-        hub->abort(where);
+        hub->abort(rank, where);
       }
     }
+    hub->leave(rank);
   };
   {
     std::vector<std::jthread> running;                         // joins what has started, whatever happens
     try {
       for (int rank = 0; rank < ranks; ++rank) running.emplace_back(body, rank);
     } catch (const std::system_error&) {
-      hub->abort(concat("thread ", running.size(), " of ", ranks, " could not be started"));
+      for (int rank = ranks - 1; rank >= static_cast<int>(running.size()); --rank)
+        hub->abort(rank, concat("thread ", running.size(), " of ", ranks, " could not be started"));
     }
   }
   at::set_num_threads(threads);
