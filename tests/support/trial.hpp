@@ -225,7 +225,7 @@ inline Plan draw_plan(Draw& draw, const Trial& trial) {
       else if (kind == 1) shards = row_wise_shards(table.num_embeddings, table.embedding_dim, trial.ranks);
       else if (kind == 2) shards = data_parallel_shards(table.num_embeddings, table.embedding_dim, trial.ranks);
       else draw_shards(draw, {0, table.num_embeddings, 0, table.embedding_dim}, 3, trial.ranks, shards);
-      plan.tables.push_back({table.name, std::move(shards)});
+      plan.tables.push_back({.table = table.name, .shards = std::move(shards), .hierarchical = draw.chance(.5)});
     }
   return plan;
 }
@@ -237,7 +237,8 @@ inline Constraints draw_constraints(Draw& draw, const Trial& trial) {
     for (const auto& table : *tables)
       if (draw.chance(.9))
         constraints[table.name] = {.kinds = {static_cast<ShardingKind>(draw.integer(0, sharding_kind_names.size() - 1))},
-                                   .min_partition = draw.chance(.5) ? 0 : draw.integer(1, 4)};
+                                   .min_partition = draw.chance(.5) ? 0 : draw.integer(1, 4),
+                                   .hierarchical = draw.chance(.5)};
   return constraints;
 }
 
@@ -263,6 +264,8 @@ inline Trial draw_trial(std::uint64_t seed, int ranks = 0, at::ScalarType dtype 
   trial.local_world_size = trial.ranks % 2 == 0 && draw.chance(.6) ? 2 : trial.ranks;
   if (draw.chance(.4)) trial.placement.plan = draw_plan(draw, trial);
   else trial.placement.constraints = draw_constraints(draw, trial);
+  trial.placement.exchange.pooled =
+      draw.one_of<PooledExchange>({PooledExchange::fewest_bytes, PooledExchange::partial_sums, PooledExchange::unique_rows});
   return trial;
 }
 

@@ -25,6 +25,7 @@ struct ParameterConstraints {
   std::vector<ShardingKind> kinds{};     // the first is taken; empty: table_wise
   std::vector<int> ranks{};              // that hold shards, in turn; of kinds on nodes the first names the node; empty: any
   std::int64_t min_partition = 0;        // columns of a shard at least, where columns are split; 0: as many shards as ranks or nodes
+  bool hierarchical = false;             // sums of row shards are added up inside a node before they leave it
 };
 
 /// Constraints by table: the full name, or the config's name where that is unique.
@@ -44,10 +45,12 @@ inline std::string names_of(std::span<const TableDescription> tables) {
 class Placer {
  public:
   Placer(std::span<const TableDescription> tables, int world_size, int local_world_size)
-      : tables_(tables), local_(local_world_size), load_(static_cast<std::size_t>(world_size)), shards_(tables.size()) {}
+      : tables_(tables), local_(local_world_size), load_(static_cast<std::size_t>(world_size)), shards_(tables.size()),
+        hierarchical_(tables.size()) {}
 
   void put(std::size_t t, ShardingKind kind, const ParameterConstraints& asked) {
     const auto& table = tables_[t];
+    hierarchical_[t] = asked.hierarchical;
     const auto rows = table.num_embeddings, columns = table.embedding_dim;
     const auto ranks = static_cast<int>(load_.size());
     const auto partition = [&](int parts) {
@@ -66,21 +69,26 @@ class Placer {
         return keep(t, grid_shards(rows, columns, partition(nodes()), nodes(), local_, node_of(asked), table.row_block()));
     }
   }
-  void keep(std::size_t t, std::vector<Shard> shards) {
-    for (const auto& shard : shards)
-      load_[static_cast<std::size_t>(shard.rank)] += tables_[t].bytes(shard.box.rows(), shard.box.columns());
-    shards_[t] = std::move(shards);
+  void put(std::size_t t, std::vector<Shard> shards, bool hierarchical) {
+    hierarchical_[t] = hierarchical;
+    keep(t, std::move(shards));
   }
   /// What has been put, by the tables' full names.
   Plan plan() {
     Plan plan;
     plan.world_size = static_cast<int>(load_.size());
     plan.descriptions.assign(tables_.begin(), tables_.end());
-    for (std::size_t t = 0; t < tables_.size(); ++t) plan.tables.push_back({tables_[t].name, std::move(shards_[t])});
+    for (std::size_t t = 0; t < tables_.size(); ++t)
+      plan.tables.push_back({.table = tables_[t].name, .shards = std::move(shards_[t]), .hierarchical = hierarchical_[t] != 0});
     return plan;
   }
 
  private:
+  void keep(std::size_t t, std::vector<Shard> shards) {
+    for (const auto& shard : shards)
+      load_[static_cast<std::size_t>(shard.rank)] += tables_[t].bytes(shard.box.rows(), shard.box.columns());
+    shards_[t] = std::move(shards);
+  }
   int nodes() const { return static_cast<int>(load_.size()) / local_; }
   /// The node of the first rank asked for, or the one that holds least.
   int node_of(const ParameterConstraints& asked) const {
@@ -116,6 +124,7 @@ class Placer {
   int local_;
   std::vector<std::int64_t> load_;       // bytes by rank
   std::vector<std::vector<Shard>> shards_;
+  std::vector<char> hierarchical_;
 };
 
 }  // namespace detail
@@ -174,11 +183,12 @@ inline Plan complete(const Plan& given, std::span<const TableDescription> tables
     check<PlanError>(planned.min_partition >= 0 && planned.min_partition < std::int64_t{1} << 40, "Plan: table '", tables[t].name,
                      "' asks for shards of ", planned.min_partition, " columns");
     if (planned.shards.empty() && planned.kind) by_kind.push_back(t);
-    else placer.keep(t, planned.shards);
+    else placer.put(t, planned.shards, planned.hierarchical);
   }
   for (const auto t : by_kind) {
     const auto& planned = given.of(tables[t]);
-    placer.put(t, *planned.kind, {.kinds = {}, .ranks = planned.ranks, .min_partition = planned.min_partition});
+    placer.put(t, *planned.kind,
+               {.kinds = {}, .ranks = planned.ranks, .min_partition = planned.min_partition, .hierarchical = planned.hierarchical});
   }
   return placer.plan();
 }

@@ -30,6 +30,7 @@ struct TablePlan {
   std::optional<ShardingKind> kind{};   // of a table without shards
   std::vector<int> ranks{};          // that hold its shards, in turn; of kinds on nodes the first names the node; empty: any
   std::int64_t min_partition = 0;    // columns of its shards at least, where columns are split; 0: as many shards as ranks or nodes
+  bool hierarchical = false;         // sums of row shards are added up inside a node before they leave it
 
   friend bool operator==(const TablePlan&, const TablePlan&) = default;
 
@@ -175,7 +176,7 @@ inline std::string Plan::report() const {
       separator = ", ";
       bytes[static_cast<std::size_t>(rank)] += table.bytes(box.rows(), box.columns());
     }
-    text += '\n';
+    text += of(table).hierarchical ? "  summed in each node first\n" : "\n";
   }
   text += concat("  bytes by rank ", bytes, "\n  hash ", detail::hexadecimal(hash()));
   return text;
@@ -184,7 +185,7 @@ inline std::string Plan::report() const {
 inline std::uint64_t Plan::hash() const {
   auto sum = mix64(static_cast<std::uint64_t>(world_size));
   for (const auto& table : tables) {
-    auto text = concat("t ", table.table, "\n");
+    auto text = concat("t ", table.table, table.hierarchical ? " hierarchical\n" : "\n");
     if (table.kind && table.shards.empty()) text += concat(to_string(*table.kind), " ", table.ranks, " ", table.min_partition);
     for (const auto& [box, rank] : table.shards)
       text += concat(rank, " ", box.row_begin, " ", box.row_end, " ", box.column_begin, " ", box.column_end, "\n");

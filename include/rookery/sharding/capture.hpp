@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/kernels/cpu/transpose.hpp>
 #include <rookery/sharding/routing.hpp>
 #include <rookery/sparse/validate.hpp>
 
@@ -27,19 +28,29 @@ struct Bags {
   const std::int64_t* offsets = nullptr;     // [bags + 1]; id i of the task is ids[i - offsets[0]]
   const double* weights = nullptr;
   std::int64_t bags = 0;
+  bool rows = false;                         // the rows are wanted one by one
   std::int64_t count() const { return bags == 0 ? 0 : offsets[bags] - offsets[0]; }
+};
+
+/// What this rank asked of a shard: the sums of its bags there, or rows that are given to its ids here.
+struct Request {
+  bool rows = false;
+  std::int64_t vectors = 0;                                  // that come back
+  Bags bags;                                                 // rows: which of them each id has
+  std::vector<std::int64_t> positions;                       // by_rows: which of the slot's ids these are
+  kernels::Transposed repeats;                               // rows: which of these ids each row is for
 };
 
 /// One forward pass, as far as its step needs it.
 struct Capture {
-  std::vector<char> by_rows;                                 // per lookup: rows came back unpooled
+  std::vector<char> by_rows;                                 // per lookup: rows are given to the model unpooled
   std::vector<char> by_slot;                                 // per lookup: each slot has a leaf of its own; so has all that is by rows
   std::vector<std::int64_t> rows;                            // per lookup: rows of its output, of this rank
   std::vector<Bags> own;                                     // per slot: this rank's bags
   std::vector<at::Tensor> kept;                              // per slot: which ids were good, if not all
   std::vector<std::int64_t> bad;                             // per slot: how many ids were not
   std::vector<std::vector<double>> divisors;                 // per slot: of each bag, for mean pooling; else empty
-  std::vector<std::vector<std::int64_t>> positions;          // per route, by rows: which of the slot's ids went there
+  std::vector<Request> requests;                             // per route
   std::vector<std::vector<Bags>> routed;                     // per route of this rank, per source rank; ids are rows of the shard
   std::vector<std::vector<Bags>> raw;                        // the same before a vocabulary gave rows to ids; empty where none did
   std::vector<at::Tensor> leaves;                            // per lookup: the pooled values given to the model [B, width]
@@ -51,6 +62,11 @@ struct Capture {
   const std::int64_t* keep(const std::vector<std::int64_t>& numbers) {
     alive.push_back(host_tensor(numbers));
     return alive.back().const_data_ptr<std::int64_t>();
+  }
+  const double* keep(const std::vector<double>& numbers) {
+    alive.push_back(at::empty({static_cast<std::int64_t>(numbers.size())}, at::kDouble));
+    std::copy(numbers.begin(), numbers.end(), alive.back().mutable_data_ptr<double>());
+    return alive.back().const_data_ptr<double>();
   }
 };
 
@@ -80,12 +96,7 @@ inline void leave_out_bad_ids(Capture& capture, std::size_t slot, const TableDes
   Bags good{.ids = capture.keep(ids), .offsets = capture.keep(offsets), .bags = bags.bags};
   capture.keep(kept);
   capture.kept[slot] = capture.alive.back();                                                 // [good ids]
-  if (bags.weights) {
-    auto tensor = at::empty({static_cast<std::int64_t>(weights.size())}, at::kDouble);       // [good ids]
-    std::copy(weights.begin(), weights.end(), tensor.mutable_data_ptr<double>());
-    good.weights = tensor.const_data_ptr<double>();
-    capture.alive.push_back(std::move(tensor));
-  }
+  if (bags.weights) good.weights = capture.keep(weights);
   bags = good;
 }
 
@@ -153,7 +164,7 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
     }
     capture.divisors.push_back(table.pooling == PoolingType::mean ? mean_divisors(capture.own[s]) : std::vector<double>{});
   }
-  capture.positions.resize(routing.routes.size());
+  capture.requests.resize(routing.routes.size());
   return capture;
 }
 

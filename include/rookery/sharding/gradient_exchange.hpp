@@ -47,28 +47,53 @@ inline std::vector<char> reached_slots(const Capture& capture, const Routing& ro
   return reached;
 }
 
-/// The gradient vectors of one route, packed [vectors, columns], divided for mean pooling; zeros where there is no gradient.
-inline void pack_gradients(const Capture& capture, const Routing& routing, std::size_t r, const at::Tensor& gradient, void* packed) {
+/// The gradients of the rows that a route gave to this rank's ids [rows, columns], each summed over the ids that have it.
+template <class Number>
+void sum_for_rows(const Capture& capture, std::size_t r, bool by_rows, const std::vector<double>& divisors, const Number* gradient,
+                  std::int64_t stride, std::int64_t columns, at::ScalarType dtype, Number* out) {
+  const auto& request = capture.requests[r];
+  kernels::Occurrences occurrences;
+  for (std::size_t i = 0; by_rows && i < request.positions.size(); ++i)
+    occurrences.add(request.bags.ids[i], gradient + request.positions[i] * stride, 1.0);
+  for (std::int64_t b = 0; !by_rows && b < request.bags.bags; ++b)
+    for (auto i = request.bags.offsets[b]; i < request.bags.offsets[b + 1]; ++i) {
+      const double weight = request.bags.weights ? request.bags.weights[i] : 1.0;
+      const double divisor = divisors.empty() ? 1.0 : divisors[static_cast<std::size_t>(b)];
+      occurrences.add(request.bags.ids[i], gradient + b * stride, divisor == 0 ? 0.0 : weight / divisor);
+    }
+  kernels::sum_row_gradients(occurrences, request.repeats, dtype, columns, out);
+}
+
+/// The gradient vectors of one route, packed [vectors, columns]: of its bags, divided for mean pooling, or of its rows; zeros where
+/// there is no gradient.
+inline void pack_gradients(const Capture& capture, const Routing& routing, std::size_t r, const at::Tensor& gradient,
+                           at::ScalarType packed_dtype, void* packed) {
   const auto& route = routing.routes[r];
   const auto& slot = routing.slots[route.slot];
   const auto& box = routing.shard_of(route).box;
-  const bool by_rows = capture.by_rows[slot.lookup];
-  const auto vectors = own_vectors(routing, capture, r);
+  const auto& request = capture.requests[r];
   const auto& divisors = capture.divisors[route.slot];
-  for_floating(routing.layout_of(route).dtype, [&](auto zero) {
+  const auto dtype = routing.layout_of(route).dtype;
+  const auto count = request.vectors * box.columns();
+  for_floating(dtype, [&](auto zero) {
     using Number = decltype(zero);
-    auto* out = static_cast<Number*>(packed);
+    std::vector<Number> beside(kernels::is_narrow(packed_dtype) ? static_cast<std::size_t>(count) : 0);
+    auto* const first = kernels::is_narrow(packed_dtype) ? beside.data() : static_cast<Number*>(packed);
     if (!gradient.defined()) {
-      std::fill_n(out, vectors * box.columns(), Number{0});
-      return;
+      std::fill_n(first, count, Number{0});
+    } else {
+      const auto* from = gradient.const_data_ptr<Number>() + (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
+      if (request.rows)
+        sum_for_rows(capture, r, capture.by_rows[slot.lookup], divisors, from, gradient.stride(0), box.columns(), dtype, first);
+      auto* out = first;
+      for (std::int64_t v = 0; !request.rows && v < request.vectors; ++v, out += box.columns()) {
+        std::copy_n(from + v * gradient.stride(0), box.columns(), out);
+        if (divisors.empty()) continue;
+        const double divisor = divisors[static_cast<std::size_t>(v)];
+        for (std::int64_t d = 0; d < box.columns(); ++d) out[d] = divisor == 0 ? Number{0} : out[d] / static_cast<Number>(divisor);
+      }
     }
-    const auto* from = gradient.const_data_ptr<Number>() + (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
-    for (std::int64_t v = 0; v < vectors; ++v, out += box.columns()) {
-      std::copy_n(from + (by_rows ? capture.positions[r][static_cast<std::size_t>(v)] : v) * gradient.stride(0), box.columns(), out);
-      if (by_rows || divisors.empty()) continue;
-      const double divisor = divisors[static_cast<std::size_t>(v)];
-      for (std::int64_t d = 0; d < box.columns(); ++d) out[d] = divisor == 0 ? Number{0} : out[d] / static_cast<Number>(divisor);
-    }
+    if (!beside.empty()) kernels::store(first, count, packed_dtype, packed);
   });
 }
 
@@ -95,13 +120,13 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
       const auto& route = routing.routes[r];
       const auto& slot = routing.slots[route.slot];
       const auto& box = routing.shard_of(route).box;
-      const bool by_rows = capture.by_rows[slot.lookup];
       auto gradient = gradient_of(capture, routing, route.slot);
       std::int64_t column = (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
-      if (gradient.defined() && (by_rows ? !routing.has_all_rows(route) : !capture.divisors[route.slot].empty())) {
-        auto packed = at::empty({own_vectors(routing, capture, r), box.columns()}, gradient.options());
-        pack_gradients(capture, routing, r, gradient, packed.mutable_data_ptr());
-        gradient = std::move(packed);                                                        // [bags or ids, columns]
+      const bool divides = !capture.divisors[route.slot].empty() && !capture.by_rows[slot.lookup];
+      if (gradient.defined() && (divides || !routing.has_all_rows(route))) {
+        auto packed = at::empty({own_vectors(capture, r), box.columns()}, gradient.options());
+        pack_gradients(capture, routing, r, gradient, gradient.scalar_type(), packed.mutable_data_ptr());
+        gradient = std::move(packed);                                                        // [bags or rows, columns]
         column = 0;
       }
       GradientBlock block;
@@ -116,7 +141,16 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
   return received;
 }
 
-/// For each rank and capture: which slots the loss reached, and the gradients of the routes whose shards the rank holds.
+/// Bytes of the gradients that this rank sends by a route, and that the route of this rank with number `i` has from a rank.
+inline std::int64_t own_gradient_bytes(const Routing& routing, const Capture& capture, std::size_t r) {
+  return block_bytes(routing, r, own_vectors(capture, r), routing.gradient_dtype(routing.routes[r]));
+}
+inline std::int64_t peer_gradient_bytes(const Routing& routing, const Capture& capture, std::size_t self, std::size_t i, std::size_t peer) {
+  const auto r = routing.routes_of[self][i];
+  return block_bytes(routing, r, peer_vectors(routing, capture, self, i, peer), routing.gradient_dtype(routing.routes[r]));
+}
+
+/// For each rank and capture: which slots the loss reached, and the gradients of what its shards gave to this rank.
 inline ByteMessage pack_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self) {
   const auto ranks = routing.routes_of.size();
   const auto flags = static_cast<std::int64_t>(routing.slots.size());
@@ -126,9 +160,8 @@ inline ByteMessage pack_gradients(const Routing& routing, std::span<const Captur
     for (std::size_t peer = 0; peer < ranks; ++peer) {
       message.bytes_out[peer] += padded(flags);
       message.bytes_in[peer] += padded(flags);
-      for (const auto r : routing.routes_of[peer]) message.bytes_out[peer] += block_bytes(routing, r, own_vectors(routing, capture, r));
-      for (std::size_t i = 0; i < mine.size(); ++i)
-        message.bytes_in[peer] += block_bytes(routing, mine[i], peer_vectors(routing, capture, self, i, peer));
+      for (const auto r : routing.routes_of[peer]) message.bytes_out[peer] += own_gradient_bytes(routing, capture, r);
+      for (std::size_t i = 0; i < mine.size(); ++i) message.bytes_in[peer] += peer_gradient_bytes(routing, capture, self, i, peer);
     }
   message.allocate();
   auto* to = message.send.mutable_data_ptr<std::uint8_t>();
@@ -143,8 +176,8 @@ inline ByteMessage pack_gradients(const Routing& routing, std::span<const Captur
       std::fill(std::copy(reached[c].begin(), reached[c].end(), to), to + padded(flags), std::uint8_t{0});
       to += padded(flags);
       for (const auto r : theirs) {
-        pack_gradients(captures[c], routing, r, gradients[c][routing.routes[r].slot], to);
-        to += block_bytes(routing, r, own_vectors(routing, captures[c], r));
+        pack_gradients(captures[c], routing, r, gradients[c][routing.routes[r].slot], routing.gradient_dtype(routing.routes[r]), to);
+        to += own_gradient_bytes(routing, captures[c], r);
       }
     }
   return message;
@@ -167,14 +200,58 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
       from += padded(static_cast<std::int64_t>(routing.slots.size()));
       for (std::size_t i = 0; i < mine.size(); ++i) {
         const auto& route = routing.routes[mine[i]];
-        received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * routing.element_size(route)});
-        from += block_bytes(routing, mine[i], peer_vectors(routing, captures[c], self, i, peer));
+        const auto size = static_cast<std::int64_t>(c10::elementSize(routing.gradient_dtype(route)));
+        received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * size});
+        from += peer_gradient_bytes(routing, captures[c], self, i, peer);
       }
     }
   return received;
 }
 
-/// First phase. One exchange for all captures; none on one process.
+/// Gradients of sums that this rank added up for its node, to the shards that they are sums of.
+inline ByteMessage pack_node_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self,
+                                       std::span<const ReceivedGradients> received) {
+  const auto ranks = routing.routes_of.size();
+  ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
+  const auto bytes = [&](const Capture& capture, std::size_t asker, std::size_t r, std::size_t of_mine) {
+    const auto& bags = capture.routed[routing.place[of_mine]][asker];
+    return bags.rows ? 0 : block_bytes(routing, r, bags.bags, routing.gradient_dtype(routing.routes[r]));
+  };
+  for (const auto& capture : captures)
+    for (std::size_t peer = 0; peer < ranks; ++peer) {
+      for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
+        message.bytes_out[peer] += bytes(capture, asker, r, gateway);
+      });
+      for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) {
+        message.bytes_in[peer] += bytes(capture, asker, r, r);
+      });
+    }
+  message.allocate();
+  auto* to = reinterpret_cast<std::byte*>(message.send.mutable_data_ptr<std::uint8_t>());
+  for (std::size_t peer = 0; peer < ranks; ++peer)
+    for (std::size_t c = 0; c < captures.size(); ++c)
+      for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
+        to = std::copy_n(received[c].blocks[routing.place[gateway]][asker].first, bytes(captures[c], asker, r, gateway), to);
+      });
+  return message;
+}
+
+/// Points to the gradients that arrived from the adders of this rank's node.
+inline void read_node_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self, const at::Tensor& arrived,
+                                std::span<ReceivedGradients> received) {
+  const auto* from = reinterpret_cast<const std::byte*>(arrived.const_data_ptr<std::uint8_t>());
+  for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer)
+    for (std::size_t c = 0; c < captures.size(); ++c)
+      for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) {
+        const auto& bags = captures[c].routed[routing.place[r]][asker];
+        if (bags.rows) return;
+        received[c].blocks[routing.place[r]][asker].first = from;
+        from += block_bytes(routing, r, bags.bags, routing.gradient_dtype(routing.routes[r]));
+      });
+  for (auto& one : received) one.alive.push_back(arrived);
+}
+
+/// First phase. One exchange for all captures, or two where a plan is hierarchical; none on one process.
 template <class Topology>
 std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Routing& routing, std::span<const Capture> captures) {
   if constexpr (!Topology::is_distributed) {
@@ -183,8 +260,13 @@ std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Rout
   } else {
     const auto self = static_cast<std::size_t>(topology.rank());
     auto message = pack_gradients(routing, captures, self);
-    return read_gradients(routing, captures, self,
-                          all_to_all_v(topology, std::move(message.send), message.bytes_out, message.bytes_in).wait());
+    auto received = read_gradients(routing, captures, self,
+                                   all_to_all_v(topology, std::move(message.send), message.bytes_out, message.bytes_in).wait());
+    if (!routing.has_relays) return received;
+    message = pack_node_gradients(routing, captures, self, received);
+    read_node_gradients(routing, captures, self,
+                        all_to_all_v(topology, std::move(message.send), message.bytes_out, message.bytes_in).wait(), received);
+    return received;
   }
 }
 
@@ -202,17 +284,17 @@ inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::si
           const auto& route = routing.routes[routing.routes_of[self][i]];
           const auto& slot = routing.slots[route.slot];
           if (slot.table != t || route.shard != s || !received[c].reached[route.slot]) continue;
-          const bool by_rows = captures[c].by_rows[slot.lookup];
+          occurrences.dtype = routing.gradient_dtype(route);
           for (std::size_t peer = 0; peer < received[c].blocks[i].size(); ++peer) {
             const auto& bags = captures[c].routed[i][peer];
             const auto& block = received[c].blocks[i][peer];
             for (std::int64_t b = 0; b < bags.bags; ++b)
               for (auto id = bags.offsets[b] - bags.offsets[0]; id < bags.offsets[b + 1] - bags.offsets[0]; ++id)
-                occurrences.add(bags.ids[id], block.first + (by_rows ? id : b) * block.stride,
-                                by_rows || !bags.weights ? 1.0 : bags.weights[id]);
+                occurrences.add(bags.ids[id], block.first + (bags.rows ? id : b) * block.stride,
+                                bags.rows || !bags.weights ? 1.0 : bags.weights[id]);
           }
         }
-      auto transposed = kernels::transpose(occurrences);
+      auto transposed = kernels::transpose(occurrences.rows);
       const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
       ShardGradients one{
           t, s, {.rows = {}, .sums = at::empty({distinct, shard.box.columns()}, compute_dtype(routing.tables[t].description.data_type))}};

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// The lookup half of a step: ids to the shards that hold their rows, pooled rows back.
+// The values of a step back to the ranks that asked for them: pooled sums, or rows.
 //
-// One exchange of counts and one of ids for all lookups of a batch, then one of pooled values. A topology of one process reads
-// the batch where it lies and pools into the output. What a step needs later is kept in a Capture.
-// Answers to torchrec/distributed input_dist, compute and output_dist.  Include cost: tensor.
+// One exchange for all lookups of a batch, written where it is sent from; where a plan is hierarchical one more inside the nodes,
+// before it. A topology of one process pools into the output.
+// Answers to torchrec/distributed compute and output_dist.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -21,183 +20,38 @@
 
 #include <rookery/comm/all_to_all_v.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/kernels/cpu/narrow.hpp>
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
 #include <rookery/sharding/capture.hpp>
+#include <rookery/sharding/id_exchange.hpp>
 #include <rookery/sharding/routing.hpp>
-#include <rookery/sparse/validate.hpp>
 
 namespace rookery::detail {
 
-/// The ids of `bags` whose rows a shard holds, counted from the shard's first row, in the message of 8-byte words
-/// offsets [bags + 1], ids [n], weights [n] where there are any. Under managed collision ids go as they are, by their buckets.
-/// Fills `positions` when asked to.
-inline std::vector<std::int64_t> bucket(const Bags& bags, const ShardBox& box, const TableDescription& table,
-                                        std::vector<std::int64_t>* positions) {
-  std::vector<std::int64_t> words{0}, ids, weights;
-  const auto& managed = table.managed_collision;
-  const auto block = table.row_block();
-  for (std::int64_t b = 0; b < bags.bags; ++b) {
-    for (auto i = bags.offsets[b] - bags.offsets[0]; i < bags.offsets[b + 1] - bags.offsets[0]; ++i) {
-      const auto row = managed ? managed.bucket_of(bags.ids[i]) * block : bags.ids[i];
-      if (row < box.row_begin || row >= box.row_end) continue;
-      ids.push_back(managed ? bags.ids[i] : row - box.row_begin);
-      if (bags.weights) weights.push_back(std::bit_cast<std::int64_t>(bags.weights[i]));
-      if (positions) positions->push_back(i);
-    }
-    words.push_back(static_cast<std::int64_t>(ids.size()));
-  }
-  words.insert(words.end(), ids.begin(), ids.end());
-  words.insert(words.end(), weights.begin(), weights.end());
-  return words;
-}
+/// Vectors that come back to this rank by a route.
+inline std::int64_t own_vectors(const Capture& capture, std::size_t r) { return capture.requests[r].vectors; }
 
-/// The bags that `bucket` wrote, and how many words they are.
-inline Bags read_bucket(const std::int64_t* words, std::int64_t bags, std::int64_t ids, bool weighted) {
-  Bags read{.ids = words + bags + 1, .offsets = words, .bags = bags};
-  if (weighted) read.weights = reinterpret_cast<const double*>(read.ids + ids);
-  return read;
-}
-inline std::int64_t bucket_words(std::int64_t bags, std::int64_t ids, bool weighted) { return bags + 1 + ids * (weighted ? 2 : 1); }
-
-/// The bucket of a route; fills `positions` where its lookup comes back by rows.
-inline std::vector<std::int64_t> bucket_of(const Routing& routing, Capture& capture, std::size_t r) {
-  const auto& route = routing.routes[r];
-  if (!routing.asks(r)) return {0};
-  return bucket(capture.own[route.slot], routing.shard_of(route).box, routing.table_of(route).description,
-                capture.by_rows[routing.lookup_of(r)] ? &capture.positions[r] : nullptr);
-}
-
-/// Ids on one process: read where they lie if the shard has all rows.
-inline void route_ids_here(const Routing& routing, Capture& capture) {
-  for (const auto r : routing.routes_of[0]) {
-    const auto& route = routing.routes[r];
-    const auto& own = capture.own[route.slot];
-    if (routing.has_all_rows(route)) {
-      for (std::int64_t i = 0; capture.by_rows[routing.lookup_of(r)] && i < own.count(); ++i) capture.positions[r].push_back(i);
-      capture.routed.push_back({own});
-    } else {
-      const auto* words = capture.keep(bucket_of(routing, capture, r));                      // [words]
-      capture.routed.push_back({read_bucket(words, own.bags, words[own.bags], own.weights != nullptr)});
-    }
-  }
-}
-
-/// Ids for the ranks that hold their rows: counts, so that a rank knows what comes, and words.
-/// Counts for a rank are: capturing, by_rows of each lookup, bags and ids of each route.
-struct IdMessage {
-  at::Tensor counts, words;                                  // [sum(counts_out)], [sum(words_out)]
-  Counts counts_out, counts_in, words_out;
-};
-
-inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t self, bool capturing) {
-  const auto head = 1 + routing.lookups.size();
-  IdMessage message;
-  std::vector<std::int64_t> counts, words;
-  for (const auto& theirs : routing.routes_of) {
-    const auto before = words.size();
-    counts.push_back(capturing);
-    counts.insert(counts.end(), capture.by_rows.begin(), capture.by_rows.end());
-    for (const auto r : theirs) {
-      const auto block = bucket_of(routing, capture, r);
-      counts.push_back(routing.asks(r) ? capture.own[routing.routes[r].slot].bags : 0);
-      counts.push_back(block[static_cast<std::size_t>(counts.back())]);
-      words.insert(words.end(), block.begin(), block.end());
-    }
-    message.counts_out.push_back(static_cast<std::int64_t>(head + 2 * theirs.size()));
-    message.counts_in.push_back(static_cast<std::int64_t>(head + 2 * routing.routes_of[self].size()));
-    message.words_out.push_back(static_cast<std::int64_t>(words.size() - before));
-  }
-  message.counts = host_tensor(counts);
-  message.words = host_tensor(words);
-  return message;
-}
-
-/// Words that come from each rank. Errors: CommunicationError when ranks disagree about capturing or by_rows.
-inline Counts words_to_come(const Routing& routing, const Capture& capture, std::size_t self, bool capturing, const at::Tensor& counts) {
-  const auto lookups = routing.lookups.size(), head = 1 + lookups;
-  const auto& mine = routing.routes_of[self];
-  const auto* count = counts.const_data_ptr<std::int64_t>();
-  Counts words(routing.routes_of.size());
-  for (std::size_t from = 0; from < words.size(); ++from, count += head + 2 * mine.size()) {
-    check<CommunicationError>(count[0] == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
-                              " disagree about training: one captures gradients and the other does not");
-    for (std::size_t l = 0; l < lookups; ++l)
-      check<CommunicationError>(count[1 + l] == capture.by_rows[l], "ranks ", self, " and ", from, " disagree about a lookup of '",
-                                routing.lookups[l].collection,
-                                "': the per-sample weights of one require grad and those of the other do not");
-    for (std::size_t i = 0; i < mine.size(); ++i)
-      words[from] += bucket_words(count[head + 2 * i], count[head + 2 * i + 1], routing.layout_of(routing.routes[mine[i]]).is_weighted);
-  }
-  return words;
-}
-
-/// Fills `routed` from the words that came.
-inline void read_ids(const Routing& routing, Capture& capture, std::size_t self, const at::Tensor& counts, at::Tensor words) {
-  const auto head = 1 + routing.lookups.size();
-  const auto& mine = routing.routes_of[self];
-  const auto* count = counts.const_data_ptr<std::int64_t>();
-  const auto* word = words.const_data_ptr<std::int64_t>();
-  capture.routed.resize(mine.size());
-  for (std::size_t from = 0; from < routing.routes_of.size(); ++from, count += head + 2 * mine.size())
-    for (std::size_t i = 0; i < mine.size(); ++i) {
-      const bool weighted = routing.layout_of(routing.routes[mine[i]]).is_weighted;
-      const auto bags = count[head + 2 * i], ids = count[head + 2 * i + 1];
-      capture.routed[i].push_back(read_bucket(word, bags, ids, weighted));
-      word += bucket_words(bags, ids, weighted);
-    }
-  capture.alive.push_back(std::move(words));
-}
-
-/// Turns the ids that came into rows, where the shard they came to has a vocabulary.
-inline void give_rows(const Routing& routing, Capture& capture, std::size_t self) {
-  const auto& mine = routing.routes_of[self];
-  capture.raw.resize(mine.size());
-  for (std::size_t i = 0; i < mine.size(); ++i) {
-    const auto& vocabulary = routing.shard_of(routing.routes[mine[i]]).local->vocabulary;
-    if (!vocabulary) continue;
-    capture.raw[i] = capture.routed[i];
-    for (auto& bags : capture.routed[i]) {
-      std::vector<std::int64_t> rows;
-      for (std::int64_t k = 0; k < bags.count(); ++k) rows.push_back(vocabulary.row_of(bags.ids[k]));
-      bags.ids = capture.keep(rows);
-    }
-  }
-}
-
-/// Sends every rank the ids of the rows that it holds; fills `routed` and, where lookups come back by rows, `positions`.
-/// `capturing` must be the same on all ranks, and so must by_rows.
-template <class Topology> void route_ids(Topology& topology, const Routing& routing, Capture& capture, bool capturing) {
-  if constexpr (!Topology::is_distributed) {
-    (void)capturing;
-    route_ids_here(routing, capture);
-  } else {
-    const auto self = static_cast<std::size_t>(topology.rank());
-    auto message = pack_ids(routing, capture, self, capturing);
-    const auto counts = all_to_all_v(topology, std::move(message.counts), message.counts_out, message.counts_in).wait();
-    const auto words_in = words_to_come(routing, capture, self, capturing, counts);
-    read_ids(routing, capture, self, counts, all_to_all_v(topology, std::move(message.words), message.words_out, words_in).wait());
-  }
-  give_rows(routing, capture, static_cast<std::size_t>(topology.rank()));
-}
-
-/// Vectors that one route sends back to one rank: pooled bags, or rows.
-inline std::int64_t vectors_of(const Bags& bags, bool by_rows) { return by_rows ? bags.count() : bags.bags; }
-
-/// Vectors that one route brings to this rank's bags.
-inline std::int64_t own_vectors(const Routing& routing, const Capture& capture, std::size_t r) {
-  if (capture.by_rows[routing.lookup_of(r)]) return static_cast<std::int64_t>(capture.positions[r].size());
-  return routing.asks(r) ? capture.own[routing.routes[r].slot].bags : 0;
-}
-
-/// Vectors that the route of this rank with number `i` gives to a rank.
+/// Vectors that the route of this rank with number `i` gives to a rank; none where another route of the node gives them.
 inline std::int64_t peer_vectors(const Routing& routing, const Capture& capture, std::size_t self, std::size_t i, std::size_t peer) {
-  return vectors_of(capture.routed[i][peer], capture.by_rows[routing.lookup_of(routing.routes_of[self][i])] != 0);
+  const auto& bags = capture.routed[i][peer];
+  const auto r = routing.routes_of[self][i];
+  if (bags.rows) return bags.count();
+  return routing.gateway(r, peer) == r ? bags.bags : 0;
 }
 
-/// Bytes of a route's vectors in a message.
-inline std::int64_t block_bytes(const Routing& routing, std::size_t r, std::int64_t vectors) {
-  const auto& route = routing.routes[r];
-  return padded(vectors * routing.shard_of(route).box.columns() * routing.element_size(route));
+/// Bytes of a block of a route's vectors in a message.
+inline std::int64_t block_bytes(const Routing& routing, std::size_t r, std::int64_t vectors, at::ScalarType dtype) {
+  return padded(vectors * routing.shard_of(routing.routes[r]).box.columns() * static_cast<std::int64_t>(c10::elementSize(dtype)));
+}
+/// Bytes of the values that come back to this rank by a route.
+inline std::int64_t own_value_bytes(const Routing& routing, const Capture& capture, std::size_t r) {
+  return block_bytes(routing, r, own_vectors(capture, r), routing.value_dtype(routing.routes[r], capture.requests[r].rows));
+}
+/// Bytes of the values that the route of this rank with number `i` gives to a rank.
+inline std::int64_t peer_value_bytes(const Routing& routing, const Capture& capture, std::size_t self, std::size_t i, std::size_t peer) {
+  const auto r = routing.routes_of[self][i];
+  return block_bytes(routing, r, peer_vectors(routing, capture, self, i, peer),
+                     routing.value_dtype(routing.routes[r], capture.routed[i][peer].rows));
 }
 
 /// A message of bytes, and how many go to and come from each rank.
@@ -212,8 +66,9 @@ struct ByteMessage {
   }
 };
 
-/// Looks up what a route asks of a local shard.
-inline void look_up(const Routing& routing, const Route& route, const Bags& bags, bool by_rows, void* out, std::int64_t out_stride) {
+/// Looks up what a route was asked for, in `dtype`.
+inline void look_up(const Routing& routing, const Route& route, const Bags& bags, void* out, std::int64_t out_stride,
+                    at::ScalarType dtype) {
   const auto& storage = routing.shard_of(route).local->storage;
   const kernels::LookupTask task{.dtype = storage.dtype(),
                                  .weights = storage.weight().const_data_ptr(),
@@ -224,8 +79,9 @@ inline void look_up(const Routing& routing, const Route& route, const Bags& bags
                                  .sample_weights = bags.weights,
                                  .bags = bags.bags,
                                  .out = out,
-                                 .out_stride = out_stride};
-  by_rows ? kernels::row_lookup(task) : kernels::pooled_lookup(task);
+                                 .out_stride = out_stride,
+                                 .out_dtype = dtype};
+  bags.rows ? kernels::row_lookup(task) : kernels::pooled_lookup(task);
 }
 
 /// Where the values of a slot go: its columns of the lookup's output, or a tensor of its own.
@@ -243,26 +99,52 @@ inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Captu
   for (std::size_t s = 0; s < routing.slots.size(); ++s) {
     const auto& slot = routing.slots[s];
     const auto dim = routing.tables[slot.table].description.embedding_dim;
-    const auto vectors = vectors_of(capture.own[s], capture.by_rows[slot.lookup]);
+    const auto vectors = capture.by_rows[slot.lookup] ? capture.own[s].count() : capture.own[s].bags;
     if (capture.by_slot[slot.lookup]) outputs.push_back({at::zeros({vectors, dim}, routing.lookups[slot.lookup].dtype), 0});
     else outputs.push_back({by_lookup[slot.lookup], slot.column});
   }
   return outputs;
 }
 
+/// Pools rows that came back [vectors, columns] into this rank's bags [bags, columns].
+template <class Number> at::Tensor pool_here(const Request& request, const Number* rows, std::int64_t columns, at::ScalarType dtype) {
+  auto pooled = at::empty({request.bags.bags, columns}, dtype);                              // [bags, columns]
+  kernels::pooled_lookup({.dtype = dtype,
+                          .weights = rows,
+                          .stride = columns,
+                          .dim = columns,
+                          .ids = request.bags.ids,
+                          .offsets = request.bags.offsets,
+                          .sample_weights = request.bags.weights,
+                          .bags = request.bags.bags,
+                          .out = pooled.mutable_data_ptr(),
+                          .out_stride = columns});
+  return pooled;
+}
+
 /// Adds a block of vectors that came back for a route to its place in the output.
 inline void add_block(const Routing& routing, const Capture& capture, std::size_t r, const void* block, const SlotOutput& output) {
+  const auto& request = capture.requests[r];
   const auto& box = routing.shard_of(routing.routes[r]).box;
   const bool by_rows = capture.by_rows[routing.lookup_of(r)];
-  const auto vectors = own_vectors(routing, capture, r);
-  for_floating(output.tensor.scalar_type(), [&](auto zero) {
+  const auto dtype = output.tensor.scalar_type();
+  for_floating(dtype, [&](auto zero) {
     using Number = decltype(zero);
-    const auto* from = static_cast<const Number*>(block);
+    std::vector<Number> scratch;
+    const auto* from = kernels::load(block, request.vectors * box.columns(), routing.value_dtype(routing.routes[r], request.rows), scratch);
     auto* out = output.tensor.template mutable_data_ptr<Number>() + output.column + box.column_begin;
-    for (std::int64_t v = 0; v < vectors; ++v, from += box.columns()) {
-      Number* to = out + (by_rows ? capture.positions[r][static_cast<std::size_t>(v)] : v) * output.tensor.stride(0);
-      for (std::int64_t d = 0; d < box.columns(); ++d) to[d] += from[d];
+    const auto add = [&](std::int64_t to, const Number* vector) {
+      for (std::int64_t d = 0; d < box.columns(); ++d) out[to * output.tensor.stride(0) + d] += vector[d];
+    };
+    if (by_rows) {
+      for (std::size_t i = 0; i < request.positions.size(); ++i) add(request.positions[i], from + request.bags.ids[i] * box.columns());
+      return;
     }
+    at::Tensor pooled;
+    if (request.rows) pooled = pool_here(request, from, box.columns(), dtype);
+    const auto vectors = request.rows ? request.bags.bags : request.vectors;
+    if (request.rows) from = pooled.template const_data_ptr<Number>();
+    for (std::int64_t v = 0; v < vectors; ++v) add(v, from + v * box.columns());
   });
 }
 
@@ -274,37 +156,125 @@ inline void look_up_here(const Routing& routing, const Capture& capture, std::sp
     const auto& bags = capture.routed[i][0];
     const auto& output = outputs[route.slot];
     const auto& box = routing.shard_of(route).box;
-    const bool by_rows = capture.by_rows[routing.lookup_of(r)];
+    const auto dtype = routing.layout_of(route).dtype;
     if (routing.has_all_rows(route)) {
       auto* out =
           static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + (output.column + box.column_begin) * routing.element_size(route);
-      look_up(routing, route, bags, by_rows, out, output.tensor.stride(0));
+      look_up(routing, route, bags, out, output.tensor.stride(0), dtype);
     } else {
-      const auto block = at::empty({vectors_of(bags, by_rows), box.columns()}, routing.layout_of(route).dtype);   // [bags or ids, columns]
-      look_up(routing, route, bags, by_rows, block.mutable_data_ptr(), box.columns());
+      const auto value_dtype = routing.value_dtype(route, bags.rows);
+      const auto block = at::empty({own_vectors(capture, r), box.columns()}, value_dtype);   // [bags or rows, columns]
+      look_up(routing, route, bags, block.mutable_data_ptr(), box.columns(), value_dtype);
       add_block(routing, capture, r, block.const_data_ptr(), output);
     }
   }
 }
 
+/// Sums that were added up inside this rank's node: per route of this rank and rank that asked [bags, columns]; undefined where vectors
+/// go directly.
+using NodeSums = std::vector<std::vector<at::Tensor>>;
+
+/// Calls `fn(rank that asked, route, gateway)` for every block that goes from the shards of `holder` to be added up by `adder`, in the
+/// order in which they lie in the message.
+template <class Fn> void for_each_relay(const Routing& routing, std::size_t holder, std::size_t adder, Fn&& fn) {
+  for (std::size_t asker = 0; asker < routing.routes_of.size(); ++asker)
+    for (const auto r : routing.routes_of[holder]) {
+      const auto gateway = routing.gateway(r, asker);
+      if (gateway != r && static_cast<std::size_t>(routing.shard_of(routing.routes[gateway]).rank) == adder) fn(asker, r, gateway);
+    }
+}
+
+/// What this rank's shards have for sums that other ranks of the node add up.
+inline ByteMessage pack_node_sums(const Routing& routing, const Capture& capture, std::size_t self) {
+  const auto ranks = routing.routes_of.size();
+  ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
+  const auto bytes = [&](std::size_t asker, std::size_t r, std::size_t of_mine) {
+    const auto& bags = capture.routed[routing.place[of_mine]][asker];
+    return bags.rows ? 0 : block_bytes(routing, r, bags.bags, routing.value_dtype(routing.routes[r], false));
+  };
+  for (std::size_t peer = 0; peer < ranks; ++peer) {
+    for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) { message.bytes_out[peer] += bytes(asker, r, r); });
+    for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
+      message.bytes_in[peer] += bytes(asker, r, gateway);
+    });
+  }
+  message.allocate();
+  auto* to = message.send.mutable_data_ptr<std::uint8_t>();
+  for (std::size_t peer = 0; peer < ranks; ++peer)
+    for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) {
+      const auto& route = routing.routes[r];
+      const auto& bags = capture.routed[routing.place[r]][asker];
+      if (bags.rows) return;
+      look_up(routing, route, bags, to, routing.shard_of(route).box.columns(), routing.value_dtype(route, false));
+      to += bytes(asker, r, r);
+    });
+  return message;
+}
+
+/// Adds up what this rank's shards have and what came from the others of its node, rank by rank.
+inline NodeSums add_node_sums(const Routing& routing, const Capture& capture, std::size_t self, const at::Tensor& received) {
+  NodeSums sums(routing.routes_of[self].size(), std::vector<at::Tensor>(routing.routes_of.size()));
+  for (std::size_t i = 0; i < sums.size(); ++i)
+    for (std::size_t asker = 0; asker < sums[i].size(); ++asker) {
+      const auto r = routing.routes_of[self][i];
+      const auto& bags = capture.routed[i][asker];
+      if (routing.relays[r].empty() || bags.rows || routing.gateway(r, asker) != r) continue;
+      const auto& route = routing.routes[r];
+      const auto dtype = routing.layout_of(route).dtype;
+      sums[i][asker] = at::empty({bags.bags, routing.shard_of(route).box.columns()}, dtype); // [bags, columns]
+      look_up(routing, route, bags, sums[i][asker].mutable_data_ptr(), sums[i][asker].size(1), dtype);
+    }
+  const auto* from = received.const_data_ptr<std::uint8_t>();
+  for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer)
+    for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
+      auto& sum = sums[routing.place[gateway]][asker];                                       // [bags, columns]
+      if (!sum.defined()) return;
+      const auto dtype = routing.value_dtype(routing.routes[r], false);
+      for_floating(sum.scalar_type(), [&](auto zero) {
+        using Number = decltype(zero);
+        std::vector<Number> scratch;
+        const auto* part = kernels::load(from, sum.numel(), dtype, scratch);
+        auto* to = sum.template mutable_data_ptr<Number>();
+        for (std::int64_t k = 0; k < sum.numel(); ++k) to[k] += part[k];
+      });
+      from += block_bytes(routing, r, sum.size(0), dtype);
+    });
+  return sums;
+}
+
+/// Sums of hierarchical tables inside the node. One exchange, only where there are any.
+template <class Topology> NodeSums exchange_node_sums(Topology& topology, const Routing& routing, const Capture& capture) {
+  const auto self = static_cast<std::size_t>(topology.rank());
+  if (!routing.has_relays) return {};
+  auto message = pack_node_sums(routing, capture, self);
+  return add_node_sums(routing, capture, self, all_to_all_v(topology, std::move(message.send), message.bytes_out, message.bytes_in).wait());
+}
+
 /// Looks up what all ranks asked of this one.
-inline ByteMessage pack_values(const Routing& routing, const Capture& capture, std::size_t self) {
+inline ByteMessage pack_values(const Routing& routing, const Capture& capture, std::size_t self, const NodeSums& node_sums) {
   const auto ranks = routing.routes_of.size();
   const auto& mine = routing.routes_of[self];
   ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
   for (std::size_t peer = 0; peer < ranks; ++peer) {
-    for (std::size_t i = 0; i < mine.size(); ++i)
-      message.bytes_out[peer] += block_bytes(routing, mine[i], peer_vectors(routing, capture, self, i, peer));
-    for (const auto r : routing.routes_of[peer]) message.bytes_in[peer] += block_bytes(routing, r, own_vectors(routing, capture, r));
+    for (std::size_t i = 0; i < mine.size(); ++i) message.bytes_out[peer] += peer_value_bytes(routing, capture, self, i, peer);
+    for (const auto r : routing.routes_of[peer]) message.bytes_in[peer] += own_value_bytes(routing, capture, r);
   }
   message.allocate();
   auto* to = message.send.mutable_data_ptr<std::uint8_t>();
   for (std::size_t peer = 0; peer < ranks; ++peer)
     for (std::size_t i = 0; i < mine.size(); ++i) {
       const auto& route = routing.routes[mine[i]];
-      look_up(routing, route, capture.routed[i][peer], capture.by_rows[routing.lookup_of(mine[i])], to,
-              routing.shard_of(route).box.columns());
-      to += block_bytes(routing, mine[i], peer_vectors(routing, capture, self, i, peer));
+      const auto& bags = capture.routed[i][peer];
+      const auto dtype = routing.value_dtype(route, bags.rows);
+      if (!node_sums.empty() && node_sums[i][peer].defined()) {
+        const auto& sum = node_sums[i][peer];                                                // [bags, columns]
+        for_floating(sum.scalar_type(), [&](auto zero) {
+          kernels::store(sum.template const_data_ptr<decltype(zero)>(), sum.numel(), dtype, to);
+        });
+      } else if (peer_vectors(routing, capture, self, i, peer) > 0) {
+        look_up(routing, route, bags, to, routing.shard_of(route).box.columns(), dtype);
+      }
+      to += peer_value_bytes(routing, capture, self, i, peer);
     }
   return message;
 }
@@ -317,18 +287,19 @@ inline void add_values(const Routing& routing, const Capture& capture, const at:
   for (std::size_t r = 0; r < routing.routes.size(); ++r) {
     auto*& block = from[static_cast<std::size_t>(routing.shard_of(routing.routes[r]).rank)];
     add_block(routing, capture, r, block, outputs[routing.routes[r].slot]);
-    block += block_bytes(routing, r, own_vectors(routing, capture, r));
+    block += own_value_bytes(routing, capture, r);
   }
 }
 
-/// The values of every slot, sums not yet divided. One exchange; none on one process.
+/// The values of every slot, sums not yet divided. One exchange, or two where a plan is hierarchical; none on one process.
 template <class Topology> std::vector<SlotOutput> exchange_values(Topology& topology, const Routing& routing, const Capture& capture) {
   auto outputs = empty_outputs(routing, capture);
   if constexpr (!Topology::is_distributed) {
     (void)topology;
     look_up_here(routing, capture, outputs);
   } else {
-    auto message = pack_values(routing, capture, static_cast<std::size_t>(topology.rank()));
+    const auto node_sums = exchange_node_sums(topology, routing, capture);
+    auto message = pack_values(routing, capture, static_cast<std::size_t>(topology.rank()), node_sums);
     const auto received = all_to_all_v(topology, std::move(message.send), message.bytes_out, message.bytes_in).wait();
     add_values(routing, capture, received, message.bytes_in, outputs);                       // [sum(bytes_in)]
   }

@@ -24,6 +24,7 @@ struct PlacedTable {
   std::size_t collection = 0;            // in the order of the model's members
   std::vector<PlacedShard> shards{};
   bool is_replicated = false;            // every rank holds a copy, shard r on rank r
+  bool is_hierarchical = false;          // sums of its row shards are added up inside a node before they leave it
 
   /// Whether a shard stands for its part of the table: of copies only the first does.
   bool is_primary(const PlacedShard& shard) const { return !is_replicated || shard.rank == 0; }

@@ -4,7 +4,8 @@
 // Routing: which ids of which lookup go to which shard. Fixed when the model is placed, the same on every rank.
 //
 // A slot is one feature of one lookup, looked up in one table; a route is a slot and one shard of its table. Everything that is
-// exchanged is laid out in route order, so no message has to say what it holds.  Include cost: tensor.
+// exchanged is laid out in route order, so no message has to say what it holds. Where a plan is hierarchical, the sums of a node's
+// shards of the same columns are added up on one rank of the node, and only that sum leaves it.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 
@@ -15,6 +16,7 @@
 
 #include <rookery/embedding/config.hpp>
 #include <rookery/embedding/table_collection.hpp>
+#include <rookery/sharding/exchange_options.hpp>
 #include <rookery/sharding/placement.hpp>
 #include <rookery/sparse/keyed_jagged_tensor.hpp>
 
@@ -49,28 +51,64 @@ struct Routing {
   std::vector<Slot> slots;                            // by lookup, then feature
   std::vector<Route> routes;                          // by slot, then shard
   std::vector<std::vector<std::size_t>> routes_of;    // rank -> routes whose shard it holds, ascending
+  std::vector<std::size_t> place;                     // per route: its number among those of its rank
+  std::vector<std::vector<std::size_t>> relays;       // per route: those whose sums are added up inside its node, itself too; or none
+  ExchangeOptions exchange;
   int self = 0;                                       // this rank
+  bool has_relays = false;                            // whether any route has
 
   const PlacedTable& table_of(const Route& route) const { return tables[slots[route.slot].table]; }
   const PlacedShard& shard_of(const Route& route) const { return table_of(route).shards[route.shard]; }
   std::size_t lookup_of(std::size_t route) const { return slots[routes[route].slot].lookup; }
   const LookupLayout& layout_of(const Route& route) const { return lookups[slots[route.slot].lookup]; }
   std::int64_t element_size(const Route& route) const { return static_cast<std::int64_t>(c10::elementSize(layout_of(route).dtype)); }
+  /// The dtype in which a route's vectors come back; rows of a narrow table go as they are.
+  at::ScalarType value_dtype(const Route& route, bool rows) const {
+    const auto weights = table_of(route).description.data_type;
+    return rows && weights != compute_dtype(weights) ? weights : comm_dtype(exchange.forward_precision, layout_of(route).dtype);
+  }
+  /// The dtype in which their gradients go.
+  at::ScalarType gradient_dtype(const Route& route) const { return comm_dtype(exchange.backward_precision, layout_of(route).dtype); }
   /// Whether the route's shard has all rows of its table, so that it is asked for every id of the slot.
   bool has_all_rows(const Route& route) const { return shard_of(route).box.rows() == table_of(route).description.num_embeddings; }
 
   /// Whether this rank asks for rows by a route: of a table with copies everywhere, it asks only itself.
   bool asks(std::size_t route) const { return !table_of(routes[route]).is_replicated || shard_of(routes[route]).rank == self; }
 
+  /// The route by which the sums of `route` come to a rank: itself, or one whose rank adds up what its node has.
+  std::size_t gateway(std::size_t route, std::size_t rank) const {
+    return relays[route].empty() ? route : relays[route][rank % relays[route].size()];
+  }
+
   /// Routes in order, from slots and shards.
-  void lay_out(int rank, int world_size) {
+  void lay_out(int rank, int world_size, int local_world_size) {
     self = rank;
+    if (world_size == 1) exchange = {};                                                      // nothing travels
     routes_of.resize(static_cast<std::size_t>(world_size));
     for (std::size_t slot = 0; slot < slots.size(); ++slot)
       for (std::size_t shard = 0; shard < tables[slots[slot].table].shards.size(); ++shard) {
-        routes_of[static_cast<std::size_t>(tables[slots[slot].table].shards[shard].rank)].push_back(routes.size());
+        auto& of_rank = routes_of[static_cast<std::size_t>(tables[slots[slot].table].shards[shard].rank)];
+        place.push_back(of_rank.size());
+        of_rank.push_back(routes.size());
         routes.push_back({slot, shard});
       }
+    relays.resize(routes.size());
+    for (std::size_t r = 0; r < routes.size() && local_world_size < world_size; ++r) lay_out_relays(r, local_world_size);
+  }
+
+ private:
+  /// The routes of one slot, node and columns, where there are several and the plan adds them up in the node.
+  void lay_out_relays(std::size_t r, int local_world_size) {
+    const auto& here = shard_of(routes[r]);
+    if (!table_of(routes[r]).is_hierarchical || table_of(routes[r]).is_replicated) return;
+    for (std::size_t other = 0; other < routes.size(); ++other) {
+      const auto& there = shard_of(routes[other]);
+      if (routes[other].slot == routes[r].slot && there.rank / local_world_size == here.rank / local_world_size &&
+          there.box.column_begin == here.box.column_begin && there.box.column_end == here.box.column_end)
+        relays[r].push_back(other);
+    }
+    if (relays[r].size() == 1) relays[r].clear();
+    has_relays = has_relays || !relays[r].empty();
   }
 };
 

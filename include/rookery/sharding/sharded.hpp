@@ -37,6 +37,7 @@
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/planner/place.hpp>
 #include <rookery/planner/plan.hpp>
+#include <rookery/sharding/exchange_options.hpp>
 #include <rookery/sharding/model_and_loss.hpp>
 #include <rookery/sharding/table_runtime.hpp>
 #include <rookery/sharding/table_view.hpp>
@@ -48,6 +49,7 @@ struct ShardingOptions {
   Plan plan{};                       // by hand, or from a file; empty: the default placement
   Constraints constraints{};         // of the default placement, by table
   std::uint64_t seed = 0;            // of initial values
+  ExchangeOptions exchange{};        // how embeddings travel between ranks
 };
 
 /// What a forward pass with a loss gives. `loss` is the SUM over this rank's rows.
@@ -102,6 +104,7 @@ inline Plan plan_of(std::vector<PlacedTable>& tables, const ShardingOptions& opt
   for (std::size_t t = 0; t < tables.size(); ++t) {
     for (const auto& [box, rank] : plan.tables[t].shards) tables[t].shards.push_back({box, rank, nullptr});
     tables[t].is_replicated = plan.tables[t].is_replicated(described[t], world_size);
+    tables[t].is_hierarchical = plan.tables[t].hierarchical;
   }
   return plan;
 }
@@ -168,9 +171,10 @@ template <class Model> class PlacedMembers {
   /// Errors: PlanError for a plan that does not fit the tables.
   void plan_tables(const ShardingOptions& options, int world_size, int local_world_size) {
     plan_ = detail::plan_of(runtime_.routing().tables, options, world_size, local_world_size);
+    runtime_.routing().exchange = options.exchange;
   }
   /// What ranks must have in common before they plan, line by line.
-  std::string declaration(std::uint64_t seed);
+  std::string declaration(const ShardingOptions& options);
   /// Names of the parameters whose tensors something else computes with too, and their addresses, behind them the process.
   std::pair<std::vector<std::string>, std::vector<std::int64_t>> shared_tensors() const;
   /// Allocates and fills the shards of this rank, and what is dense.
@@ -181,7 +185,7 @@ template <class Model> class PlacedMembers {
     for (const auto& [name, buffer] : buffers_) fn(*buffer);
   }
   /// Tells the runtime what lookups there will be: the collection of each, by address.
-  void expect_lookups(const std::vector<const void*>& collections, int rank, int world_size);
+  void expect_lookups(const std::vector<const void*>& collections, int rank, int world_size, int local_world_size);
 
  private:
   struct Collections {
@@ -234,8 +238,9 @@ template <class Model> void PlacedMembers<Model>::list_members() {
   if (!features.empty()) detail::check_features(expected, features);
 }
 
-template <class Model> std::string PlacedMembers<Model>::declaration(std::uint64_t seed) {
-  auto lines = concat("rookery ", version, ", LibTorch ", TORCH_VERSION, "\nseed ", seed);
+template <class Model> std::string PlacedMembers<Model>::declaration(const ShardingOptions& options) {
+  auto lines = concat("rookery ", version, ", LibTorch ", TORCH_VERSION, "\nseed ", options.seed, "\nexchange: forward ",
+                      to_string(options.exchange.forward_precision), "; backward ", to_string(options.exchange.backward_precision));
   detail::declare_tables(tables(), lines);
   for (const auto& [name, parameter] : parameters_)
     lines += concat("\n", name, " ", c10::toString(parameter->dtype()), " ", parameter->shape(),
@@ -271,7 +276,8 @@ template <class Model> void PlacedMembers<Model>::place(std::uint64_t seed, int 
   for (const auto& [name, buffer] : buffers_) buffer->place();
 }
 
-template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vector<const void*>& collections, int rank, int world_size) {
+template <class Model>
+void PlacedMembers<Model>::expect_lookups(const std::vector<const void*>& collections, int rank, int world_size, int local_world_size) {
   auto& routing = runtime_.routing();
   for (std::size_t l = 0; l < collections.size(); ++l)
     for_each_collection([&](std::string_view path, auto& collection, std::size_t first) {
@@ -287,7 +293,7 @@ template <class Model> void PlacedMembers<Model>::expect_lookups(const std::vect
       for (const auto& feature : collection.features())
         routing.slots.push_back({l, feature.feature, first + feature.table, feature.column});
     });
-  routing.lay_out(rank, world_size);
+  routing.lay_out(rank, world_size, local_world_size);
 }
 
 template <class Model>
@@ -329,7 +335,7 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
       pass.sum = [](void* on, at::Tensor tensor) { return all_reduce(*static_cast<Topology*>(on), std::move(tensor)).wait(); };
     }
     this->list_members();
-    if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options.seed));
+    if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options));
     this->plan_tables(options, topology.world_size(), concepts::local_world_size(topology));
     if constexpr (Topology::is_distributed) {
       agree(topology, "ShardingPolicy", this->plan().report());
@@ -368,8 +374,9 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   Sharded(ModelAndLoss<Model, Loss, Batch> declared, Topology& topology, const ShardingOptions& options)
       : Placed<Model, Topology>(std::move(declared.model), topology, options), loss_(std::move(declared.loss)) {
     if constexpr (concepts::HasLookups<Model, Batch>)
-      this->expect_lookups(collections(static_cast<Looked*>(nullptr)), topology.rank(), topology.world_size());
-    else this->expect_lookups({}, topology.rank(), topology.world_size());
+      this->expect_lookups(collections(static_cast<Looked*>(nullptr)), topology.rank(), topology.world_size(),
+                           concepts::local_world_size(topology));
+    else this->expect_lookups({}, topology.rank(), topology.world_size(), concepts::local_world_size(topology));
   }
 
   /// Both phases and the loss. In training with grad mode on, a pass counts for the next step once backward() has run from its loss;
@@ -451,7 +458,7 @@ class Sharded<Collection, Topology> : public Placed<Collection, Topology> {
 
   Sharded(Collection declared, Topology& topology, const ShardingOptions& options)
       : Placed<Collection, Topology>(std::move(declared), topology, options) {
-    this->expect_lookups({&this->model()}, topology.rank(), topology.world_size());
+    this->expect_lookups({&this->model()}, topology.rank(), topology.world_size(), concepts::local_world_size(topology));
   }
   typename Collection::Output operator()(const KeyedJaggedTensor& features) {
     const bool capturing = this->capturing();

@@ -11,19 +11,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/kernels/cpu/blocked_sum.hpp>
+#include <rookery/kernels/cpu/narrow.hpp>
 
 namespace rookery::kernels {
 
 /// The gradients that reach the rows of one shard in one step, as a list of (row, gradient, factor).
 struct Occurrences {
   std::vector<std::int64_t> rows;
-  std::vector<const void*> gradients;        // each [dim] of the shard's dtype
+  std::vector<const void*> gradients;        // each [dim]
   std::vector<double> factors;               // per-sample weights, 1 where there are none
+  c10::ScalarType dtype = c10::ScalarType::Undefined;   // of gradients, where float16 or bfloat16; else that of their sums
 
   void add(std::int64_t row, const void* gradient, double factor) {
     rows.push_back(row);
@@ -39,19 +42,19 @@ struct Transposed {
   std::vector<std::int64_t> order;           // [N] occurrence numbers, by row, then as collected
 };
 
-/// Stable sort of occurrences by row, 11 bits a pass. Cost: O(N * ceil(bits of the largest row / 11)).
-inline Transposed transpose(const Occurrences& occurrences) {
-  const auto count = occurrences.rows.size();
+/// Stable sort of rows, 11 bits a pass. Cost: O(N * ceil(bits of the largest row / 11)).
+inline Transposed transpose(std::span<const std::int64_t> rows) {
+  const auto count = rows.size();
   Transposed out;
   out.order.resize(count);
   std::iota(out.order.begin(), out.order.end(), std::int64_t{0});
-  const std::int64_t largest = count == 0 ? 0 : *std::max_element(occurrences.rows.begin(), occurrences.rows.end());
+  const std::int64_t largest = count == 0 ? 0 : *std::max_element(rows.begin(), rows.end());
   std::vector<std::int64_t> scratch(count);
   constexpr int digit_bits = 11;
   for (int shift = 0; shift < 63 && (largest >> shift) > 0; shift += digit_bits) {
     std::array<std::size_t, (1 << digit_bits) + 1> starts{};
     const auto digit = [&](std::int64_t i) {
-      return static_cast<std::size_t>(occurrences.rows[static_cast<std::size_t>(i)] >> shift) & ((1U << digit_bits) - 1);
+      return static_cast<std::size_t>(rows[static_cast<std::size_t>(i)] >> shift) & ((1U << digit_bits) - 1);
     };
     for (const auto i : out.order) ++starts[digit(i) + 1];
     std::partial_sum(starts.begin(), starts.end(), starts.begin());
@@ -59,7 +62,7 @@ inline Transposed transpose(const Occurrences& occurrences) {
     out.order.swap(scratch);
   }
   for (std::size_t i = 0; i < count; ++i) {
-    const auto row = occurrences.rows[static_cast<std::size_t>(out.order[i])];
+    const auto row = rows[static_cast<std::size_t>(out.order[i])];
     if (i == 0 || row != out.rows.back()) {
       out.rows.push_back(row);
       out.starts.push_back(static_cast<std::int64_t>(i));
@@ -75,12 +78,13 @@ template <class Number>
 void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, std::int64_t dim, Number* out) {
   parallel(static_cast<std::int64_t>(transposed.rows.size()), 1 + 8192 / (dim + 1), [&](std::int64_t begin, std::int64_t end) {
     std::vector<double> wide;
+    std::vector<Number> widened;
     for (std::int64_t u = begin; u < end; ++u) {
       Number* sum = out + u * dim;
       const auto* starts = &transposed.starts[static_cast<std::size_t>(u)];
       sum_in_blocks(starts[0], starts[1], dim, sum, wide, [&](std::int64_t i) {
         const auto occurrence = static_cast<std::size_t>(transposed.order[static_cast<std::size_t>(i)]);
-        const auto* gradient = static_cast<const Number*>(occurrences.gradients[occurrence]);
+        const auto* gradient = load(occurrences.gradients[occurrence], dim, occurrences.dtype, widened);
         const auto factor = static_cast<Number>(occurrences.factors[occurrence]);
         for (std::int64_t d = 0; d < dim; ++d) sum[d] += factor * gradient[d];
       });

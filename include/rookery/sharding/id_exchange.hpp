@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// The ids of a step to the shards that hold their rows: one exchange of counts and one of ids for all lookups of a batch.
+//
+// A rank asks a shard for the sums of its bags, or for rows, each once, which it gives to its ids itself: always where rows are
+// wanted one by one, and for pooled lookups where that moves fewer bytes. A topology of one process reads the batch where it lies.
+// Answers to torchrec/distributed input_dist and use_index_dedup.  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include <rookery/comm/all_to_all_v.hpp>
+#include <rookery/core/error.hpp>
+#include <rookery/kernels/cpu/transpose.hpp>
+#include <rookery/sharding/capture.hpp>
+#include <rookery/sharding/routing.hpp>
+#include <rookery/sparse/validate.hpp>
+
+namespace rookery::detail {
+
+/// The ids of a slot whose rows a shard holds, counted from the shard's first row. Under managed collision ids stay as they are.
+struct Bucket {
+  std::vector<std::int64_t> offsets{0}, ids, positions;      // [bags + 1], [n], [n] which of the slot's ids these are
+  std::vector<double> weights;                               // [n] where there are any
+
+  std::int64_t bags() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
+};
+
+inline Bucket bucket(const Bags& bags, const ShardBox& box, const TableDescription& table, bool with_positions) {
+  Bucket found;
+  const auto& managed = table.managed_collision;
+  const auto block = table.row_block();
+  found.offsets.reserve(static_cast<std::size_t>(bags.bags) + 1);
+  for (std::int64_t b = 0; b < bags.bags; ++b) {
+    for (auto i = bags.offsets[b] - bags.offsets[0]; i < bags.offsets[b + 1] - bags.offsets[0]; ++i) {
+      const auto row = managed ? managed.bucket_of(bags.ids[i]) * block : bags.ids[i];
+      if (row < box.row_begin || row >= box.row_end) continue;
+      found.ids.push_back(managed ? bags.ids[i] : row - box.row_begin);
+      if (bags.weights) found.weights.push_back(bags.weights[i]);
+      if (with_positions) found.positions.push_back(i);
+    }
+    found.offsets.push_back(static_cast<std::int64_t>(found.ids.size()));
+  }
+  return found;
+}
+
+/// Words of 8 bytes that ask for sums: offsets [bags + 1], ids [n], weights [n] where there are any.
+inline std::int64_t words_for_sums(std::int64_t bags, std::int64_t ids, bool weighted) { return bags + 1 + ids * (weighted ? 2 : 1); }
+/// Words that ask for rows: 0, n, rows [n]. They are read as one bag of n ids.
+inline std::int64_t words_for_rows(std::int64_t rows) { return 2 + rows; }
+
+/// In place of a number of bags: rows are asked for.
+inline constexpr std::int64_t asks_for_rows = -1;
+
+/// What was asked for, read from its words.
+inline Bags read_request(const std::int64_t* words, std::int64_t bags, std::int64_t ids, bool weighted) {
+  if (bags == asks_for_rows) return {.ids = words + 2, .offsets = words, .bags = 1, .rows = true};
+  Bags read{.ids = words + bags + 1, .offsets = words, .bags = bags};
+  if (weighted) read.weights = reinterpret_cast<const double*>(read.ids + ids);
+  return read;
+}
+inline std::int64_t request_words(std::int64_t bags, std::int64_t ids, bool weighted) {
+  return bags == asks_for_rows ? words_for_rows(ids) : words_for_sums(bags, ids, weighted);
+}
+
+/// Whether a rank may ask for a route's rows instead of sums: not where ids are counted, or sums are added up on their way.
+inline bool may_ask_for_rows(const Routing& routing, std::size_t r) {
+  const auto& route = routing.routes[r];
+  return routing.exchange.pooled != PooledExchange::partial_sums && routing.shard_of(route).rank != routing.self &&
+         !routing.table_of(route).description.managed_collision && routing.relays[r].empty();
+}
+
+/// Whether unique rows are fewer bytes than sums, there and back, and back again for gradients.
+inline bool are_rows_fewer(const Routing& routing, std::size_t r, const Bucket& bucket, std::int64_t unique, bool capturing) {
+  const auto& route = routing.routes[r];
+  const auto bytes = [&](std::int64_t vectors, std::int64_t words, bool rows) {
+    const auto of_number = c10::elementSize(routing.value_dtype(route, rows)) + capturing * c10::elementSize(routing.gradient_dtype(route));
+    return vectors * routing.shard_of(route).box.columns() * static_cast<std::int64_t>(of_number) + 8 * words;
+  };
+  const auto ids = static_cast<std::int64_t>(bucket.ids.size());
+  return bytes(unique, words_for_rows(unique), true) <
+         bytes(bucket.bags(), words_for_sums(bucket.bags(), ids, !bucket.weights.empty()), false);
+}
+
+/// Each id as a row of its own.
+inline kernels::Transposed each_once(std::vector<std::int64_t> ids) {
+  kernels::Transposed all{.rows = std::move(ids), .starts = {}, .order = {}};
+  all.starts.resize(all.rows.size() + 1);
+  all.order.resize(all.rows.size());
+  std::iota(all.starts.begin(), all.starts.end(), std::int64_t{0});
+  std::iota(all.order.begin(), all.order.end(), std::int64_t{0});
+  return all;
+}
+
+/// Asks a route for what this rank's bags need of it: writes the words, and notes in the capture what will come back.
+/// The counts are bags and ids.
+inline std::pair<std::int64_t, std::int64_t> ask(const Routing& routing, Capture& capture, std::size_t r, bool capturing,
+                                                 std::vector<std::int64_t>& words) {
+  const auto& route = routing.routes[r];
+  auto& request = capture.requests[r];
+  const bool by_rows = capture.by_rows[routing.lookup_of(r)];
+  Bucket found;
+  if (routing.asks(r)) found = bucket(capture.own[route.slot], routing.shard_of(route).box, routing.table_of(route).description, by_rows);
+  const auto ids = static_cast<std::int64_t>(found.ids.size());
+  constexpr std::int64_t most_ids_a_bag = 4;                 // with more, unique rows have next to never been fewer
+  const bool always = routing.exchange.pooled == PooledExchange::unique_rows;
+  const bool may = may_ask_for_rows(routing, r) && (by_rows || always || ids <= most_ids_a_bag * found.bags());
+  if (may) request.repeats = kernels::transpose(found.ids);
+  const auto unique = static_cast<std::int64_t>(request.repeats.rows.size());
+  request.rows = by_rows || (may && (always || are_rows_fewer(routing, r, found, unique, capturing)));
+  if (!request.rows) {
+    request.repeats = {};
+    request.vectors = routing.gateway(r, static_cast<std::size_t>(routing.self)) == r ? found.bags() : 0;
+    words.insert(words.end(), found.offsets.begin(), found.offsets.end());
+    words.insert(words.end(), found.ids.begin(), found.ids.end());
+    for (const auto weight : found.weights) words.push_back(std::bit_cast<std::int64_t>(weight));
+    return {found.bags(), ids};
+  }
+  std::vector<std::int64_t> row_of(found.ids.size());        // which of the rows each id has
+  if (!may) request.repeats = each_once(std::move(found.ids));
+  const auto& repeats = request.repeats;
+  request.vectors = static_cast<std::int64_t>(repeats.rows.size());
+  for (std::size_t u = 0; u < repeats.rows.size(); ++u)
+    for (auto i = repeats.starts[u]; i < repeats.starts[u + 1]; ++i)
+      row_of[static_cast<std::size_t>(repeats.order[static_cast<std::size_t>(i)])] = static_cast<std::int64_t>(u);
+  request.bags = {.ids = capture.keep(row_of), .offsets = capture.keep(found.offsets), .bags = found.bags()};
+  if (!found.weights.empty()) request.bags.weights = capture.keep(found.weights);
+  request.positions = std::move(found.positions);
+  words.insert(words.end(), {0, request.vectors});
+  words.insert(words.end(), repeats.rows.begin(), repeats.rows.end());
+  return {asks_for_rows, request.vectors};
+}
+
+/// Ids on one process: read where they lie if the shard has all rows.
+inline void route_ids_here(const Routing& routing, Capture& capture, bool capturing) {
+  for (const auto r : routing.routes_of[0]) {
+    const auto& route = routing.routes[r];
+    if (routing.has_all_rows(route)) {
+      capture.routed.push_back({capture.own[route.slot]});
+      capture.routed.back().front().rows = capture.by_rows[routing.lookup_of(r)];
+      capture.requests[r].vectors = capture.own[route.slot].bags;
+    } else {
+      std::vector<std::int64_t> words;
+      const auto [bags, ids] = ask(routing, capture, r, capturing, words);
+      capture.routed.push_back({read_request(capture.keep(words), bags, ids, capture.own[route.slot].weights != nullptr)});
+    }
+  }
+}
+
+/// Ids for the ranks that hold their rows: counts, so that a rank knows what comes, and words.
+/// Counts for a rank are: capturing, then bags and ids of each route.
+struct IdMessage {
+  at::Tensor counts, words;                                  // [sum(counts_out)], [sum(words_out)]
+  Counts counts_out, counts_in, words_out;
+};
+
+inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t self, bool capturing) {
+  IdMessage message;
+  std::vector<std::int64_t> counts, words;
+  for (const auto& theirs : routing.routes_of) {
+    const auto before = words.size();
+    counts.push_back(capturing);
+    for (const auto r : theirs) {
+      const auto [bags, ids] = ask(routing, capture, r, capturing, words);
+      counts.insert(counts.end(), {bags, ids});
+    }
+    message.counts_out.push_back(static_cast<std::int64_t>(1 + 2 * theirs.size()));
+    message.counts_in.push_back(static_cast<std::int64_t>(1 + 2 * routing.routes_of[self].size()));
+    message.words_out.push_back(static_cast<std::int64_t>(words.size() - before));
+  }
+  message.counts = host_tensor(counts);
+  message.words = host_tensor(words);
+  return message;
+}
+
+/// Words that come from each rank. Errors: CommunicationError when ranks disagree about capturing.
+inline Counts words_to_come(const Routing& routing, std::size_t self, bool capturing, const at::Tensor& counts) {
+  const auto& mine = routing.routes_of[self];
+  const auto* count = counts.const_data_ptr<std::int64_t>();
+  Counts words(routing.routes_of.size());
+  for (std::size_t from = 0; from < words.size(); ++from) {
+    check<CommunicationError>(*count++ == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
+                              " disagree about training: one captures gradients and the other does not");
+    for (std::size_t i = 0; i < mine.size(); ++i, count += 2)
+      words[from] += request_words(count[0], count[1], routing.layout_of(routing.routes[mine[i]]).is_weighted);
+  }
+  return words;
+}
+
+/// Fills `routed` from the words that came.
+inline void read_ids(const Routing& routing, Capture& capture, std::size_t self, const at::Tensor& counts, at::Tensor words) {
+  const auto& mine = routing.routes_of[self];
+  const auto* count = counts.const_data_ptr<std::int64_t>();
+  const auto* word = words.const_data_ptr<std::int64_t>();
+  capture.routed.resize(mine.size());
+  for (std::size_t from = 0; from < routing.routes_of.size(); ++from) {
+    ++count;                                                                                 // capturing
+    for (std::size_t i = 0; i < mine.size(); ++i, count += 2) {
+      const bool weighted = routing.layout_of(routing.routes[mine[i]]).is_weighted;
+      capture.routed[i].push_back(read_request(word, count[0], count[1], weighted));
+      word += request_words(count[0], count[1], weighted);
+    }
+  }
+  capture.alive.push_back(std::move(words));
+}
+
+/// Turns the ids that came into rows, where the shard they came to has a vocabulary.
+inline void give_rows(const Routing& routing, Capture& capture, std::size_t self) {
+  const auto& mine = routing.routes_of[self];
+  capture.raw.resize(mine.size());
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    const auto& vocabulary = routing.shard_of(routing.routes[mine[i]]).local->vocabulary;
+    if (!vocabulary) continue;
+    capture.raw[i] = capture.routed[i];
+    for (auto& bags : capture.routed[i]) {
+      std::vector<std::int64_t> rows;
+      for (std::int64_t k = 0; k < bags.count(); ++k) rows.push_back(vocabulary.row_of(bags.ids[k]));
+      bags.ids = capture.keep(rows);
+    }
+  }
+}
+
+/// Sends every rank what this one asks of its shards; fills `requests` and `routed`. `capturing` must be the same on all ranks.
+template <class Topology> void route_ids(Topology& topology, const Routing& routing, Capture& capture, bool capturing) {
+  if constexpr (!Topology::is_distributed) {
+    route_ids_here(routing, capture, capturing);
+  } else {
+    const auto self = static_cast<std::size_t>(topology.rank());
+    auto message = pack_ids(routing, capture, self, capturing);
+    const auto counts = all_to_all_v(topology, std::move(message.counts), message.counts_out, message.counts_in).wait();
+    const auto words_in = words_to_come(routing, self, capturing, counts);
+    read_ids(routing, capture, self, counts, all_to_all_v(topology, std::move(message.words), message.words_out, words_in).wait());
+  }
+  give_rows(routing, capture, static_cast<std::size_t>(topology.rank()));
+}
+
+}  // namespace rookery::detail
