@@ -11,6 +11,7 @@
 #include <rookery/data/csv.hpp>
 #include <rookery/data/npy_header.hpp>
 #include <rookery/data/synthetic_criteo.hpp>
+#include <rookery/planner/plan_json.hpp>
 
 #include <algorithm>
 #include <array>
@@ -148,13 +149,31 @@ inline std::string fuzz_safetensors(std::string_view text) {
   return fuzz_tensors(text, [](Bytes file) { return parse_safetensors(file); });
 }
 
+/// Law: a plan that was read, written and read again is the same, and so is what is written then.
+inline std::string fuzz_plan(std::string_view text) {
+  Plan plan;
+  try {
+    plan = plan_from_json(text, "x.json");
+  } catch (const DataError&) {
+    return "";
+  } catch (const PlanError&) {
+    return "";
+  } catch (const ConfigError&) {
+    return "";
+  }
+  const auto written = plan_to_json(plan);
+  const auto again = plan_from_json(written);
+  if (again.tables != plan.tables || again.world_size != plan.world_size || again.hash() != plan.hash()) return "a plan reads otherwise than it was written";
+  return plan_to_json(again) == written && again.report() == plan.report() ? "" : "a plan is written otherwise the second time";
+}
+
 struct FuzzTarget {
   std::string_view name;
   std::string (*run)(std::string_view);
 };
 inline constexpr std::array fuzz_targets{FuzzTarget{"csv", fuzz_csv}, FuzzTarget{"criteo", fuzz_criteo}, FuzzTarget{"npy", fuzz_npy},
                                          FuzzTarget{"schema", fuzz_schema}, FuzzTarget{"torch", fuzz_torch},
-                                         FuzzTarget{"safetensors", fuzz_safetensors}};
+                                         FuzzTarget{"safetensors", fuzz_safetensors}, FuzzTarget{"plan", fuzz_plan}};
 
 /// Inputs made of a corpus: a text, changed in a few places. A function of the corpus and the seed.
 class Mutations {

@@ -98,8 +98,9 @@ inline void declare_tables(const std::vector<PlacedTable>& tables, std::string& 
 inline Plan plan_of(std::vector<PlacedTable>& tables, const ShardingOptions& options, int world_size, int local_world_size) {
   std::vector<TableDescription> described;
   for (const auto& table : tables) described.push_back(table.description);
-  auto plan = options.plan.tables.empty() ? place(described, world_size, options.constraints, local_world_size)
-                                          : complete(options.plan, described, world_size, local_world_size);
+  const bool by_default = options.plan.tables.empty() && options.plan.world_size == 0;
+  auto plan = by_default ? place(described, world_size, options.constraints, local_world_size)
+                         : complete(options.plan, described, world_size, local_world_size);
   validate(plan, described, world_size);
   for (std::size_t t = 0; t < tables.size(); ++t) {
     for (const auto& [box, rank] : plan.tables[t].shards) tables[t].shards.push_back({box, rank, nullptr});
