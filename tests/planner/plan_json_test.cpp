@@ -36,6 +36,7 @@ Plan random_plan(cases::Draw& draw) {
     if (draw.chance(.7)) constraints[tables.back().name].kinds = {static_cast<ShardingKind>(draw.integer(0, 6))};
   }
   auto plan = place(tables, nodes * local, constraints, local);
+  for (auto& table : plan.tables) table.hierarchical = draw.chance(.3);
   for (auto& table : plan.tables)
     if (draw.chance(.2)) {
       table.shards.clear();
@@ -148,8 +149,8 @@ TEST_SUITE("planner/plan_json") {
     CHECK(table("null") == "p.json: tables['a']: must be an object, not null");
     CHECK(table("{}") == "p.json: tables['a']: needs 'kind' or 'shards'");
     CHECK(table(R"({"kind": "row_wise", "rank": [1]})") ==
-          "p.json: tables['a']: unknown key 'rank'; there are [kind, ranks, min_partition, shards, table, num_embeddings, embedding_dim, "
-          "data_type, rule, state_numbers_per_row]");
+          "p.json: tables['a']: unknown key 'rank'; there are [kind, ranks, min_partition, shards, hierarchical, table, "
+          "num_embeddings, embedding_dim, data_type, rule, state_numbers_per_row]");
     CHECK(table(R"({"kind": 3})") == "p.json: tables['a'].kind: must be a text, not a number");
     CHECK(table(R"({"kind": "rowwise"})") ==
           "p.json: tables['a'].kind: is 'rowwise'; kinds are [data_parallel, table_wise, column_wise, row_wise, table_row_wise, "
@@ -164,6 +165,7 @@ TEST_SUITE("planner/plan_json") {
           "p.json: tables['a'].min_partition: is 1.5; it must be a whole number from 0 to 1073741824");
     CHECK(table(R"({"kind": "row_wise", "shards": []})") == "p.json: tables['a']: has both 'kind' and 'shards'");
     CHECK(table(R"({"shards": [], "ranks": [1]})") == "p.json: tables['a']: has 'ranks', which goes with 'kind', not with 'shards'");
+    CHECK(table(R"({"kind": "row_wise", "hierarchical": 1})") == "p.json: tables['a'].hierarchical: must be true or false, not a number");
     CHECK(table(R"({"shards": {}})") == "p.json: tables['a'].shards: must be a list, not an object");
     CHECK(table(R"({"shards": [true]})") == "p.json: tables['a'].shards[0]: must be an object, not true or false");
     CHECK(table(R"({"shards": [{"rank": 0, "rows": [0, 1]}]})") == "p.json: tables['a'].shards[0]: 'columns' is missing");

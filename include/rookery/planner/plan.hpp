@@ -46,7 +46,8 @@ struct TablePlan {
 
 /// The shards of a model's tables. An empty plan asks for the default placement.
 ///
-///   Plan{.tables = {{.table = "user_id", .kind = ShardingKind::row_wise}, {.table = "item_id", .kind = ShardingKind::table_wise, .ranks = {1}}}}
+///   Plan{.tables = {{.table = "user_id", .kind = ShardingKind::row_wise},
+///                   {.table = "item_id", .kind = ShardingKind::table_wise, .ranks = {1}}}}
 struct Plan {
   std::vector<TablePlan> tables{};
 

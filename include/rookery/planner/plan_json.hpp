@@ -7,7 +7,8 @@
 //               "item_id": {"kind": "table_wise", "ranks": [1]}}}
 //
 // A table has either "kind", with "ranks" and "min_partition" where wanted, or "shards", each with "rank", and with "rows" and "columns"
-// from the first to the one behind the last. A saved plan also says what its tables are, so that it can be read without the model.
+// from the first to the one behind the last; both may be "hierarchical". A saved plan also says what its tables are, so that it can be
+// read without the model.
 // Answers to the sharding plans that torchrec users pickle.  Include cost: tensor and nlohmann/json.
 
 #include <nlohmann/json.hpp>
@@ -133,8 +134,8 @@ class PlanReader {
 
   void read_table(const std::string& name, const Json& value, Plan& plan) const {
     const auto path = concat("tables['", name, "']");
-    keys(path, value, {"kind", "ranks", "min_partition", "shards", "table", "num_embeddings", "embedding_dim", "data_type", "rule",
-                       "state_numbers_per_row"});
+    keys(path, value, {"kind", "ranks", "min_partition", "shards", "hierarchical", "table", "num_embeddings", "embedding_dim", "data_type",
+                       "rule", "state_numbers_per_row"});
     TablePlan table{.table = name};
     const bool by_kind = value.contains("kind");
     if (by_kind == value.contains("shards")) refuse(path, by_kind ? "has both 'kind' and 'shards'" : "needs 'kind' or 'shards'");
@@ -157,6 +158,10 @@ class PlanReader {
         const auto [column_begin, column_end] = range(at + ".columns", required(at, one, "columns"));
         table.shards.push_back({{row_begin, row_end, column_begin, column_end}, rank(at + ".rank", required(at, one, "rank"))});
       }
+    }
+    if (const auto found = value.find("hierarchical"); found != value.end()) {
+      if (!found->is_boolean()) refuse(path + ".hierarchical", "must be true or false, not ", kind_of(*found));
+      table.hierarchical = found->get<bool>();
     }
     plan.tables.push_back(std::move(table));
     if (value.contains("num_embeddings")) plan.descriptions.push_back(read_description(name, path, value));
@@ -240,6 +245,7 @@ inline std::string plan_to_json(const Plan& plan) {
                      ", \"embedding_dim\": ", described->embedding_dim, ", \"data_type\": \"", dtype->first, "\", \"rule\": ",
                      quoted(described->rule), ", \"state_numbers_per_row\": ", described->state_numbers_per_row, ",\n      ");
     }
+    if (table.hierarchical) text += "\"hierarchical\": true, ";
     if (table.shards.empty() && table.kind) {
       text += concat("\"kind\": \"", to_string(*table.kind), "\"");
       if (!table.ranks.empty()) text += concat(", \"ranks\": ", table.ranks);
