@@ -261,7 +261,7 @@ inline Trial draw_trial(std::uint64_t seed, int ranks = 0, at::ScalarType dtype 
   trial.divide_by = draw.chance(.5) ? DivideBy::rows : DivideBy::weights;
   trial.clip_norm = draw.chance(.5) ? draw.real(.01, .5) : 0;
   trial.placement.seed = seed;
-  trial.local_world_size = trial.ranks % 2 == 0 && draw.chance(.6) ? 2 : trial.ranks;
+  trial.local_world_size = trial.ranks % 2 == 0 && draw.chance(.6) ? draw.one_of<int>({2, trial.ranks / 2}) : trial.ranks;
   if (draw.chance(.4)) trial.placement.plan = draw_plan(draw, trial);
   else trial.placement.constraints = draw_constraints(draw, trial);
   trial.placement.exchange.pooled =
