@@ -92,6 +92,8 @@ struct TableDescription {
   std::int64_t state_numbers_per_row = 0;                                // optimizer state, in numbers of compute_dtype
   std::int64_t row_sums = 0;                                             // sums over a whole row that the rule needs
   RowAssignment managed_collision{};
+  std::int64_t features = 1;                                             // that are looked up in it
+  bool is_weighted = false;                                              // each id carries a weight
 
   /// Whether an id is the number of one of the rows.
   bool has_row(std::int64_t id) const { return id >= 0 && id < num_embeddings; }
@@ -100,12 +102,12 @@ struct TableDescription {
 
   /// Weights and state of the whole table.
   std::int64_t bytes() const { return bytes(num_embeddings, embedding_dim); }
-  /// Of a shard of that many rows and columns; state goes with the columns.
+  /// Of a shard of that many rows and columns. State of a column goes with it; that of a whole row is with every shard of the row.
   std::int64_t bytes(std::int64_t rows, std::int64_t columns) const {
     const auto weight = static_cast<std::int64_t>(c10::elementSize(data_type));
     const auto number = static_cast<std::int64_t>(c10::elementSize(compute_dtype(data_type)));
-    const auto row = embedding_dim * weight + state_numbers_per_row * number;
-    return rows * (row / embedding_dim * columns + row % embedding_dim * columns / embedding_dim);   // overflows only where the result does
+    const auto of_column = weight + state_numbers_per_row / embedding_dim * number, of_row = state_numbers_per_row % embedding_dim * number;
+    return rows * (columns * of_column + of_row);
   }
 };
 

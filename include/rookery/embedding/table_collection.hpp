@@ -142,7 +142,9 @@ template <class ConfigType> class TableCollection {
                              .pooling = pooling_of(config),
                              .rule = std::string(config.frozen ? "none" : config.optimizer.name()),
                              .frozen = config.frozen || config.optimizer.name() == "none",   // NoUpdate
-                             .managed_collision = config.managed_collision};
+                             .managed_collision = config.managed_collision,
+                             .features = std::max<std::int64_t>(1, static_cast<std::int64_t>(config.feature_names.size())),
+                             .is_weighted = is_weighted()};
       if (!config.frozen)
         config.optimizer.visit([&](const auto& rule) {
           table.row_sums = rule.row_sums;

@@ -20,11 +20,16 @@
 
 namespace rookery {
 
-/// What a user asks of one table's placement.
+/// What a user asks of one table's placement, and says of its batches. The default placement takes the first kind and looks at no
+/// batches; planning by cost (planner/planner.hpp) chooses among the kinds.
 struct ParameterConstraints {
-  std::vector<ShardingKind> kinds{};     // the first is taken; empty: table_wise
+  std::vector<ShardingKind> kinds{};     // that are allowed; empty: table_wise, or by cost all but grid_shard
   std::vector<int> ranks{};              // that hold shards, in turn; of kinds on nodes the first names the node; empty: any
-  std::int64_t min_partition = 0;        // columns of a shard at least, where columns are split; 0: as many shards as ranks or nodes
+  std::int64_t min_partition = 0;        // columns of a shard at least, where columns are split; 0: as many shards as ranks or nodes,
+                                         // or by cost 128
+  std::vector<double> pooling_factors{}; // ids of a bag on average, for each feature or one for all; empty: 1
+  std::vector<double> num_poolings{};    // bags of a sample, in the same way; empty: 1
+  std::vector<std::int64_t> batch_sizes{};   // of a rank, in the same way; empty: that of the planner's options
   bool hierarchical = false;             // sums of row shards are added up inside a node before they leave it
 };
 
@@ -33,12 +38,32 @@ using Constraints = std::map<std::string, ParameterConstraints>;
 
 namespace detail {
 
+/// What is asked of a table; nothing where no constraint names it.
+inline const ParameterConstraints& constraint_of(const Constraints& constraints, const TableDescription& table) {
+  static const ParameterConstraints none;
+  auto found = constraints.find(table.name);
+  if (found == constraints.end()) found = constraints.find(table.table);
+  return found == constraints.end() ? none : found->second;
+}
+
 /// The tables that a message can name: all of them, or the first eight and how many more there are.
 inline std::string names_of(std::span<const TableDescription> tables) {
   constexpr std::size_t shown = 8;
   std::vector<std::string> names;
   for (const auto& table : tables.first(std::min(tables.size(), shown))) names.push_back(table.name);
   return concat(names, tables.size() > shown ? concat(" and ", tables.size() - shown, " more") : "");
+}
+
+/// Errors: PlanError for a constraint that names no table, several tables, or a rank that does not exist.
+inline void check_constraints(std::span<const TableDescription> tables, const Constraints& constraints, int world_size) {
+  for (const auto& one : constraints) {
+    const auto& name = one.first;
+    const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return t.name == name || t.table == name; });
+    if (named == 0) fail<PlanError>("constraints: no table '", name, "' in the model; there are ", names_of(tables));
+    check<PlanError>(named == 1, "constraints: '", name, "' names ", named, " tables of the model; it must name one");
+    for (const auto rank : one.second.ranks)
+      check<PlanError>(rank >= 0 && rank < world_size, "constraints: '", name, "' asks for rank ", rank, " of ", world_size);
+  }
 }
 
 /// Puts tables on ranks one after the other, each where least lies.
@@ -136,31 +161,18 @@ inline Plan place(std::span<const TableDescription> tables, int world_size, cons
   if (local_world_size == 0) local_world_size = world_size;
   check<PlanError>(local_world_size > 0 && world_size % local_world_size == 0, "place: ", world_size, " ranks on nodes of ",
                    local_world_size, "; every node must have as many");
-  for (const auto& one : constraints) {
-    const auto& name = one.first;
-    const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& t) { return t.name == name || t.table == name; });
-    if (named == 0) fail<PlanError>("constraints: no table '", name, "' in the model; there are ", detail::names_of(tables));
-    check<PlanError>(named == 1, "constraints: '", name, "' names ", named, " tables of the model; it must name one");
-    for (const auto rank : one.second.ranks)
-      check<PlanError>(rank >= 0 && rank < world_size, "constraints: '", name, "' asks for rank ", rank, " of ", world_size);
-  }
-  const ParameterConstraints none;
-  const auto constraint_of = [&](const TableDescription& table) -> const ParameterConstraints& {
-    auto found = constraints.find(table.name);
-    if (found == constraints.end()) found = constraints.find(table.table);
-    return found == constraints.end() ? none : found->second;
-  };
+  detail::check_constraints(tables, constraints, world_size);
   detail::Placer placer(tables, world_size, local_world_size);
   std::vector<std::size_t> free;
   for (std::size_t t = 0; t < tables.size(); ++t) {
-    const auto& asked = constraint_of(tables[t]);
+    const auto& asked = detail::constraint_of(constraints, tables[t]);
     if (asked.kinds.empty() && asked.ranks.empty()) free.push_back(t);
     else placer.put(t, asked.kinds.empty() ? ShardingKind::table_wise : asked.kinds.front(), asked);
   }
   std::sort(free.begin(), free.end(), [&](std::size_t a, std::size_t b) {
     return tables[a].bytes() != tables[b].bytes() ? tables[a].bytes() > tables[b].bytes() : a < b;
   });
-  for (const auto t : free) placer.put(t, ShardingKind::table_wise, none);
+  for (const auto t : free) placer.put(t, ShardingKind::table_wise, {});
   return placer.plan();
 }
 
