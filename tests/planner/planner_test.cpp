@@ -389,6 +389,9 @@ TEST_SUITE("planner/estimate") {
     CHECK(whole.ranks[3].lookup_bytes == 512 * 4 * (8 + 8 * 4));
     CHECK(whole.imbalance_of_seconds().normalized_kl == doctest::Approx(1));
     CHECK(estimate(row_wise_shards(12, 8, 4)).imbalance_of_bytes().total_distance < 1e-12);
+    const Plan by_kind{.tables = {{.table = "a", .kind = row_wise}}};
+    CHECK(estimate_plan(by_kind, tables, facts, {}, without_reservation(512)).report() == estimate(row_wise_shards(12, 8, 4)).report());
+    CHECK(what([&] { estimate({{{0, 12, 0, 8}, 4}}); }) == "Plan: table 'embedding_bags.a' has a shard on rank 4 of 4");
   }
   TEST_CASE("the critical path is the slowest rank of each phase") {
     PlanEstimate estimate{.ranks = {{.cost = {1, 4, 3, 1}}, {.cost = {2, 2, 2, 2}}}, .tables = {}};
