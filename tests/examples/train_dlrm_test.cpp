@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+
+// train_dlrm as its users start it: by examples/run on each topology, by torchrun and by mpirun.
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include <rookery/core/error.hpp>
+
+#include "support/test.hpp"
+
+namespace {
+
+using rookery::concat;
+
+struct Ended {
+  int status = 0;
+  std::string said;              // on both streams
+};
+Ended shell(const std::string& command) {
+  Ended ended;
+  std::FILE* const pipe = ::popen(concat("exec 2>&1; ", command).c_str(), "r");
+  std::array<char, 4096> text{};
+  while (const auto count = std::fread(text.data(), 1, text.size(), pipe)) ended.said.append(text.data(), count);
+  ended.status = WEXITSTATUS(::pclose(pipe));
+  return ended;
+}
+bool has(const std::string& program) { return shell("command -v " + program).status == 0; }
+
+const std::string source = ROOKERY_SOURCE_DIR, once = " --epochs 1 --log-every 1000 --metrics-file ''";
+
+/// The built program, or nothing, with a message.
+std::string train_dlrm() {
+  const char* build = std::getenv("ROOKERY_BUILD");
+  const auto program = concat(build ? build : "", "/examples/train_dlrm");
+  if (build && std::filesystem::exists(program)) return "'" + program + "'";
+  MESSAGE("skipped: examples/train_dlrm is not built; tests/run without arguments builds it");
+  return "";
+}
+/// The program on MovieLens-100k, or nothing, with a message.
+std::string on_movielens() {
+  const auto program = train_dlrm();
+  const char* folder = std::getenv("ROOKERY_MOVIELENS");
+  if (program.empty() || folder) return program.empty() ? "" : concat(program, " --schema '", source, "/examples/applications/movielens.toml' --data '", folder, "'", once);
+  MESSAGE("skipped: ROOKERY_MOVIELENS does not name the folder of MovieLens-100k");
+  return "";
+}
+
+/// The AUC in the one JSON object that a run prints; NaN, with what it said, when it failed.
+double auc(const std::string& command) {
+  const auto ended = shell(command);
+  const auto found = ended.said.rfind("{\"auc\": ");
+  if (ended.status == 0 && found != std::string::npos && found == ended.said.find("{\"auc\": ")) return std::atof(ended.said.c_str() + found + 8);
+  MESSAGE(command, " ended with ", ended.status, ": ", ended.said);
+  return NAN;
+}
+double local_auc() {
+  static const double reached = auc(on_movielens());
+  return reached;
+}
+
+const std::string mpirun =
+    "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 mpirun -n 2 ";
+
+}  // namespace
+
+TEST_SUITE("examples/train_dlrm") {
+  TEST_CASE("examples/run --ranks 2 --topology gloo reaches the AUC of one process") {
+    if (on_movielens().empty()) return;
+    CHECK(std::abs(auc("'" + source + "/examples/run' --ranks 2 --topology gloo" + once) - local_auc()) <= 0.003);
+  }
+
+  TEST_CASE("examples/run --ranks 2 --topology mpi reaches the AUC of one process") {
+    if (on_movielens().empty()) return;
+    if (!has("mpirun") || shell(train_dlrm() + " --schema x --topology mpi").said.find("does not offer topology 'mpi'") != std::string::npos) {
+      MESSAGE("skipped: there is no MPI here");
+      return;
+    }
+    CHECK(std::abs(auc("'" + source + "/examples/run' --ranks 2 --topology mpi" + once) - local_auc()) <= 0.003);
+  }
+
+  TEST_CASE("torchrun starts train_dlrm as it is") {
+    const char* python = std::getenv("ROOKERY_PYTHON");
+    if (on_movielens().empty()) return;
+    if (!python || !*python) {
+      MESSAGE("skipped: ROOKERY_PYTHON names no Python with torch");
+      return;
+    }
+    const auto torchrun = concat("'", python, "' -m torch.distributed.run --standalone --nproc-per-node 2 --no-python ");
+    CHECK(std::abs(auc(torchrun + on_movielens()) - local_auc()) <= 0.003);
+  }
+
+  TEST_CASE("mpirun starts train_dlrm as it is") {
+    if (on_movielens().empty()) return;
+    if (!has("mpirun")) {
+      MESSAGE("skipped: there is no mpirun here");
+      return;
+    }
+    CHECK(std::abs(auc(concat("MASTER_PORT=", 20000 + ::getpid() % 10000, " ", mpirun, on_movielens())) - local_auc()) <= 0.003);
+  }
+
+  TEST_CASE("mistakes are one line") {
+    const auto program = train_dlrm();
+    if (program.empty()) return;
+    auto ended = shell(program + " --schema x --ranks 2 --topology gloo");
+    CHECK(ended.status == 1);
+    CHECK(ended.said == "train_dlrm: --ranks 2 --topology gloo: there is 1 process; examples/run, torchrun, mpirun or srun starts as many as "
+                        "there are ranks\n");
+    ended = shell(concat("'", source, "/examples/launch' 2 ", program, " --schema x --rank 2"));
+    CHECK(ended.status != 0);
+    CHECK(ended.said.find("--rank is no option") != std::string::npos);
+    CHECK(ended.said.find("--rank is no option") == ended.said.rfind("--rank is no option"));
+  }
+}
