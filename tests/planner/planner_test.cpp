@@ -302,6 +302,25 @@ TEST_SUITE("planner/planner") {
       }
     }
   }
+  TEST_CASE("a table that alone decides how long a step is is split, and the others are not") {
+    std::vector<TableDescription> tables{table("hot", 10'000, 512)};
+    Constraints constraints{{"hot", {.pooling_factors = {20}}}};
+    for (int t = 0; t < 6; ++t) {
+      tables.push_back(table(concat("cold", t), 10'000, 64));
+      constraints[concat("cold", t)] = {.kinds = {table_wise, row_wise, column_wise}};
+    }
+    const TopologyFacts facts{.world_size = 4};
+    PlannerOptions options;
+    const auto best = make_plan(tables, facts, constraints, options);
+    CHECK(best.estimate.tables[0].kind == column_wise);
+    for (std::size_t t = 1; t < tables.size(); ++t) CHECK(best.estimate.tables[t].kind == table_wise);
+    options.proposers = {Proposer::falling_limit};
+    CHECK(make_plan(tables, facts, constraints, options).estimate.rating() == best.estimate.rating());
+    options.proposers = {Proposer::dynamic_programming};
+    CHECK(make_plan(tables, facts, constraints, options).estimate.rating() > 2 * best.estimate.rating());
+    options.max_steps = 1;                                       // the first proposal alone
+    CHECK_NOTHROW(make_plan(tables, facts, constraints, options));
+  }
   TEST_CASE("memory may be made even for a little time") {
     const std::vector<TableDescription> tables{table("a", 10'000), table("b", 6'000), table("c", 5'000)};
     const TopologyFacts facts{.world_size = 2};

@@ -68,7 +68,7 @@ TEST_SUITE("planner/planner") {
       }
       PlannerOptions options{.batch_size = trial.largest_batch};
       options.proposers = {draw.one_of<Proposer>({Proposer::grid_search, Proposer::greedy_by_longest, Proposer::greedy_by_sum,
-                                                  Proposer::uniform, Proposer::dynamic_programming})};
+                                                  Proposer::uniform, Proposer::dynamic_programming, Proposer::falling_limit})};
       options.memory_tolerance = draw.chance(.5) ? 0 : .5;
       const TopologyFacts facts{.world_size = trial.ranks, .local_world_size = trial.local_world_size};
       const auto planned = make_plan(tables, facts, constraints, options);

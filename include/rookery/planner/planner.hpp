@@ -36,9 +36,10 @@ struct PlannerOptions {
   std::int64_t batch_size = 512;                             // of each rank
   PipelineStorage storage{};
   StorageReservation reservation{};
-  std::vector<Proposer> proposers{Proposer::grid_search, Proposer::uniform, Proposer::greedy_by_longest, Proposer::greedy_by_sum,
-                                  Proposer::dynamic_programming};
+  std::vector<Proposer> proposers{Proposer::grid_search,       Proposer::uniform,       Proposer::falling_limit,
+                                  Proposer::greedy_by_longest, Proposer::greedy_by_sum, Proposer::dynamic_programming};
   std::int64_t max_proposals = 10'000;                       // of each proposer
+  std::int64_t max_steps = 500'000'000;                      // of each proposer: placing blocks of tables, some nanoseconds each
   int memory_bins = 100;                                     // of each rank, for dynamic programming; 4 million in all
   double memory_tolerance = 0;                               // a share of the time that may be given up for memory that is more even
 };
@@ -74,11 +75,14 @@ inline std::vector<std::vector<PlanOption>> plan_space(std::span<const TableDesc
 
 /// Looks for a plan with all proposers, and last for the least memory; the search has none where none was found.
 inline void propose(PlanSearch& search, const PlannerOptions& options) {
-  for (const auto proposer : options.proposers) switch (proposer) {
+  for (const auto proposer : options.proposers) {
+    search.allow(options.max_steps);
+    switch (proposer) {
       case Proposer::grid_search: propose_all(search, options.max_proposals); break;
       case Proposer::greedy_by_longest: propose_greedily(search, false, options.max_proposals); break;
       case Proposer::greedy_by_sum: propose_greedily(search, true, options.max_proposals); break;
       case Proposer::uniform: propose_uniformly(search); break;
+      case Proposer::falling_limit: propose_with_falling_limit(search); break;
       case Proposer::dynamic_programming: {
         const auto bins = static_cast<std::size_t>(std::max(1, options.memory_bins)) * static_cast<std::size_t>(search.facts().world_size);
         propose_by_dynamic_programming(search, std::min(bins, std::size_t{4'000'000} / std::max<std::size_t>(1, search.space().size())),
@@ -86,6 +90,8 @@ inline void propose(PlanSearch& search, const PlannerOptions& options) {
         break;
       }
     }
+  }
+  search.allow(options.max_steps);
   propose_least_memory(search, [] { return false; });
 }
 

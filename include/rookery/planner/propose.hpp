@@ -4,8 +4,8 @@
 // Proposers: which option of each table to try, in what order; PlanSearch tries them and keeps the best.
 //
 // A proposal that cannot be better than the best so far, by the sum of its seconds or of its bytes, is not placed at all.
-// Answers to torchrec/distributed/planner/proposers.py; differs: dynamic programming keeps proposals that trade time for memory only.
-// Include cost: tensor.
+// Answers to torchrec/distributed/planner/proposers.py; differs: dynamic programming keeps proposals that trade time for memory only,
+// and falling_limit, which mixes kinds so that no table alone decides how long a step is, is new.  Include cost: tensor.
 
 #include <algorithm>
 #include <cstddef>
@@ -31,6 +31,7 @@ enum class Proposer {
   greedy_by_sum,                         // the same by the sum over shards
   uniform,                               // one kind for all tables
   dynamic_programming,                   // the least sum of seconds for every sum of bytes
+  falling_limit,                         // the least sum of seconds with no shard longer than a limit, for ever lower limits
 };
 
 /// The options of each table, and the best proposal of those tried.
@@ -46,8 +47,11 @@ class PlanSearch {
   std::int64_t capacity() const { return capacity_; }
   const TopologyFacts& facts() const { return facts_; }
 
-  /// Places a proposal, an option of each table, and keeps it if it fits and no other is as fast.
-  void consider(std::span<const std::size_t> choice) {
+  /// Gives the proposals to come so many steps of placing; see Partitioner::steps.
+  void allow(std::int64_t steps) { last_step_ = partitioner_.steps() + steps; }
+  /// Places a proposal, an option of each table, and keeps it if it fits and no other is as fast. False when the steps are used up.
+  bool consider(std::span<const std::size_t> choice) {
+    if (partitioner_.steps() >= last_step_) return false;
     ++proposals_;
     double seconds = 0, longest = 0, bytes = 0;
     for (std::size_t t = 0; t < space_.size(); ++t) {
@@ -57,9 +61,10 @@ class PlanSearch {
       longest = std::max(longest, option.longest);
       bytes += static_cast<double>(option.bytes);
     }
-    if (bytes > static_cast<double>(capacity_) * facts_.world_size) return;
-    if (best_ && std::max(longest, seconds / facts_.world_size) >= best_->rating) return;
+    if (bytes > static_cast<double>(capacity_) * facts_.world_size) return true;
+    if (best_ && std::max(longest, seconds / facts_.world_size) >= best_->rating) return true;
     keep(partitioner_.partition(proposal_), choice);
+    return true;
   }
   /// Places of each table the option that takes least memory, of those whose shards take `largest` bytes at most, so that bytes are
   /// even over ranks.
@@ -118,7 +123,7 @@ class PlanSearch {
   std::vector<const PlanOption*> proposal_;
   std::optional<Partition> best_;
   std::vector<std::size_t> choice_;
-  std::int64_t proposals_ = 0;
+  std::int64_t proposals_ = 0, last_step_ = std::numeric_limits<std::int64_t>::max();
 };
 
 /// The fastest option of each table; then, one table at a time, the next for the one whose largest shard is largest.
@@ -143,8 +148,7 @@ inline void propose_greedily(PlanSearch& search, bool by_sum, std::int64_t most)
   };
   for (std::size_t t = 0; t < space.size(); ++t) offer(t);
   for (std::int64_t tried = 0; tried < most; ++tried) {
-    search.consider(choice);
-    if (larger.empty()) return;
+    if (!search.consider(choice) || larger.empty()) return;
     std::pop_heap(larger.begin(), larger.end());
     const auto t = space.size() - std::get<2>(larger.back());
     larger.pop_back();
@@ -167,6 +171,25 @@ inline void propose_uniformly(PlanSearch& search) {
   }
 }
 
+/// The least sum of seconds with no shard longer than a limit, which falls by a tenth until no table has an option that is shorter.
+inline void propose_with_falling_limit(PlanSearch& search) {
+  const auto& space = search.space();
+  double limit = 0;
+  for (const auto& options : space)
+    for (const auto& option : options) limit = std::max(limit, option.longest);
+  std::vector<std::size_t> choice(space.size());
+  for (bool shorter = limit > 0; shorter; limit *= .9) {
+    shorter = false;
+    for (std::size_t t = 0; t < space.size(); ++t) {
+      const auto cost = [&](const PlanOption& option) { return std::tuple(std::max(option.longest, limit), option.seconds); };
+      const auto best = std::min_element(space[t].begin(), space[t].end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+      choice[t] = static_cast<std::size_t>(best - space[t].begin());
+      shorter |= best->longest > 0 && best->longest <= limit;
+    }
+    if (!search.consider(choice)) return;
+  }
+}
+
 /// The least memory: tables in ever smaller parts, until `enough` says so.
 template <class Enough> void propose_least_memory(PlanSearch& search, Enough&& enough) {
   for (std::int64_t parts = 1; parts <= 1024 && !enough(); parts *= 2) search.consider_least_memory(search.capacity() / parts);
@@ -179,7 +202,7 @@ inline void propose_all(PlanSearch& search, std::int64_t most) {
     if ((combinations *= static_cast<std::int64_t>(options.size())) > most) return;
   std::vector<std::size_t> choice(search.space().size());
   for (std::int64_t i = 0; i < combinations; ++i) {
-    search.consider(choice);
+    if (!search.consider(choice)) return;
     for (std::size_t t = choice.size(); t-- > 0; choice[t] = 0)
       if (++choice[t] < search.space()[t].size()) break;
   }
@@ -229,7 +252,7 @@ inline void propose_by_dynamic_programming(PlanSearch& search, std::size_t bins,
       choice[t] = step.option;
       b = step.from;
     }
-    search.consider(choice);
+    if (!search.consider(choice)) return;
   }
 }
 
