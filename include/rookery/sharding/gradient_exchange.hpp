@@ -47,19 +47,19 @@ inline std::vector<char> reached_slots(const Capture& capture, const Routing& ro
   return reached;
 }
 
-/// The gradients of the rows that a route gave to this rank's ids [rows, columns], each summed over the ids that have it.
-template <class Number>
-void sum_for_rows(const Capture& capture, std::size_t r, bool by_rows, const std::vector<double>& divisors, const Number* gradient,
-                  std::int64_t stride, std::int64_t columns, at::ScalarType dtype, Number* out) {
-  const auto& request = capture.requests[r];
+/// The gradients of the rows that a route gave to this rank's ids [rows, columns], each summed over the ids that have it. Vector v of
+/// `gradient` begins v * `stride` bytes on.
+inline void sum_for_rows(const Request& request, bool by_rows, const std::vector<double>& divisors, const void* gradient, std::int64_t stride,
+                         std::int64_t columns, at::ScalarType dtype, void* out) {
+  const auto* first = static_cast<const std::byte*>(gradient);
   kernels::Occurrences occurrences;
   for (std::size_t i = 0; by_rows && i < request.positions.size(); ++i)
-    occurrences.add(request.bags.ids[i], gradient + request.positions[i] * stride, 1.0);
+    occurrences.add(request.bags.ids[i], first + request.positions[i] * stride, 1.0);
   for (std::int64_t b = 0; !by_rows && b < request.bags.bags; ++b)
     for (auto i = request.bags.offsets[b]; i < request.bags.offsets[b + 1]; ++i) {
       const double weight = request.bags.weights ? request.bags.weights[i] : 1.0;
       const double divisor = divisors.empty() ? 1.0 : divisors[static_cast<std::size_t>(b)];
-      occurrences.add(request.bags.ids[i], gradient + b * stride, divisor == 0 ? 0.0 : weight / divisor);
+      occurrences.add(request.bags.ids[i], first + b * stride, divisor == 0 ? 0.0 : weight / divisor);
     }
   kernels::sum_row_gradients(occurrences, request.repeats, dtype, columns, out);
 }
@@ -84,7 +84,8 @@ inline void pack_gradients(const Capture& capture, const Routing& routing, std::
     } else {
       const auto* from = gradient.const_data_ptr<Number>() + (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
       if (request.rows)
-        sum_for_rows(capture, r, capture.by_rows[slot.lookup], divisors, from, gradient.stride(0), box.columns(), dtype, first);
+        sum_for_rows(request, capture.by_rows[slot.lookup], divisors, from, gradient.stride(0) * routing.element_size(route), box.columns(),
+                     dtype, first);
       auto* out = first;
       for (std::int64_t v = 0; !request.rows && v < request.vectors; ++v, out += box.columns()) {
         std::copy_n(from + v * gradient.stride(0), box.columns(), out);

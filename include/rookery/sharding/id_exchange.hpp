@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -27,28 +28,48 @@ namespace rookery::detail {
 
 /// The ids of a slot whose rows a shard holds, counted from the shard's first row. Under managed collision ids stay as they are.
 struct Bucket {
-  std::vector<std::int64_t> offsets{0}, ids, positions;      // [bags + 1], [n], [n] which of the slot's ids these are
+  std::vector<std::int64_t> offsets{0}, ids, positions;      // [bags + 1], [n], [n] which of the slot's ids these are, by rows
   std::vector<double> weights;                               // [n] where there are any
 
   std::int64_t bags() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
 };
 
-inline Bucket bucket(const Bags& bags, const ShardBox& box, const TableDescription& table, bool with_positions) {
-  Bucket found;
+/// Sorts the ids of a slot into the buckets of routes whose shards have the same columns, in one pass.
+inline void sort_into_buckets(const Routing& routing, const Capture& capture, const std::vector<std::size_t>& group,
+                              std::vector<Bucket>& buckets) {
+  if (!routing.asks(group.front())) return;
+  const auto& route = routing.routes[group.front()];
+  const auto& bags = capture.own[route.slot];
+  const auto& table = routing.table_of(route).description;
   const auto& managed = table.managed_collision;
   const auto block = table.row_block();
-  found.offsets.reserve(static_cast<std::size_t>(bags.bags) + 1);
+  const bool by_rows = capture.by_rows[routing.lookup_of(group.front())];
+  std::vector<std::int64_t> begins, ends;                    // rows of each shard
+  for (const auto r : group) {
+    begins.push_back(routing.shard_of(routing.routes[r]).box.row_begin);
+    ends.push_back(routing.shard_of(routing.routes[r]).box.row_end);
+    buckets[r].offsets.reserve(static_cast<std::size_t>(bags.bags) + 1);
+    buckets[r].ids.reserve(static_cast<std::size_t>(bags.count()) / group.size());
+  }
   for (std::int64_t b = 0; b < bags.bags; ++b) {
     for (auto i = bags.offsets[b] - bags.offsets[0]; i < bags.offsets[b + 1] - bags.offsets[0]; ++i) {
       const auto row = managed ? managed.bucket_of(bags.ids[i]) * block : bags.ids[i];
-      if (row < box.row_begin || row >= box.row_end) continue;
-      found.ids.push_back(managed ? bags.ids[i] : row - box.row_begin);
+      const auto k = static_cast<std::size_t>(std::upper_bound(begins.begin(), begins.end(), row) - begins.begin());
+      if (k == 0 || row >= ends[k - 1]) continue;
+      auto& found = buckets[group[k - 1]];
+      found.ids.push_back(managed ? bags.ids[i] : row - begins[k - 1]);
       if (bags.weights) found.weights.push_back(bags.weights[i]);
-      if (with_positions) found.positions.push_back(i);
+      if (by_rows) found.positions.push_back(i);
     }
-    found.offsets.push_back(static_cast<std::int64_t>(found.ids.size()));
+    for (const auto r : group) buckets[r].offsets.push_back(static_cast<std::int64_t>(buckets[r].ids.size()));
   }
-  return found;
+}
+
+/// The ids of all slots, a bucket a route.
+inline std::vector<Bucket> sort_into_buckets(const Routing& routing, const Capture& capture) {
+  std::vector<Bucket> buckets(routing.routes.size());
+  for (const auto& group : routing.row_groups) sort_into_buckets(routing, capture, group, buckets);
+  return buckets;
 }
 
 /// Words of 8 bytes that ask for sums: offsets [bags + 1], ids [n], weights [n] where there are any.
@@ -99,15 +120,12 @@ inline kernels::Transposed each_once(std::vector<std::int64_t> ids) {
   return all;
 }
 
-/// Asks a route for what this rank's bags need of it: writes the words, and notes in the capture what will come back.
+/// Asks a route for what a bucket of this rank needs of it: writes the words, and notes in the capture what will come back.
 /// The counts are bags and ids.
-inline std::pair<std::int64_t, std::int64_t> ask(const Routing& routing, Capture& capture, std::size_t r, bool capturing,
+inline std::pair<std::int64_t, std::int64_t> ask(const Routing& routing, Capture& capture, std::size_t r, Bucket found, bool capturing,
                                                  std::vector<std::int64_t>& words) {
-  const auto& route = routing.routes[r];
   auto& request = capture.requests[r];
   const bool by_rows = capture.by_rows[routing.lookup_of(r)];
-  Bucket found;
-  if (routing.asks(r)) found = bucket(capture.own[route.slot], routing.shard_of(route).box, routing.table_of(route).description, by_rows);
   const auto ids = static_cast<std::int64_t>(found.ids.size());
   constexpr std::int64_t most_ids_a_bag = 4;                 // with more, unique rows have next to never been fewer
   const bool always = routing.exchange.pooled == PooledExchange::unique_rows;
@@ -140,6 +158,9 @@ inline std::pair<std::int64_t, std::int64_t> ask(const Routing& routing, Capture
 
 /// Ids on one process: read where they lie if the shard has all rows.
 inline void route_ids_here(const Routing& routing, Capture& capture, bool capturing) {
+  std::vector<Bucket> buckets(routing.routes.size());
+  for (const auto& group : routing.row_groups)
+    if (!routing.has_all_rows(routing.routes[group.front()])) sort_into_buckets(routing, capture, group, buckets);
   for (const auto r : routing.routes_of[0]) {
     const auto& route = routing.routes[r];
     if (routing.has_all_rows(route)) {
@@ -148,7 +169,7 @@ inline void route_ids_here(const Routing& routing, Capture& capture, bool captur
       capture.requests[r].vectors = capture.own[route.slot].bags;
     } else {
       std::vector<std::int64_t> words;
-      const auto [bags, ids] = ask(routing, capture, r, capturing, words);
+      const auto [bags, ids] = ask(routing, capture, r, std::move(buckets[r]), capturing, words);
       capture.routed.push_back({read_request(capture.keep(words), bags, ids, capture.own[route.slot].weights != nullptr)});
     }
   }
@@ -164,11 +185,15 @@ struct IdMessage {
 inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t self, bool capturing) {
   IdMessage message;
   std::vector<std::int64_t> counts, words;
+  auto buckets = sort_into_buckets(routing, capture);
+  std::size_t most_words = 0;
+  for (const auto& one : buckets) most_words += one.offsets.size() + 1 + one.ids.size() + one.weights.size();
+  words.reserve(most_words);
   for (const auto& theirs : routing.routes_of) {
     const auto before = words.size();
     counts.push_back(capturing);
     for (const auto r : theirs) {
-      const auto [bags, ids] = ask(routing, capture, r, capturing, words);
+      const auto [bags, ids] = ask(routing, capture, r, std::move(buckets[r]), capturing, words);
       counts.insert(counts.end(), {bags, ids});
     }
     message.counts_out.push_back(static_cast<std::int64_t>(1 + 2 * theirs.size()));

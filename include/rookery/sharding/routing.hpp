@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -51,6 +52,7 @@ struct Routing {
   std::vector<Slot> slots;                            // by lookup, then feature
   std::vector<Route> routes;                          // by slot, then shard
   std::vector<std::vector<std::size_t>> routes_of;    // rank -> routes whose shard it holds, ascending
+  std::vector<std::vector<std::size_t>> row_groups;   // routes of one slot and the same columns, by rows, which no two have in common
   std::vector<std::size_t> place;                     // per route: its number among those of its rank
   std::vector<std::vector<std::size_t>> relays;       // per route: those whose sums are added up inside its node, itself too; or none
   ExchangeOptions exchange;
@@ -92,23 +94,37 @@ struct Routing {
         of_rank.push_back(routes.size());
         routes.push_back({slot, shard});
       }
+    group_by_columns();
     relays.resize(routes.size());
-    for (std::size_t r = 0; r < routes.size() && local_world_size < world_size; ++r) lay_out_relays(r, local_world_size);
+    for (const auto& group : row_groups)
+      if (local_world_size < world_size && table_of(routes[group.front()]).is_hierarchical) lay_out_relays(group, local_world_size);
   }
 
  private:
-  /// The routes of one slot, node and columns, where there are several and the plan adds them up in the node.
-  void lay_out_relays(std::size_t r, int local_world_size) {
-    const auto& here = shard_of(routes[r]);
-    if (!table_of(routes[r]).is_hierarchical || table_of(routes[r]).is_replicated) return;
-    for (std::size_t other = 0; other < routes.size(); ++other) {
-      const auto& there = shard_of(routes[other]);
-      if (routes[other].slot == routes[r].slot && there.rank / local_world_size == here.rank / local_world_size &&
-          there.box.column_begin == here.box.column_begin && there.box.column_end == here.box.column_end)
-        relays[r].push_back(other);
+  void group_by_columns() {
+    std::size_t first = 0;                                                                   // group of the slot
+    for (std::size_t r = 0; r < routes.size(); ++r) {
+      const auto& box = shard_of(routes[r]).box;
+      if (r > 0 && routes[r].slot != routes[r - 1].slot) first = row_groups.size();
+      const auto group = std::find_if(row_groups.begin() + static_cast<std::ptrdiff_t>(first), row_groups.end(), [&](const auto& one) {
+        const auto& other = shard_of(routes[one.front()]).box;
+        return other.column_begin == box.column_begin && other.column_end == box.column_end;
+      });
+      if (group == row_groups.end() || table_of(routes[r]).is_replicated) row_groups.push_back({r});
+      else group->push_back(r);
     }
-    if (relays[r].size() == 1) relays[r].clear();
-    has_relays = has_relays || !relays[r].empty();
+    for (auto& group : row_groups)
+      std::sort(group.begin(), group.end(),
+                [&](std::size_t a, std::size_t b) { return shard_of(routes[a]).box.row_begin < shard_of(routes[b]).box.row_begin; });
+  }
+  /// Of a group, those on one node, where there are several.
+  void lay_out_relays(const std::vector<std::size_t>& group, int local_world_size) {
+    for (const auto r : group) {
+      for (const auto other : group)
+        if (shard_of(routes[other]).rank / local_world_size == shard_of(routes[r]).rank / local_world_size) relays[r].push_back(other);
+      if (relays[r].size() == 1) relays[r].clear();
+      has_relays = has_relays || !relays[r].empty();
+    }
   }
 };
 
