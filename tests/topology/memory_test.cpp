@@ -69,7 +69,7 @@ struct Placing {
   }
 };
 
-/// A table of 256 MB by itself under each kind, by turns of float32 and bfloat16, with state of an element, of a row and without; then all
+/// A table of 192 MB by itself under each kind, by turns of float32 and bfloat16, with state of an element, of a row and without; then all
 /// kinds in one model, and rows given to ids by a vocabulary.
 std::vector<Placing> placings(int ranks) {
   const std::vector<RuleChoice<Set>> rules{Adam{}, RowwiseAdagrad{}, Sgd{}};
@@ -80,7 +80,7 @@ std::vector<Placing> placings(int ranks) {
     const auto dtype = k % 2 == 0 ? at::kBFloat16 : at::kFloat;
     const auto row = columns * static_cast<std::int64_t>(c10::elementSize(dtype));
     Placing alone{std::string(to_string(kind))};
-    alone.add(kind, 256 * mega / row, ranks, dtype, rules[k % rules.size()]);
+    alone.add(kind, 192 * mega / row, ranks, dtype, rules[k % rules.size()]);
     all.push_back(std::move(alone));
     mixed.add(kind, 40 * mega / row, ranks, dtype, rules[(k + 1) % rules.size()]);
   }
