@@ -271,39 +271,49 @@ std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Rout
   }
 }
 
+/// The gradients that reached a shard of this rank, in their fixed order: by pass, feature, rank, bag.
+inline kernels::Occurrences occurrences_of(const Routing& routing, std::size_t self, const AskedShard& asked,
+                                           std::span<const Capture> captures, std::span<const ReceivedGradients> received) {
+  kernels::Occurrences occurrences;
+  std::int64_t count = 0;
+  for (const auto& capture : captures)
+    for (const auto i : asked.routes)
+      for (const auto& bags : capture.routed[i]) count += bags.count();
+  occurrences.reserve(static_cast<std::size_t>(count));
+  for (std::size_t c = 0; c < captures.size(); ++c)
+    for (const auto i : asked.routes) {
+      const auto& route = routing.routes[routing.routes_of[self][i]];
+      if (!received[c].reached[route.slot]) continue;
+      occurrences.dtype = routing.gradient_dtype(route);
+      for (std::size_t peer = 0; peer < received[c].blocks[i].size(); ++peer) {
+        const auto& bags = captures[c].routed[i][peer];
+        const auto& block = received[c].blocks[i][peer];
+        for (std::int64_t b = 0; b < bags.bags; ++b)
+          for (auto id = bags.offsets[b] - bags.offsets[0]; id < bags.offsets[b + 1] - bags.offsets[0]; ++id)
+            occurrences.add(bags.ids[id], block.first + (bags.rows ? id : b) * block.stride,
+                            bags.rows || !bags.weights ? 1.0 : bags.weights[id]);
+      }
+    }
+  return occurrences;
+}
+
 /// Second phase: the distinct rows of every local shard that trains, with their gradients summed.
 inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::size_t self, std::span<const Capture> captures,
                                                  std::span<const ReceivedGradients> received) {
   std::vector<ShardGradients> sums;
-  for (std::size_t t = 0; t < routing.tables.size(); ++t)
-    for (std::size_t s = 0; s < routing.tables[t].shards.size(); ++s) {
-      const auto& shard = routing.tables[t].shards[s];
-      if (!shard.local || routing.tables[t].description.frozen) continue;
-      kernels::Occurrences occurrences;
-      for (std::size_t c = 0; c < captures.size(); ++c)
-        for (std::size_t i = 0; i < routing.routes_of[self].size(); ++i) {
-          const auto& route = routing.routes[routing.routes_of[self][i]];
-          const auto& slot = routing.slots[route.slot];
-          if (slot.table != t || route.shard != s || !received[c].reached[route.slot]) continue;
-          occurrences.dtype = routing.gradient_dtype(route);
-          for (std::size_t peer = 0; peer < received[c].blocks[i].size(); ++peer) {
-            const auto& bags = captures[c].routed[i][peer];
-            const auto& block = received[c].blocks[i][peer];
-            for (std::int64_t b = 0; b < bags.bags; ++b)
-              for (auto id = bags.offsets[b] - bags.offsets[0]; id < bags.offsets[b + 1] - bags.offsets[0]; ++id)
-                occurrences.add(bags.ids[id], block.first + (bags.rows ? id : b) * block.stride,
-                                bags.rows || !bags.weights ? 1.0 : bags.weights[id]);
-          }
-        }
-      auto transposed = kernels::transpose(occurrences.rows);
-      const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
-      ShardGradients one{
-          t, s, {.rows = {}, .sums = at::empty({distinct, shard.box.columns()}, compute_dtype(routing.tables[t].description.data_type))}};
-      kernels::sum_row_gradients(occurrences, transposed, one.gradients.sums.scalar_type(), shard.box.columns(),
-                                 one.gradients.sums.mutable_data_ptr());
-      one.gradients.rows = std::move(transposed.rows);
-      sums.push_back(std::move(one));
-    }
+  for (const auto& asked : routing.asked) {
+    const auto& table = routing.tables[asked.table];
+    if (table.description.frozen) continue;
+    const auto columns = table.shards[asked.shard].box.columns();
+    const auto occurrences = occurrences_of(routing, self, asked, captures, received);
+    auto transposed = kernels::transpose(occurrences.rows);
+    const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
+    ShardGradients one{asked.table, asked.shard,
+                       {.rows = {}, .sums = at::empty({distinct, columns}, compute_dtype(table.description.data_type))}};
+    kernels::sum_row_gradients(occurrences, transposed, one.gradients.sums.scalar_type(), columns, one.gradients.sums.mutable_data_ptr());
+    one.gradients.rows = std::move(transposed.rows);
+    sums.push_back(std::move(one));
+  }
   return sums;
 }
 

@@ -11,8 +11,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <rookery/embedding/config.hpp>
@@ -46,6 +48,12 @@ struct Route {
   std::size_t slot = 0, shard = 0;
 };
 
+/// A shard of this rank, and the routes that ask it.
+struct AskedShard {
+  std::size_t table = 0, shard = 0;
+  std::vector<std::size_t> routes;       // numbers among those of this rank, ascending
+};
+
 struct Routing {
   std::vector<PlacedTable> tables;
   std::vector<LookupLayout> lookups;
@@ -55,6 +63,7 @@ struct Routing {
   std::vector<std::vector<std::size_t>> row_groups;   // routes of one slot and the same columns, by rows, which no two have in common
   std::vector<std::size_t> place;                     // per route: its number among those of its rank
   std::vector<std::vector<std::size_t>> relays;       // per route: those whose sums are added up inside its node, itself too; or none
+  std::vector<AskedShard> asked;                      // by table, then shard
   ExchangeOptions exchange;
   int self = 0;                                       // this rank
   bool has_relays = false;                            // whether any route has
@@ -94,6 +103,7 @@ struct Routing {
         of_rank.push_back(routes.size());
         routes.push_back({slot, shard});
       }
+    list_asked();
     group_by_columns();
     relays.resize(routes.size());
     for (const auto& group : row_groups)
@@ -101,6 +111,12 @@ struct Routing {
   }
 
  private:
+  void list_asked() {
+    std::map<std::pair<std::size_t, std::size_t>, std::vector<std::size_t>> routes_of_shard;
+    const auto& mine = routes_of[static_cast<std::size_t>(self)];
+    for (std::size_t i = 0; i < mine.size(); ++i) routes_of_shard[{slots[routes[mine[i]].slot].table, routes[mine[i]].shard}].push_back(i);
+    for (auto& [shard, numbers] : routes_of_shard) asked.push_back({shard.first, shard.second, std::move(numbers)});
+  }
   void group_by_columns() {
     std::size_t first = 0;                                                                   // group of the slot
     for (std::size_t r = 0; r < routes.size(); ++r) {

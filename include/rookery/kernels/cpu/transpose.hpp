@@ -28,6 +28,11 @@ struct Occurrences {
   std::vector<double> factors;               // per-sample weights, 1 where there are none
   c10::ScalarType dtype = c10::ScalarType::Undefined;   // of gradients, where float16 or bfloat16; else that of their sums
 
+  void reserve(std::size_t count) {
+    rows.reserve(count);
+    gradients.reserve(count);
+    factors.reserve(count);
+  }
   void add(std::int64_t row, const void* gradient, double factor) {
     rows.push_back(row);
     gradients.push_back(gradient);
