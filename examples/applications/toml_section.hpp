@@ -157,7 +157,7 @@ class Section {
 
  private:
   template <class... Parts> [[noreturn]] void fail_at(toml::source_index line, const Parts&... parts) const {
-    rk::fail<rk::ConfigError>(file_, ":", line, ": ", name_, name_.empty() ? "" : ": ", parts...);
+    rk::fail<rk::ConfigError>(file_, line ? rk::concat(":", line) : "", ": ", name_, name_.empty() ? "" : ": ", parts...);
   }
 
   const toml::node* find(std::string_view key) {
