@@ -8,6 +8,7 @@
 #include <rookery/comm/broadcast.hpp>
 #include <rookery/comm/reduce_scatter_v.hpp>
 #include <rookery/core/clock.hpp>
+#include <rookery/topology/calibrate.hpp>
 #include <rookery/topology/error_file.hpp>
 #include <rookery/topology/fingerprint.hpp>
 #include <rookery/topology/liveness.hpp>
@@ -127,6 +128,24 @@ TEST_SUITE("topology/gloo") {
       CHECK(good == ranks * (8 + ranks));
       for (const auto& one : thrown) CHECK(one == "");
     }
+  }
+
+  TEST_CASE("exchange is measured, and every rank gets the same facts") {
+    std::vector<TopologyFacts> found(3);
+    const auto thrown = on_sockets(3, [&](Gloo& topology) {
+      const CalibrationOptions brief{.memory_seconds = .001, .exchange_seconds = .05, .memory_bytes = 1 << 20};
+      found[static_cast<std::size_t>(topology.rank())] = calibrate(topology, brief);
+      topology.leave();
+    });
+    for (const auto& one : thrown) CHECK(one == "");
+    for (const auto& facts : found) {
+      CHECK(facts.intra_node_bandwidth == found[0].intra_node_bandwidth);
+      CHECK(facts.host_bandwidth == found[0].host_bandwidth);
+      CHECK(facts.host_memory == found[0].host_memory);
+    }
+    CHECK(found[0].world_size == 3);
+    CHECK(found[0].intra_node_bandwidth > 1e5);
+    CHECK(found[0].intra_node_bandwidth < 1e11);                 // sockets, not the constant of fast links
   }
 
   TEST_CASE("sharded equals local: random models under random plans on 2 and 3 ranks") {
