@@ -15,6 +15,7 @@
 #include <fstream>
 #include <map>
 #include <string>
+#include <type_traits>
 
 #include <rookery/topology/gloo.hpp>
 #ifdef WITH_MPI                              // Meson found it
@@ -31,18 +32,18 @@ using namespace rookery::benchmarks;
 namespace {
 
 std::string json(const char* name, const Traffic& traffic, double microseconds, double formula) {
-  return rk::concat(", \"", name, "\": {\"collectives\": ", traffic.collectives, ", \"messages\": ", traffic.messages, ", \"bytes\": ",
-                    traffic.bytes, ", \"formula\": ", static_cast<std::int64_t>(formula), ", \"us\": ", microseconds,
-                    ", \"exchange_us\": ", traffic.seconds * 1e6, "}");
+  return rk::concat(R"(, ")", name, R"(": {"collectives": )", traffic.collectives, R"(, "messages": )", traffic.messages, R"(, "bytes": )",
+                    traffic.bytes, R"(, "formula": )", static_cast<std::int64_t>(formula), R"(, "us": )", microseconds,
+                    R"(, "exchange_us": )", traffic.seconds * 1e6, "}");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    std::map<std::string, std::string> given{{"workload", "W1"}, {"kind", "table_wise"}, {"exchange", "fewest_bytes"}, {"precision", "fp32"},
-                                             {"steps", "20"},    {"warm_up", "5"},        {"alpha", "1.05"},           {"ids", ""},
-                                             {"ranks", "2"},     {"most_rows", "1000000000"}};
+    std::map<std::string, std::string> given{
+        {"workload", "W1"}, {"kind", "table_wise"}, {"exchange", "fewest_bytes"}, {"precision", "fp32"},     {"steps", "20"},
+        {"warm_up", "5"},   {"alpha", "1.05"},      {"ranks", "2"},               {"most_rows", "1000000000"}, {"ids", ""}};
     for (int i = 1; i < argc; ++i) {
       const std::string argument = argv[i];
       const auto name = argument.substr(0, argument.find('='));
@@ -59,7 +60,9 @@ int main(int argc, char** argv) {
           file.write(reinterpret_cast<const char*>(ids.data()), static_cast<std::streamsize>(ids.size() * sizeof(ids[0])));
       return file.flush() ? 0 : 1;
     }
-    const auto precision = given["precision"] == "fp32" ? rk::CommType::fp32 : given["precision"] == "fp16" ? rk::CommType::fp16 : rk::CommType::bf16;
+    const auto precision = given["precision"] == "fp32"   ? rk::CommType::fp32
+                           : given["precision"] == "fp16" ? rk::CommType::fp16
+                                                          : rk::CommType::bf16;
     const auto pooled = given["exchange"] == "fewest_bytes"   ? rk::PooledExchange::fewest_bytes
                         : given["exchange"] == "unique_rows" ? rk::PooledExchange::unique_rows
                                                              : rk::PooledExchange::partial_sums;
@@ -73,11 +76,14 @@ int main(int argc, char** argv) {
       if (topology.rank() != 0) return 0;
       double mean = 0;
       for (const auto us : one.step_us) mean += us / setting.steps;
-      std::printf("%s\n", rk::concat("{\"side\": \"rookery\", \"workload\": \"", work.name, "\", \"kind\": \"", given["kind"], "\", \"exchange\": \"",
-                                     given["exchange"], "\", \"precision\": \"", given["precision"], "\", \"topology\": \"", decltype(topology)::name, "\", \"ranks\": ", topology.world_size(),
-                                     json("forward", one.forward, one.forward_us, one.expected.forward),
-                                     json("step", one.step, mean - one.forward_us, one.expected.step), ", \"step_us\": ", one.step_us, "}")
-                              .c_str());
+      const int ranks_here = std::is_same_v<decltype(topology), rk::Threads> ? topology.world_size() : 1;
+      const auto line = rk::concat(
+          R"({"side": "rookery", "workload": ")", work.name, R"(", "kind": ")", given["kind"], R"(", "exchange": ")", given["exchange"],
+          R"(", "precision": ")", given["precision"], R"(", "topology": ")", decltype(topology)::name, R"(", "ranks": )",
+          topology.world_size(), json("forward", one.forward, one.forward_us, one.expected.forward),
+          json("step", one.step, mean - one.forward_us, one.expected.step), R"(, "cpu_us": )", one.cpu_us / ranks_here,
+          R"(, "step_us": )", one.step_us, "}");
+      std::puts(line.c_str());
       return 0;
     };
 #ifdef WITH_MPI

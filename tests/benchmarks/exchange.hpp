@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// The exchange benchmark: one collection of a known workload under one kind of sharding, its bytes and messages counted and its steps timed.
+// The exchange benchmark: a collection of a known workload under one kind of sharding, its bytes and messages counted, its steps timed.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <ctime>
 #include <numeric>
 #include <random>
 #include <string>
@@ -123,7 +124,8 @@ inline Formula formula(const Workload& work, const Setting& setting, int ranks, 
 }
 
 /// Distinct ids of each table in the batches of some ranks together, a mean over their batches.
-inline std::vector<double> distinct(const Workload& work, std::int64_t rows, const std::vector<std::vector<std::vector<std::int64_t>>>& of_rank) {
+inline std::vector<double> distinct(const Workload& work, std::int64_t rows,
+                                    const std::vector<std::vector<std::vector<std::int64_t>>>& of_rank) {
   std::vector<double> found;
   std::int64_t begin = 0;
   for (const auto pooling : work.pooling) {
@@ -146,6 +148,7 @@ struct Measured {
   std::vector<double> step_us;                               // each step of this rank: forward, backward and update
   Traffic forward, step;
   double forward_us = 0;                                     // of the mean step, what the forward pass takes
+  double cpu_us = 0;                                         // of this process, all threads, a step
   Formula expected;
 };
 
@@ -185,8 +188,10 @@ template <class Topology> Measured measure(Topology& inner, const Workload& work
 
   Measured measured;
   Traffic forward_sent, step_sent;
+  std::clock_t cpu = 0;
   for (int s = 0; s < setting.warm_up + setting.steps; ++s) {
     barrier(topology);
+    if (s == setting.warm_up) cpu = std::clock();
     const auto before = topology.sent();
     const Stopwatch clock;
     auto pooled = model(batches[static_cast<std::size_t>(s) % batches.size()]).values();     // [b, sum(D)]
@@ -200,6 +205,7 @@ template <class Topology> Measured measure(Topology& inner, const Workload& work
     forward_sent = forward_sent + (between - before);
     step_sent = step_sent + (topology.sent() - between);
   }
+  measured.cpu_us = static_cast<double>(std::clock() - cpu) * 1e6 / CLOCKS_PER_SEC / setting.steps;
   const auto mean = [&](const Traffic& sent) {
     auto numbers = at::empty({4}, at::kDouble);                                              // [4]
     auto* number = numbers.mutable_data_ptr<double>();

@@ -2,8 +2,9 @@
 """What ranks send in a step and how long it takes (tests/benchmarks/run exchange calls it).
 
 Each round starts every setting once, ours and TorchRec's in turn, all on the same ids. Printed are, as means over ranks and steps, the bytes and
-messages that a rank sends, beside the formulas, and of the 25th percentiles of step times of the rounds the median, the least and the most.
-The last line is JSON.
+messages that a rank sends, beside the formulas, and of the 25th percentiles of step times of the rounds the median, the least and the most;
+the CPU time of a rank, which other work on the machine disturbs less; the time of a step that is in collectives, waiting included. The last
+line is JSON.
 """
 
 import argparse
@@ -80,7 +81,8 @@ def run_once(one, options, ids):
 
 def summary(one, runs):
     p25 = [statistics.quantiles(run["step_us"], n=4)[0] / 1e3 for run in runs]
-    found = {**one, "rounds": len(runs), "step_ms": statistics.median(p25), "least_ms": min(p25), "most_ms": max(p25)}
+    found = {**one, "rounds": len(runs), "step_ms": statistics.median(p25), "least_ms": min(p25), "most_ms": max(p25),
+             "cpu_ms": min(run["cpu_us"] for run in runs) / 1e3}
     for phase in ("forward", "step"):
         if phase in runs[0]:
             found[phase] = {**runs[0][phase], "exchange_us": statistics.median(run[phase]["exchange_us"] for run in runs)}
@@ -92,7 +94,7 @@ def row(one):
     for phase in ("forward", "step"):
         sent = one.get(phase)
         cells += [f"{sent['bytes']:,} ({sent['formula']:,})", str(sent["messages"])] if sent else ["", ""]
-    return [*cells, f"{one['step_ms']:.1f} [{one['least_ms']:.1f}, {one['most_ms']:.1f}]",
+    return [*cells, f"{one['step_ms']:.1f} [{one['least_ms']:.1f}, {one['most_ms']:.1f}]", f"{one['cpu_ms']:.1f}",
             f"{(one['forward']['exchange_us'] + one['step']['exchange_us']) / 1e3:.1f}" if "forward" in one else ""]
 
 
@@ -138,7 +140,7 @@ def main():
 
     found = [summary(one, runs[key]) for key, one in everything if key in runs]
     head = ["", "", "over", "", "forward: bytes (formula)", "messages", "step: bytes (formula)", "messages", "ms a step, p25 [least, most]",
-            "of it in collectives"]
+            "CPU ms, least", "ms in collectives"]
     lines = [head, *map(row, found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     print(f"{options.ranks} ranks, batch 512, {options.steps} steps in each of {options.rounds} rounds, alpha {options.alpha}, tables of up to "

@@ -114,8 +114,8 @@ TEST_SUITE("examples/train_dlrm") {
     if (program.empty()) return;
     auto ended = shell(program + " --schema x --ranks 2 --topology gloo");
     CHECK(ended.status == 1);
-    CHECK(ended.said == "train_dlrm: --ranks 2 --topology gloo: there is 1 process; examples/run, torchrun, mpirun or srun starts as many as "
-                        "there are ranks\n");
+    CHECK(ended.said == "train_dlrm: --ranks 2 --topology gloo: there is 1 process; examples/run, torchrun, mpirun or srun starts as many "
+                        "as there are ranks\n");
     ended = shell(concat("'", source, "/examples/launch' 2 ", program, " --schema x --rank 2"));
     CHECK(ended.status != 0);
     CHECK(ended.said.find("--rank is no option") != std::string::npos);

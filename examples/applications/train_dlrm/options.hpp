@@ -36,6 +36,7 @@ struct TrainDlrmOptions {
 inline std::atomic<bool> interrupted{false};
 
 /// Trains and evaluates on this rank; rank 0 reports. Gives the status for the shell.
-template <class Topology> int train_dlrm(Topology& topology, const std::shared_ptr<const rk::Table>& table, const TrainDlrmOptions& options);
+template <class Topology>
+int train_dlrm(Topology& topology, const std::shared_ptr<const rk::Table>& table, const TrainDlrmOptions& options);
 
 }  // namespace examples

@@ -185,7 +185,8 @@ int train_dlrm_with(DenseRule dense, Topology& topology, const std::shared_ptr<c
   return 0;
 }
 
-template <class Topology> int train_dlrm(Topology& topology, const std::shared_ptr<const rk::Table>& table, const TrainDlrmOptions& options) {
+template <class Topology>
+int train_dlrm(Topology& topology, const std::shared_ptr<const rk::Table>& table, const TrainDlrmOptions& options) {
   const double rate = options.dense_learning_rate;
   if (options.dense_optimizer == "sgd") return train_dlrm_with(rk::Sgd{.learning_rate = rate}, topology, table, options);
   if (options.dense_optimizer == "adagrad") return train_dlrm_with(rk::Adagrad{.learning_rate = rate}, topology, table, options);

@@ -54,12 +54,15 @@ def main(given):
     step_us = []
     for step in range(given["warm_up"] + given["steps"]):
         dist.barrier()
+        if step == given["warm_up"]:
+            cpu = time.process_time()
         begin = time.perf_counter()
         model(batches[step % len(batches)]).values().backward(gradient)
         step_us.append((time.perf_counter() - begin) * 1e6)
+    cpu_us = (time.process_time() - cpu) * 1e6 / given["steps"]
     if rank == 0:
         print(json.dumps({"side": "torchrec", "workload": given["workload"], "kind": given["kind"], "topology": "gloo", "ranks": ranks,
-                          "step_us": step_us[given["warm_up"]:]}))
+                          "cpu_us": cpu_us, "step_us": step_us[given["warm_up"]:]}))
     dist.barrier()
     dist.destroy_process_group()
 
