@@ -144,11 +144,11 @@ inline std::int64_t rounded_up(std::int64_t bytes) {
     return would_fit(tables, loads, larger, constraints, options, capacity);
   };
   const std::int64_t now = facts.world_size / unit;
-  for (std::int64_t more = 2 * now; more <= 64 * now && more * unit <= 1 << 16; more *= 2) {
+  for (std::int64_t more = 2 * now; more <= 16 * now && more * unit <= 1 << 16; more *= 2) {
     if (!with_ranks(more)) continue;
-    BinarySearch too_few{more / 2, more};
+    BinarySearch too_few{more / 2, more - 1, more / 64};
     while (!too_few.done()) too_few.tell(!with_ranks(too_few.probe()));
-    ranks = concat(too_few.low * unit, " ranks would be enough");
+    ranks = concat((too_few.high + 1) * unit, " ranks would be enough");
     break;
   }
   const bool one = tables.size() == 1;
