@@ -9,12 +9,9 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <algorithm>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <rookery/embedding/config.hpp>
@@ -112,26 +109,37 @@ struct Routing {
 
  private:
   void list_asked() {
-    std::map<std::pair<std::size_t, std::size_t>, std::vector<std::size_t>> routes_of_shard;
+    std::vector<std::size_t> first;                                                          // per table: where its shards begin
+    for (std::size_t t = 0; t < tables.size(); ++t) {
+      first.push_back(asked.size());
+      for (std::size_t s = 0; s < tables[t].shards.size(); ++s)
+        if (tables[t].shards[s].rank == self) asked.push_back({t, s, {}});
+    }
     const auto& mine = routes_of[static_cast<std::size_t>(self)];
-    for (std::size_t i = 0; i < mine.size(); ++i) routes_of_shard[{slots[routes[mine[i]].slot].table, routes[mine[i]].shard}].push_back(i);
-    for (auto& [shard, numbers] : routes_of_shard) asked.push_back({shard.first, shard.second, std::move(numbers)});
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      auto shard = first[slots[routes[mine[i]].slot].table];
+      while (asked[shard].shard != routes[mine[i]].shard) ++shard;
+      asked[shard].routes.push_back(i);
+    }
   }
   void group_by_columns() {
     std::size_t first = 0;                                                                   // group of the slot
     for (std::size_t r = 0; r < routes.size(); ++r) {
-      const auto& box = shard_of(routes[r]).box;
       if (r > 0 && routes[r].slot != routes[r - 1].slot) first = row_groups.size();
-      const auto group = std::find_if(row_groups.begin() + static_cast<std::ptrdiff_t>(first), row_groups.end(), [&](const auto& one) {
-        const auto& other = shard_of(routes[one.front()]).box;
-        return other.column_begin == box.column_begin && other.column_end == box.column_end;
-      });
-      if (group == row_groups.end() || table_of(routes[r]).is_replicated) row_groups.push_back({r});
-      else group->push_back(r);
+      auto group = first;
+      while (group < row_groups.size() && !have_same_columns(row_groups[group].front(), r)) ++group;
+      if (group == row_groups.size() || table_of(routes[r]).is_replicated) row_groups.emplace_back().push_back(r);
+      else insert_by_rows(row_groups[group], r);
     }
-    for (auto& group : row_groups)
-      std::sort(group.begin(), group.end(),
-                [&](std::size_t a, std::size_t b) { return shard_of(routes[a]).box.row_begin < shard_of(routes[b]).box.row_begin; });
+  }
+  bool have_same_columns(std::size_t one, std::size_t other) const {
+    const auto &a = shard_of(routes[one]).box, &b = shard_of(routes[other]).box;
+    return a.column_begin == b.column_begin && a.column_end == b.column_end;
+  }
+  void insert_by_rows(std::vector<std::size_t>& group, std::size_t r) const {
+    auto at = group.size();
+    while (at > 0 && shard_of(routes[group[at - 1]]).box.row_begin > shard_of(routes[r]).box.row_begin) --at;
+    group.insert(group.begin() + static_cast<std::ptrdiff_t>(at), r);
   }
   /// Of a group, those on one node, where there are several.
   void lay_out_relays(const std::vector<std::size_t>& group, int local_world_size) {
