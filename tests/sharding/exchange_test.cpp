@@ -43,7 +43,8 @@ using Sequences = rk::EmbeddingCollection<Rules>;
 constexpr std::int64_t rows = 100, dim = 8;
 
 rk::EmbeddingBagConfig<Rules> table(at::ScalarType dtype = at::kFloat) {
-  return {.name = "t", .num_embeddings = rows, .embedding_dim = dim, .data_type = dtype, .initial = rk::Normal{.5}, .optimizer = rk::Sgd{.learning_rate = 1}};
+  return {.name = "t", .num_embeddings = rows, .embedding_dim = dim, .data_type = dtype, .initial = rk::Normal{.5},
+          .optimizer = rk::Sgd{.learning_rate = 1}};
 }
 rk::Plan by_rows(bool hierarchical = false) {
   return {.tables = {{.table = "t", .kind = rk::ShardingKind::row_wise, .hierarchical = hierarchical}}};
@@ -101,7 +102,7 @@ TEST_SUITE("sharding/exchange") {
     CHECK(one_row.rows);
     CHECK(one_row.vectors == 1);
     CHECK(one_row.repeats.rows == std::vector<std::int64_t>{20});
-    const auto half = asked_by_first(ids(16, 1, 0, 6), fewest_bytes);                        // 16 bags, less than half of them ask this shard
+    const auto half = asked_by_first(ids(16, 1, 0, 6), fewest_bytes);                        // 16 bags, of which less than half ask here
     CHECK(half.rows);
     CHECK(half.vectors == 7);                                                                 // 54, 60, .. 90
     const auto long_bags = asked_by_first(ids(4, 24, 0, 1), fewest_bytes);                   // 46 rows here for 4 bags
@@ -152,13 +153,13 @@ TEST_SUITE("sharding/exchange") {
     std::vector<at::Tensor> found(2);
     const auto features = ids(8, 2, 3, 11);
     rk::Local local;
-    auto whole = rk::ShardingPolicy(local).apply(Sequences{{.name = "t", .num_embeddings = rows, .embedding_dim = dim, .data_type = at::kBFloat16,
-                                                            .initial = rk::Normal{.5}}});
+    const rk::EmbeddingConfig<Rules> declared{
+        .name = "t", .num_embeddings = rows, .embedding_dim = dim, .data_type = at::kBFloat16, .initial = rk::Normal{.5}};
+    auto whole = rk::ShardingPolicy(local).apply(Sequences{{declared}});
     const auto wanted = whole(features)["t"].values();                                       // [ids, D]
     rk::Threads::run(2, [&](rk::Threads topology) {
       const rk::ShardingPolicy sharding(topology, {.plan = by_rows(), .exchange = {.forward_precision = rk::CommType::fp16}});
-      auto model = sharding.apply(Sequences{{.name = "t", .num_embeddings = rows, .embedding_dim = dim, .data_type = at::kBFloat16,
-                                             .initial = rk::Normal{.5}}});
+      auto model = sharding.apply(Sequences{{declared}});
       const auto& routing = model.runtime().routing();
       CHECK((routing.value_dtype(routing.routes[1], true) == at::kBFloat16));
       found[static_cast<std::size_t>(topology.rank())] = model(features)["t"].values().detach();

@@ -29,7 +29,7 @@ enum class PooledExchange { fewest_bytes, partial_sums, unique_rows };
 
 struct ExchangeOptions {
   CommType forward_precision = CommType::fp32;       // of pooled values and rows
-  CommType backward_precision = CommType::fp32;      // of their gradients; float16 is without a loss scale: a gradient beyond 65504 is infinite
+  CommType backward_precision = CommType::fp32;      // of their gradients; of float16 one beyond 65504 is infinite
   PooledExchange pooled = PooledExchange::fewest_bytes;
 };
 

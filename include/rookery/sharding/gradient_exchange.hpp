@@ -49,8 +49,8 @@ inline std::vector<char> reached_slots(const Capture& capture, const Routing& ro
 
 /// The gradients of the rows that a route gave to this rank's ids [rows, columns], each summed over the ids that have it. Vector v of
 /// `gradient` begins v * `stride` bytes on.
-inline void sum_for_rows(const Request& request, bool by_rows, const std::vector<double>& divisors, const void* gradient, std::int64_t stride,
-                         std::int64_t columns, at::ScalarType dtype, void* out) {
+inline void sum_for_rows(const Request& request, bool by_rows, const std::vector<double>& divisors, const void* gradient,
+                         std::int64_t stride, std::int64_t columns, at::ScalarType dtype, void* out) {
   const auto* first = static_cast<const std::byte*>(gradient);
   kernels::Occurrences occurrences;
   for (std::size_t i = 0; by_rows && i < request.positions.size(); ++i)

@@ -193,7 +193,9 @@ inline ByteMessage pack_node_sums(const Routing& routing, const Capture& capture
     return bags.rows ? 0 : block_bytes(routing, r, bags.bags, routing.value_dtype(routing.routes[r], false));
   };
   for (std::size_t peer = 0; peer < ranks; ++peer) {
-    for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) { message.bytes_out[peer] += bytes(asker, r, r); });
+    for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) {
+      message.bytes_out[peer] += bytes(asker, r, r);
+    });
     for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
       message.bytes_in[peer] += bytes(asker, r, gateway);
     });

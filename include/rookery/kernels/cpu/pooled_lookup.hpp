@@ -4,8 +4,8 @@
 // Lookup on the host: the sum of a bag's rows, or the rows themselves.
 //
 // The task is plain pointers and the functions are no templates; dtypes are switched inside. Sums of float16 and bfloat16 rows are
-// float32; long ones are taken in blocks; what goes to another rank may be written narrow. Ids were checked by whoever made the task.  Answers to FBGEMM's embedding forward.
-// Include cost: none (c10 scalar types).
+// float32; long ones are taken in blocks; what goes to another rank may be written narrow. Ids were checked by whoever made the
+// task.  Answers to FBGEMM's embedding forward.  Include cost: none (c10 scalar types).
 
 #include <algorithm>
 #include <cstdint>
