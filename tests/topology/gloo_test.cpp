@@ -25,6 +25,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -62,6 +63,20 @@ std::vector<std::string> on_sockets(int ranks, Fn&& fn, std::chrono::millisecond
   return thrown;
 }
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// What a rank does that dies between meeting the others and connecting to them.
+void dies_while_joining(const ProcessEnvironment& environment) {
+  c10d::TCPStoreOptions at;
+  at.port = static_cast<std::uint16_t>(environment.master_port);
+  at.isServer = environment.rank == 0;
+  at.waitWorkers = false;
+  const auto store = c10::make_intrusive<c10d::PrefixStore>("rookery/0", c10::make_intrusive<c10d::TCPStore>("127.0.0.1", at));
+  const Liveness dying(environment.rank, environment.world_size,
+                       {"127.0.0.1", [&](int port) { store->set("liveness", std::to_string(port)); },
+                        [&] { return std::stoi(store->get_to_str("liveness")); }},
+                       30s, [] {});
+  std::this_thread::sleep_for(200ms);
+}
 
 /// A collective and how its fingerprint reads.
 struct Call {
@@ -201,6 +216,64 @@ TEST_SUITE("topology/gloo") {
     CHECK(clock.seconds() < 25);                             // far below the thirty seconds of any deadline
   }
 
+  TEST_CASE("F6 a rank that dies when it has met the others but is not connected to all ends the start of all at once") {
+    for (const int victim : {0, 1, 2}) {
+      const int port = detail::listen_somewhere().second;
+      std::vector<std::string> thrown(3);
+      std::vector<std::jthread> running;
+      const Stopwatch clock;
+      for (int rank = 0; rank < 3; ++rank)
+        running.emplace_back([&, rank] {
+          const ProcessEnvironment environment{.rank = rank, .world_size = 3, .local_world_size = 3, .master_port = port};
+          try {
+            if (rank != victim) Gloo::join(environment);
+            else dies_while_joining(environment);
+          } catch (const std::exception& error) {
+            thrown[static_cast<std::size_t>(rank)] = error.what();
+          }
+        });
+      running.clear();
+      CHECK(clock.seconds() < 10);
+      for (int rank = 0; rank < 3; ++rank)
+        if (rank != victim)
+          CHECK(thrown[static_cast<std::size_t>(rank)] == concat("gloo: rank ", rank, " of 3 did not join the group at 127.0.0.1:", port,
+                                                                 ": rank ", victim, " ended without a word"));
+    }
+  }
+  TEST_CASE("F7 a port in use, and a host that is none, are one line before the deadline") {
+    const auto why = [](ProcessEnvironment environment) -> std::string {
+      environment.world_size = environment.local_world_size = 2;
+      environment.timeout = 2s;
+      try {
+        Gloo::join(environment);
+      } catch (const CommunicationError& error) {
+        return error.what();
+      }
+      return "";
+    };
+    const auto [taken, port] = detail::listen_somewhere();
+    const Stopwatch clock;
+    const auto in_use = why({.rank = 0, .master_port = port});
+    CHECK(in_use.starts_with(concat("gloo: rank 0 of 2 did not join the group at 127.0.0.1:", port, ": ")));
+    CHECK(contains(in_use, "address already in use"));
+    const auto nowhere = why({.rank = 1, .master_address = "no-such-host.invalid", .master_port = port});
+    CHECK(nowhere.starts_with(concat("gloo: rank 1 of 2 did not join the group at no-such-host.invalid:", port, ": ")));
+    CHECK(!contains(in_use + nowhere, "\n"));
+    CHECK(clock.seconds() < 15);
+  }
+  TEST_CASE("a broken pipe is no end of the process, and a program's own handler of it stays") {
+    const auto handler_after_join = [](void (*handler)(int)) {
+      const auto before = std::signal(SIGPIPE, handler);
+      const int port = detail::listen_somewhere().second;
+      Gloo::join({.master_port = port}).leave();
+      const auto after = std::signal(SIGPIPE, before);
+      return after;
+    };
+    CHECK((handler_after_join(SIG_DFL) == SIG_IGN));
+    CHECK((handler_after_join(SIG_IGN) == SIG_IGN));
+    void (*const own)(int) = [](int) {};
+    CHECK((handler_after_join(own) == own));
+  }
   TEST_CASE("F12 every pair of collectives that do not match is one line on both ranks that names both") {
     const auto all = calls();
     for (std::size_t first = 0; first < all.size(); ++first)

@@ -93,7 +93,7 @@ class Liveness {
     lock.unlock();
     say('?', rank_, "");
     lock.lock();
-    changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return find([](const Peer& peer) { return peer.come_to < 0; }) < 0; });
+    changed_.wait_for(lock, std::chrono::milliseconds(300), [&] { return find([](const Peer& peer) { return peer.come_to < 0; }) < 0; });
     if (rank_ != 0 && peers_[0].come_to < 0) return "rank 0, which does not answer";   // and passes on no answers
     for (const bool silent : {true, false}) {
       std::string ranks;
@@ -186,7 +186,7 @@ class Liveness {
     std::unique_lock lock(mutex_);
     const auto absent = [](const Peer& peer) { return !peer.link; };
     changed_.wait_for(lock, timeout, [&] { return find(absent) < 0 || !cause_.empty(); });
-    if (find(absent) < 0) return;
+    if (cause_.empty() && find(absent) < 0) return;
     std::vector<std::size_t> missing;
     for (std::size_t rank = 1; rank < peers_.size(); ++rank)
       if (absent(peers_[rank])) missing.push_back(rank);
