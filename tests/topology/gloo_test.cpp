@@ -23,6 +23,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -36,6 +37,7 @@
 #include <vector>
 
 #include "support/equivalence.hpp"
+#include "support/roles.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -63,6 +65,24 @@ std::vector<std::string> on_sockets(int ranks, Fn&& fn, std::chrono::millisecond
   return thrown;
 }
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// Steps of a rank of a launched program, of which rank 1 throws at step 10.
+int throwing_rank() {
+  try {
+    return with_topology<Gloo>(Environment::read(), [](auto topology) {
+      for (std::int64_t step = 0; step < 20; ++step) {
+        topology.at_step(step);
+        if (step == 10 && topology.rank() == 1) fail<ShapeError>("a bad batch");
+        barrier(topology);
+      }
+      return 0;
+    });
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
+[[maybe_unused]] const bool listed = cases::roles().emplace("throwing_rank", &throwing_rank).second;
 
 /// What a rank does that dies between meeting the others and connecting to them.
 void dies_while_joining(const ProcessEnvironment& environment) {
@@ -240,26 +260,41 @@ TEST_SUITE("topology/gloo") {
                                                                  ": rank ", victim, " ended without a word"));
     }
   }
-  TEST_CASE("F7 a port in use, and a host that is none, are one line before the deadline") {
-    const auto why = [](ProcessEnvironment environment) -> std::string {
-      environment.world_size = environment.local_world_size = 2;
-      environment.timeout = 2s;
-      try {
-        Gloo::join(environment);
-      } catch (const CommunicationError& error) {
-        return error.what();
-      }
-      return "";
-    };
+  TEST_CASE("F7 a port in use is one line at once, in the launcher's error file too") {
+    const auto file = (std::filesystem::temp_directory_path() / concat("rookery_error_", ::getpid())).string();
     const auto [taken, port] = detail::listen_somewhere();
-    const Stopwatch clock;
-    const auto in_use = why({.rank = 0, .master_port = port});
-    CHECK(in_use.starts_with(concat("gloo: rank 0 of 2 did not join the group at 127.0.0.1:", port, ": ")));
-    CHECK(contains(in_use, "address already in use"));
-    const auto nowhere = why({.rank = 1, .master_address = "no-such-host.invalid", .master_port = port});
-    CHECK(nowhere.starts_with(concat("gloo: rank 1 of 2 did not join the group at no-such-host.invalid:", port, ": ")));
-    CHECK(!contains(in_use + nowhere, "\n"));
-    CHECK(clock.seconds() < 15);
+    std::string why;
+    try {
+      Gloo::join({.rank = 0, .world_size = 2, .local_world_size = 2, .master_port = port, .error_file = file});
+    } catch (const CommunicationError& error) {
+      why = error.what();
+    }
+    CHECK(why.starts_with(concat("gloo: rank 0 of 2 did not join the group at 127.0.0.1:", port, ": ")));
+    CHECK((contains(why, "address already in use") && !contains(why, "\n")));
+    std::ostringstream text;
+    text << std::ifstream(file).rdbuf();
+    CHECK(contains(text.str(), why));
+    std::filesystem::remove(file);
+  }
+  TEST_CASE("F3 a rank of a launched program that throws: all say the first cause, and its error file holds it") {
+    const auto files = std::filesystem::temp_directory_path() / concat("rookery_throws_", ::getpid());
+    std::filesystem::create_directory(files);
+    const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
+    const int status = std::system(concat("ROOKERY_TEST_ROLE=throwing_rank TORCHELASTIC_ERROR_FILE='", (files / "error").string(), "' '",
+                                          ROOKERY_SOURCE_DIR, "/examples/launch' 3 '", self, "' 2> '", (files / "said").string(), "'")
+                                       .c_str());
+    CHECK(WEXITSTATUS(status) == 1);
+    const auto text_of = [&](const char* name) {
+      std::ostringstream text;
+      text << std::ifstream(files / name).rdbuf();
+      return text.str();
+    };
+    const auto said = text_of("said"), cause = std::string("rank 1, step 10, after barrier number 9: a bad batch");
+    CHECK(contains(said, concat(cause, "\n")));
+    for (const int rank : {0, 2}) CHECK(contains(said, concat("rank ", rank, ", step 10, barrier number 10: ", cause, "\n")));
+    CHECK(std::count(said.begin(), said.end(), '\n') == 3);
+    CHECK((contains(text_of("error"), "{\"message\":{\"message\":\"") && contains(text_of("error"), cause)));
+    std::filesystem::remove_all(files);
   }
   TEST_CASE("a broken pipe is no end of the process, and a program's own handler of it stays") {
     const auto handler_after_join = [](void (*handler)(int)) {

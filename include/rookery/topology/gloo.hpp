@@ -183,7 +183,7 @@ class GlooGroup {
       bool over = false;
     };
     const auto connecting = std::make_shared<Connecting>();
-    const auto options = c10d::ProcessGroupGloo::Options::create(environment_.timeout);
+    const auto options = c10d::ProcessGroupGloo::Options::create(environment_.timeout + std::chrono::seconds(10));   // ours is first
     options->devices.push_back(device());
     std::thread([connecting, options, bell = bell_, store = store_, rank = environment_.rank, ranks = environment_.world_size] {
       Connecting made;
@@ -200,13 +200,15 @@ class GlooGroup {
     }).detach();
     {
       std::unique_lock lock(bell_->mutex);
-      bell_->changed.wait(lock, [&] { return connecting->over || !liveness_->cause().empty(); });
+      const auto over = [&] { return connecting->over || !liveness_->cause().empty(); };
+      bell_->changed.wait_for(lock, environment_.timeout, over);
       group_ = std::move(connecting->group);
     }
-    if (group_) return;
+    if (group_ && !liveness_->gather("connected", 0, environment_.timeout).empty()) return;  // and so are all
     const auto cause = connecting->failed ? cause_soon() : liveness_->cause();
     check<CommunicationError>(cause.empty(), cause);
-    std::rethrow_exception(connecting->failed);
+    if (connecting->failed) std::rethrow_exception(connecting->failed);
+    fail<CommunicationError>("waited ", environment_.timeout.count(), " ms for ranks that have met to connect");
   }
   std::string in(std::string_view verb, std::int64_t number) const {
     return concat("rank ", environment_.rank, ", step ", step_, ", ", verb, " number ", number);
