@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include <rookery/comm/agree.hpp>
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/sharding/placement.hpp>
@@ -76,11 +77,12 @@ at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vect
 ///
 /// `name` is the full name, "user.embedding_bags.user_id", or the config's name where that is unique.
 /// Shapes:  -> [E, D], of the table's dtype, a copy.
-/// Errors:  IndexError when no table, or several, have the name.
+/// Errors:  IndexError when no table, or several, have the name; ConfigError when ranks ask for different ones.
 /// Cost:    one all-gather of the whole table; the table's bytes on every rank.
 /// Ranks:   all, in the same order.
 template <class Placed> at::Tensor gather_table(Placed& model, std::string_view name) {
   const auto& table = model.tables()[detail::table_number(model.tables(), name)];
+  agree(model.topology(), "gather_table", table.description.name);
   return detail::gather_shards(model.topology(), table, {table.description.num_embeddings, table.description.embedding_dim},
                                table.description.data_type, [](const TableStorage& storage) { return storage.weight(); });
 }
@@ -104,6 +106,7 @@ template <class Placed> at::Tensor gather_state(Placed& model, std::string_view 
   const auto found = std::find_if(slots.begin(), slots.end(), [&](const StateSlot& one) { return one.name == slot; });
   check<IndexError>(found != slots.end(), "table '", table.description.name, "' under '", table.description.rule, "' has no state '", slot,
                     "'");
+  agree(model.topology(), "gather_state", concat(table.description.name, ".", slot));
   std::vector<std::int64_t> shape{table.description.num_embeddings};
   if (found->shape == StateShape::element) shape.push_back(table.description.embedding_dim);
   return detail::gather_shards(model.topology(), table, std::move(shape), compute_dtype(table.description.data_type),
