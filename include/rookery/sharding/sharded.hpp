@@ -185,6 +185,12 @@ template <class Model> class PlacedMembers {
     for (const auto& [name, parameter] : parameters_) fn(*parameter);
     for (const auto& [name, buffer] : buffers_) fn(*buffer);
   }
+  /// The lookups in their order, a line each.
+  std::string lookup_lines() {
+    std::string lines;
+    for (const auto& lookup : runtime_.routing().lookups) lines += concat("lookup of ", lookup.collection, "\n");
+    return lines;
+  }
   /// Tells the runtime what lookups there will be: the collection of each, by address.
   void expect_lookups(const std::vector<const void*>& collections, int rank, int world_size, int local_world_size);
 
@@ -378,6 +384,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
       this->expect_lookups(collections(static_cast<Looked*>(nullptr)), topology.rank(), topology.world_size(),
                            concepts::local_world_size(topology));
     else this->expect_lookups({}, topology.rank(), topology.world_size(), concepts::local_world_size(topology));
+    if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->lookup_lines());
   }
 
   /// Both phases and the loss. In training with grad mode on, a pass counts for the next step once backward() has run from its loss;
