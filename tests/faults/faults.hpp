@@ -53,8 +53,15 @@ struct Fault {
   bool in_loss = false;                                      // of that step, instead of at a collective
   bool is_exit = false;                                      // F4: by exit(0), instead of returning
   double continued_after = 0;                                // F2: seconds; 0: when the others have ended
-  int timeout = 600;                                         // seconds, of every wait
+  int timeout = 600;                                         // seconds, of every wait; F2: 1 on a machine that is idle
 };
+
+/// How many processes want a core, for each core; 1 where there are enough.
+inline double load() {
+  double wanting = 0;
+  if (::getloadavg(&wanting, 1) != 1) return 1;
+  return std::max(1., wanting / std::max(1u, std::thread::hardware_concurrency()));
+}
 
 /// A fault of a kind on a number of ranks, from its seed.
 inline Fault draw_fault(const std::string& id, int ranks, std::uint64_t seed) {
@@ -63,7 +70,7 @@ inline Fault draw_fault(const std::string& id, int ranks, std::uint64_t seed) {
   fault.moment = {draw.integer(0, 4), draw.integer(0, 3), draw.chance(.5)};
   fault.in_loss = fault.moment.step > 0 && draw.chance(.2);
   fault.is_exit = draw.chance(.5);
-  fault.timeout = id == "F2" ? 1 : 600;
+  fault.timeout = id == "F2" ? static_cast<int>(load()) : 600;
   return fault;
 }
 inline std::string describe(const Fault& fault) {
@@ -171,7 +178,7 @@ struct Outcome {
   std::vector<double> sums;
   std::int64_t struck_step = 0;
   double time_to_end = 0;                                    // of the last rank but the victim
-  double load = 1;                                           // processes that want a core, for each core, when those are too few
+  double load = 1;                                           // of the machine
 };
 
 /// Starts the ranks, and waits for them, half a minute at most.
@@ -218,8 +225,7 @@ inline Outcome play(const Fault& fault) {
     ::usleep(1000);
   }
   outcome.struck_step = told.struck_step;
-  if (double processes_wanting = 0; ::getloadavg(&processes_wanting, 1) == 1)
-    outcome.load = std::max(1., processes_wanting / std::max(1u, std::thread::hardware_concurrency()));
+  outcome.load = load();
   for (std::size_t rank = 0; rank < ends.size(); ++rank) {
     if (!ends[rank].has_ended) {
       ::kill(processes[rank], SIGKILL);
@@ -248,11 +254,11 @@ inline std::string judge_rank(const Fault& fault, const Outcome& outcome, std::s
   const auto at_step = [&](std::int64_t step) { return end.said.starts_with(concat("rank ", rank, ", step ", step, ", ")); };
   if (!at_step(outcome.struck_step) && !at_step(outcome.struck_step + 1)) return "does not say its rank and step";
   if (!contains(" number ") && !contains("before any collective")) return "does not say the collective";
-  if (!is_victim && end.after > (fault.id == "F2" ? 3 : 2) * outcome.load) return concat("ended after ", end.after, " s");
+  if (!is_victim && end.after > (fault.id == "F2" ? fault.timeout : 0) + 2 * outcome.load) return concat("ended after ", end.after, " s");
   const auto victim = concat("rank ", fault.victim);
   if (fault.id == "F1" || (fault.id == "F4" && fault.is_exit))
     return end.said.ends_with(victim + " ended without a word\n") ? "" : "does not say who died";
-  if (fault.id == "F2") return is_victim || contains(concat(" waited 1000 ms for ", victim, ", which does not answer")) ? "" : "does not say who is late";
+  if (fault.id == "F2") return is_victim || contains(concat(" waited ", fault.timeout, "000 ms for ", victim, ", which does not answer")) ? "" : "does not say who is late";
   if (fault.id == "F3") return contains(concat(victim, ", step ", outcome.struck_step, ", ")) && end.said.ends_with(": a bad batch\n") ? "" : "does not say the cause";
   return contains(concat(victim, " returned before it; did every rank see the same number of batches?")) ? "" : "does not say who left";
 }
