@@ -19,7 +19,6 @@
 #include <fstream>
 #include <initializer_list>
 #include <limits>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -33,10 +32,34 @@ namespace rookery {
 
 namespace detail {
 
-using Json = nlohmann::ordered_json;
+/// An object whose keys are in the text's order, each there once.
+template <class Key, class Value, class Less, class Allocator>
+struct DistinctKeys : nlohmann::ordered_map<Key, Value, Less, Allocator> {
+  using nlohmann::ordered_map<Key, Value, Less, Allocator>::ordered_map;
+
+  Value& operator[](const Key& key) {
+    const auto [at, is_new] = this->emplace(key, Value{});
+    check<DataError>(is_new, "key '", key, "' is given twice in one object");
+    return at->second;
+  }
+};
+using Json = nlohmann::basic_json<DistinctKeys>;
 
 inline constexpr std::array<std::pair<std::string_view, at::ScalarType>, 4> table_dtypes{
     {{"float32", at::kFloat}, {"float64", at::kDouble}, {"float16", at::kHalf}, {"bfloat16", at::kBFloat16}}};
+
+/// Where a value is, as in tables['user_id'].ranks[1]; put into words only where something is wrong with it.
+struct JsonPath {
+  const JsonPath* above = nullptr;
+  std::string_view key{};
+  std::size_t index = 0;                 // of a list, where there is no key
+
+  std::string text() const {
+    if (!above) return std::string(key);
+    if (key.data() == nullptr) return concat(above->text(), "[", index, "]");
+    return above->key == "tables" && !above->above ? concat("tables['", key, "']") : concat(above->text(), ".", key);
+  }
+};
 
 /// What a plan's JSON holds, taken value by value; every mistake is a DataError of one sentence with the path to the value.
 class PlanReader {
@@ -45,14 +68,15 @@ class PlanReader {
 
   Plan read(std::string_view text) const {
     const auto root = parse(text);
-    keys("", root, {"version", "world_size", "tables"});
-    if (root.contains("version")) number("version", root["version"], 1, 1);
+    keys({}, root, {"version", "world_size", "tables"});
+    if (root.contains("version")) number({nullptr, "version"}, root["version"], 1, 1);
     Plan plan;
-    if (root.contains("world_size")) plan.world_size = static_cast<int>(number("world_size", root["world_size"], 1, most_ranks));
-    const auto& tables = required("", root, "tables");
-    object("tables", tables);
-    if (tables.empty() && plan.world_size == 0) refuse("tables", "there are none");
-    for (const auto& [name, table] : tables.items()) read_table(name, table, plan);
+    if (root.contains("world_size")) plan.world_size = static_cast<int>(number({nullptr, "world_size"}, root["world_size"], 1, most_ranks));
+    const auto& tables = required({}, root, "tables");
+    const JsonPath path{nullptr, "tables"};
+    object(path, tables);
+    if (tables.empty() && plan.world_size == 0) refuse(path, "there are none");
+    for (const auto& [name, table] : tables.items()) read_table({&path, name}, table, plan);
     check_described(plan);
     return plan;
   }
@@ -60,20 +84,15 @@ class PlanReader {
  private:
   static constexpr std::int64_t most_ranks = 1 << 20, most = std::numeric_limits<std::int64_t>::max();
 
-  template <class... Parts> [[noreturn]] void refuse(const std::string& path, const Parts&... parts) const {
-    fail<DataError>(file_, ": ", path, path.empty() ? "" : ": ", parts...);
+  template <class... Parts> [[noreturn]] void refuse(const JsonPath& path, const Parts&... parts) const {
+    fail<DataError>(file_, ": ", path.text(), path.key.empty() && !path.above ? "" : ": ", parts...);
   }
 
   Json parse(std::string_view text) const {
-    std::vector<std::set<std::string>> open;                     // keys so far of the objects around
     try {
-      return Json::parse(text, [&](int, Json::parse_event_t event, Json& value) {
-        if (event == Json::parse_event_t::object_start) open.emplace_back();
-        if (event == Json::parse_event_t::object_end) open.pop_back();
-        if (event == Json::parse_event_t::key && !open.back().insert(value.get<std::string>()).second)
-          fail<DataError>(file_, ": key '", value.get<std::string>(), "' is given twice in one object");
-        return true;
-      });
+      return Json::parse(text);
+    } catch (const DataError& error) {
+      fail<DataError>(file_, ": ", error.what());
     } catch (const Json::parse_error& error) {
       const auto before = text.substr(0, std::min(text.size(), error.byte > 0 ? error.byte - 1 : 0));
       const auto line = std::count(before.begin(), before.end(), '\n') + 1;
@@ -94,25 +113,25 @@ class PlanReader {
       default: return "a number";
     }
   }
-  void object(const std::string& path, const Json& value) const {
+  void object(const JsonPath& path, const Json& value) const {
     if (!value.is_object()) refuse(path, "must be an object, not ", kind_of(value));
   }
-  void keys(const std::string& path, const Json& value, std::initializer_list<std::string_view> known) const {
+  void keys(const JsonPath& path, const Json& value, std::initializer_list<std::string_view> known) const {
     object(path, value);
     for (const auto& one : value.items())
       if (std::find(known.begin(), known.end(), one.key()) == known.end())
         refuse(path, "unknown key '", one.key(), "'; there are ", std::vector<std::string_view>(known));
   }
-  const Json& required(const std::string& path, const Json& value, const char* key) const {
+  const Json& required(const JsonPath& path, const Json& value, const char* key) const {
     const auto found = value.find(key);
     if (found == value.end()) refuse(path, "'", key, "' is missing");
     return *found;
   }
-  std::string text(const std::string& path, const Json& value) const {
+  std::string text(const JsonPath& path, const Json& value) const {
     if (!value.is_string()) refuse(path, "must be a text, not ", kind_of(value));
     return value.get<std::string>();
   }
-  std::int64_t number(const std::string& path, const Json& value, std::int64_t least, std::int64_t largest) const {
+  std::int64_t number(const JsonPath& path, const Json& value, std::int64_t least, std::int64_t largest) const {
     if (!value.is_number()) refuse(path, "must be a whole number, not ", kind_of(value));
     const bool fits = value.is_number_unsigned() ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(largest)
                                                  : value.is_number_integer() && value.get<std::int64_t>() <= largest;
@@ -120,63 +139,64 @@ class PlanReader {
       refuse(path, "is ", value.dump(), "; it must be a whole number from ", least, largest == most ? " on" : concat(" to ", largest));
     return value.get<std::int64_t>();
   }
-  const Json& list(const std::string& path, const Json& value) const {
+  const Json& list(const JsonPath& path, const Json& value) const {
     if (!value.is_array()) refuse(path, "must be a list, not ", kind_of(value));
     return value;
   }
-  int rank(const std::string& path, const Json& value) const { return static_cast<int>(number(path, value, 0, most_ranks - 1)); }
+  int rank(const JsonPath& path, const Json& value) const { return static_cast<int>(number(path, value, 0, most_ranks - 1)); }
   /// [first, behind the last].
-  std::pair<std::int64_t, std::int64_t> range(const std::string& path, const Json& value) const {
+  std::pair<std::int64_t, std::int64_t> range(const JsonPath& path, const Json& value) const {
     if (list(path, value).size() != 2) refuse(path, "must be two numbers, the first and the one behind the last; there are ", value.size());
-    const auto begin = number(concat(path, "[0]"), value[0], 0, most);
-    return {begin, number(concat(path, "[1]"), value[1], begin, most)};
+    const auto begin = number({&path, {}, 0}, value[0], 0, most);
+    return {begin, number({&path, {}, 1}, value[1], begin, most)};
   }
 
-  void read_table(const std::string& name, const Json& value, Plan& plan) const {
-    const auto path = concat("tables['", name, "']");
+  void read_table(const JsonPath& path, const Json& value, Plan& plan) const {
     keys(path, value, {"kind", "ranks", "min_partition", "shards", "hierarchical", "table", "num_embeddings", "embedding_dim", "data_type",
                        "rule", "state_numbers_per_row"});
-    TablePlan table{.table = name};
+    TablePlan table{.table = std::string(path.key)};
     const bool by_kind = value.contains("kind");
     if (by_kind == value.contains("shards")) refuse(path, by_kind ? "has both 'kind' and 'shards'" : "needs 'kind' or 'shards'");
     for (const auto* key : {"ranks", "min_partition"})
       if (!by_kind && value.contains(key)) refuse(path, "has '", key, "', which goes with 'kind', not with 'shards'");
     if (by_kind) {
-      const auto kind = text(path + ".kind", value["kind"]);
+      const JsonPath at{&path, "kind"};
+      const auto kind = text(at, value["kind"]);
       const auto found = std::find(sharding_kind_names.begin(), sharding_kind_names.end(), kind);
-      if (found == sharding_kind_names.end()) refuse(path + ".kind", "is '", kind, "'; kinds are ", sharding_kind_names);
+      if (found == sharding_kind_names.end()) refuse(at, "is '", kind, "'; kinds are ", sharding_kind_names);
       table.kind = static_cast<ShardingKind>(found - sharding_kind_names.begin());
-      if (value.contains("ranks"))
-        for (const auto& one : list(path + ".ranks", value["ranks"]))
-          table.ranks.push_back(rank(concat(path, ".ranks[", table.ranks.size(), "]"), one));
-      if (value.contains("min_partition")) table.min_partition = number(path + ".min_partition", value["min_partition"], 0, 1 << 30);
+      if (const JsonPath ranks{&path, "ranks"}; value.contains("ranks"))
+        for (const auto& one : list(ranks, value["ranks"])) table.ranks.push_back(rank({&ranks, {}, table.ranks.size()}, one));
+      if (value.contains("min_partition")) table.min_partition = number({&path, "min_partition"}, value["min_partition"], 0, 1 << 30);
     } else {
-      for (const auto& one : list(path + ".shards", value["shards"])) {
-        const auto at = concat(path, ".shards[", table.shards.size(), "]");
+      const JsonPath shards{&path, "shards"};
+      table.shards.reserve(list(shards, value["shards"]).size());
+      for (const auto& one : value["shards"]) {
+        const JsonPath at{&shards, {}, table.shards.size()};
         keys(at, one, {"rank", "rows", "columns"});
-        const auto [row_begin, row_end] = range(at + ".rows", required(at, one, "rows"));
-        const auto [column_begin, column_end] = range(at + ".columns", required(at, one, "columns"));
-        table.shards.push_back({{row_begin, row_end, column_begin, column_end}, rank(at + ".rank", required(at, one, "rank"))});
+        const auto [row_begin, row_end] = range({&at, "rows"}, required(at, one, "rows"));
+        const auto [column_begin, column_end] = range({&at, "columns"}, required(at, one, "columns"));
+        table.shards.push_back({{row_begin, row_end, column_begin, column_end}, rank({&at, "rank"}, required(at, one, "rank"))});
       }
     }
     if (const auto found = value.find("hierarchical"); found != value.end()) {
-      if (!found->is_boolean()) refuse(path + ".hierarchical", "must be true or false, not ", kind_of(*found));
+      if (!found->is_boolean()) refuse({&path, "hierarchical"}, "must be true or false, not ", kind_of(*found));
       table.hierarchical = found->get<bool>();
     }
     plan.tables.push_back(std::move(table));
-    if (value.contains("num_embeddings")) plan.descriptions.push_back(read_description(name, path, value));
+    if (value.contains("num_embeddings")) plan.descriptions.push_back(read_description(path, value));
     else
       for (const auto* key : {"table", "embedding_dim", "data_type", "rule", "state_numbers_per_row"})
         if (value.contains(key)) refuse(path, "has '", key, "' and no 'num_embeddings'");
   }
 
-  TableDescription read_description(const std::string& name, const std::string& path, const Json& value) const {
+  TableDescription read_description(const JsonPath& path, const Json& value) const {
     const auto size = [&](const char* key, std::int64_t least) {
-      return number(concat(path, ".", key), required(path, value, key), least, most);
+      return number({&path, key}, required(path, value, key), least, most);
     };
-    const auto word = [&](const char* key) { return text(concat(path, ".", key), required(path, value, key)); };
+    const auto word = [&](const char* key) { return text({&path, key}, required(path, value, key)); };
     TableDescription described;
-    described.name = name;
+    described.name = path.key;
     described.table = word("table");
     described.num_embeddings = size("num_embeddings", 1);
     described.embedding_dim = size("embedding_dim", 1);
@@ -184,7 +204,7 @@ class PlanReader {
     described.state_numbers_per_row = size("state_numbers_per_row", 0);
     const auto dtype = word("data_type");
     const auto found = std::find_if(table_dtypes.begin(), table_dtypes.end(), [&](const auto& one) { return one.first == dtype; });
-    if (found == table_dtypes.end()) refuse(path + ".data_type", "is '", dtype, "'; use float32, float64, float16 or bfloat16");
+    if (found == table_dtypes.end()) refuse({&path, "data_type"}, "is '", dtype, "'; use float32, float64, float16 or bfloat16");
     described.data_type = found->second;
     return described;
   }
@@ -192,7 +212,7 @@ class PlanReader {
   /// What a file says of its tables fits the shards that it has for them.
   void check_described(const Plan& plan) const {
     if (plan.descriptions.empty()) return;
-    if (plan.world_size == 0) refuse("", "'world_size' is missing, where tables say what they are");
+    if (plan.world_size == 0) refuse({}, "'world_size' is missing, where tables say what they are");
     check_bytes(plan.descriptions);
     Plan described;
     std::vector<TableDescription> tables;
