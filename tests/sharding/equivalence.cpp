@@ -2,20 +2,22 @@
 
 // The law "sharded equals local" on as many random plans as asked for; `tests/run equivalence` builds and runs it.
 //
-//   equivalence [--plans N] [--seed S] [--dtype float64|float32] [--topology threads|gloo]
+//   equivalence [--plans N] [--seed S] [--dtype float64|float32] [--topology threads|gloo|mpi]
 //
-// On Gloo every rank is a process that examples/launch, torchrun or another launcher starts, and rank 0 compares and prints.
+// On Gloo and MPI every rank is a process that a launcher starts (examples/launch, examples/mpirun), and rank 0 compares and prints.
 // A plan that differs prints its seed: `--plans 1 --seed S` replays it. The last line is `plans N, differing D`.
 
 #include <charconv>
 #include <cstdio>
 #include <exception>
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 
 #include <rookery/topology/gloo.hpp>
+#ifdef WITH_MPI
+#include <rookery/topology/mpi.hpp>
+#endif
 
 #include "support/equivalence.hpp"
 
@@ -30,8 +32,40 @@ std::uint64_t number(const std::string& flag, const std::string& text) {
   return value;
 }
 
+using Options = std::map<std::string, std::string>;
+
+/// Runs the plans by `check` on `ranks`, or as many as each plan draws where it is 0, and prints the seeds of those that differ.
+template <class Check> std::uint64_t differing_plans(const Options& options, int ranks, const Check& check) {
+  const auto plans = number("--plans", options.at("--plans")), first = number("--seed", options.at("--seed"));
+  const auto& dtype = options.at("--dtype");
+  std::uint64_t differing = 0;
+  for (auto seed = first; seed < first + plans; ++seed) {
+    const std::string wrong = check(rk::cases::draw_trial(seed, ranks, dtype == "float64" ? at::kDouble : at::kFloat));
+    if (wrong.empty()) continue;
+    ++differing;
+    std::printf("%s\n  replay: tests/run equivalence --plans 1 --seed %llu --dtype %s --topology %s\n", wrong.c_str(),
+                static_cast<unsigned long long>(seed), dtype.c_str(), options.at("--topology").c_str());
+  }
+  return differing;
+}
+
+int report(const Options& options, std::uint64_t differing) {
+  std::printf("plans %s, differing %llu\n", options.at("--plans").c_str(), static_cast<unsigned long long>(differing));
+  return differing == 0 ? 0 : 1;
+}
+
+template <class Topology> int on_processes(const Options& options) {
+  rk::check<rk::ConfigError>(rk::ProcessEnvironment::is_launched(), "--topology ", Topology::name,
+                             ": no launcher has started this process");
+  auto topology = Topology::join(rk::ProcessEnvironment::read());
+  const auto differing =
+      differing_plans(options, topology.world_size(), [&](const auto& trial) { return rk::cases::check_equivalence_on(topology, trial); });
+  topology.leave();
+  return topology.rank() == 0 ? report(options, differing) : 0;
+}
+
 int run(int count, char** arguments) {
-  std::map<std::string, std::string> options{{"--plans", "300"}, {"--seed", "1"}, {"--dtype", "float64"}, {"--topology", "threads"}};
+  Options options{{"--plans", "300"}, {"--seed", "1"}, {"--dtype", "float64"}, {"--topology", "threads"}};
   for (int i = 1; i < count; i += 2) {
     const auto option = options.find(arguments[i]);
     rk::check<rk::ConfigError>(option != options.end() && i + 1 < count, "'", arguments[i], "' is no option with a value; there are "
@@ -40,26 +74,13 @@ int run(int count, char** arguments) {
   }
   const auto &dtype = options["--dtype"], &topology = options["--topology"];
   rk::check<rk::ConfigError>(dtype == "float64" || dtype == "float32", "--dtype is '", dtype, "'; there are float64 and float32");
-  rk::check<rk::ConfigError>(topology == "threads" || topology == "gloo", "--topology is '", topology, "'; there are threads and gloo");
-  const auto plans = number("--plans", options["--plans"]), first = number("--seed", options["--seed"]);
-  std::uint64_t differing = 0;
-  std::optional<rk::Gloo> gloo;
-  if (topology == "gloo") {
-    rk::check<rk::ConfigError>(rk::ProcessEnvironment::is_launched(), "--topology gloo: no launcher has started this process");
-    gloo = rk::Gloo::join(rk::ProcessEnvironment::read());
-  }
-  for (auto seed = first; seed < first + plans; ++seed) {
-    const auto trial = rk::cases::draw_trial(seed, gloo ? gloo->world_size() : 0, dtype == "float64" ? at::kDouble : at::kFloat);
-    const auto wrong = gloo ? rk::cases::check_equivalence_on(*gloo, trial) : rk::cases::check_equivalence(trial);
-    if (wrong.empty()) continue;
-    ++differing;
-    std::printf("%s\n  replay: tests/run equivalence --plans 1 --seed %llu --dtype %s --topology %s\n", wrong.c_str(),
-                static_cast<unsigned long long>(seed), dtype.c_str(), topology.c_str());
-  }
-  if (gloo) gloo->leave();
-  if (gloo && gloo->rank() > 0) return 0;
-  std::printf("plans %llu, differing %llu\n", static_cast<unsigned long long>(plans), static_cast<unsigned long long>(differing));
-  return differing == 0 ? 0 : 1;
+  if (topology == "gloo") return on_processes<rk::Gloo>(options);
+#ifdef WITH_MPI
+  if (topology == "mpi") return on_processes<rk::Mpi>(options);
+#endif
+  rk::check<rk::ConfigError>(topology != "mpi", "--topology mpi: this program was built without MPI");
+  rk::check<rk::ConfigError>(topology == "threads", "--topology is '", topology, "'; there are threads, gloo and mpi");
+  return report(options, differing_plans(options, 0, [](const auto& trial) { return rk::cases::check_equivalence(trial); }));
 }
 
 }  // namespace

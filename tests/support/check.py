@@ -10,6 +10,7 @@
     check.py consumer <subproject|pkg-config|plain> <output> <repository> <build folder> <compiler...> -- <link flags...>
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -55,14 +56,22 @@ def header(name, output, depfile, *compiler):
     pathlib.Path(output).write_text(json.dumps({"header": name, "seconds": round(seconds, 2), "megabytes": megabytes}) + "\n")
 
 
+@functools.cache
+def needs(folder, name):
+    """What a header, or one of ours that it includes, refuses to compile without: `__has_include(<mpi.h>)`."""
+    text = (pathlib.Path(folder) / name).read_text()
+    found = set(re.findall(r"^#if !(__has_include\(<[^>]+>\))\n#error", text, re.M))
+    return found.union(*(needs(folder, other) for other in re.findall(r"^#include <(rookery/[^>]+)>", text, re.M)))
+
+
 def traps(folder, output, depfile, *compiler):
     names = sorted(path.relative_to(folder).as_posix() for path in pathlib.Path(folder).rglob("*.hpp"))
     system = set()
     for name in names:
         system |= set(re.findall(r"^\s*#\s*include\s*<((?!rookery/)[^>]+)>", (pathlib.Path(folder) / name).read_text(), re.M))
-    lines = [f"#include <{name}>" for name in ["ATen/ATen.h", *sorted(system)]]
+    lines = [f"#if __has_include(<{name}>)\n#include <{name}>\n#endif" for name in ["ATen/ATen.h", *sorted(system)]]
     lines += [f"#undef {name}\n#define {name} @" for name in TRAPS]
-    lines += [f"#include <{name}>" for name in names]
+    lines += [f"#if {' && '.join(['1', *needs(folder, name)])}\n#include <{name}>\n#endif" for name in names]
     code, text, _, _ = parse(compiler, lines, output, depfile, ["-fmax-errors=5"])
     if code:
         fail("a header uses a name that readers define as a macro", text)

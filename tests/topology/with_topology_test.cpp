@@ -77,6 +77,15 @@ TEST_SUITE("topology/environment") {
     CHECK(read("gloo", "4").topology == "gloo");
     CHECK(read("gloo", "4").ranks == 4);
   }
+  TEST_CASE("a launcher of MPI's asks for mpi, or for gloo in a program without it; torchrun's variables ask for gloo") {
+    const Variable size("OMPI_COMM_WORLD_SIZE", "2"), rank("OMPI_COMM_WORLD_RANK", "0"), size_on_node("OMPI_COMM_WORLD_LOCAL_SIZE", "1");
+    auto found = read(nullptr, nullptr);                       // on two nodes, of which MPI knows more than the environment
+    CHECK((found.topology == "mpi" && found.otherwise == "gloo" && found.ranks == 2));
+    CHECK(read("gloo", nullptr).topology == "gloo");
+    const Variable plain_rank("RANK", "0"), plain_size("WORLD_SIZE", "2");
+    found = read(nullptr, nullptr);
+    CHECK((found.topology == "gloo" && found.ranks == 2));
+  }
   TEST_CASE("a number of ranks that is none is refused") {
     for (const auto* ranks : {"", "two", "0", "-1", "2x", " 2", "1.5", "99999999999"})
       CHECK_THROWS_WITH_AS(read(nullptr, ranks), concat("ROOKERY_RANKS is '", ranks, "'; it must be a positive number").c_str(),
@@ -125,6 +134,11 @@ TEST_SUITE("topology/with_topology") {
   TEST_CASE("only the topology named is run") {
     const int kind = with_topology<Local, Threads>({}, []<class Topology>(Topology) { return Topology::is_distributed ? 1 : 2; });
     CHECK(kind == 2);
+  }
+  TEST_CASE("a topology that the program does not offer gives way to the other one that the environment names") {
+    const auto kind = []<class Topology>(Topology) { return Topology::is_distributed ? 1 : 2; };
+    CHECK(with_topology<Local, Threads>({.topology = "mpi", .ranks = 2, .otherwise = "threads"}, kind) == 1);
+    CHECK(with_topology<Local, Threads>({.topology = "local", .otherwise = "threads"}, kind) == 2);
   }
   TEST_CASE("a topology that the program does not offer is refused, with those that it does") {
     CHECK_THROWS_WITH_AS((with_topology<Local, Threads>({.topology = "nccl", .ranks = 2}, [](auto) { return 0; })),

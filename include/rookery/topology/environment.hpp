@@ -17,9 +17,10 @@ namespace rookery {
 struct Environment {
   std::string topology = "local";
   int ranks = 1;
+  std::string otherwise{};                       // the topology of a program that does not offer that one; empty: none
 
-  /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; "gloo" in one of several processes that torchrun or another
-  /// launcher started, "threads" where only a number of ranks above one is given.
+  /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; in one of several processes "mpi", or "gloo" in a program without it, where mpirun or another
+  /// launcher of MPI's started them, and "gloo" where torchrun or any other did; "threads" where only a number of ranks above one is given.
   /// Errors: ConfigError for a number of ranks that is none.
   static Environment read() {
     Environment environment;
@@ -29,8 +30,9 @@ struct Environment {
       check<ConfigError>(environment.ranks > 0, "ROOKERY_RANKS is '", ranks, "'; it must be a positive number");
       if (environment.ranks > 1) environment.topology = "threads";
     } else if (ProcessEnvironment::is_launched()) {
-      environment.ranks = ProcessEnvironment::read().world_size;
-      if (environment.ranks > 1) environment.topology = "gloo";
+      environment.ranks = ProcessEnvironment::read(false).world_size;
+      if (environment.ranks > 1) environment.topology = environment.otherwise = "gloo";
+      if (environment.ranks > 1 && ProcessEnvironment::is_launched_for_mpi()) environment.topology = "mpi";
     }
     if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) environment.topology = topology;
     return environment;

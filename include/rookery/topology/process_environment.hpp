@@ -50,9 +50,12 @@ struct ProcessEnvironment {
   /// Whether a launcher has said anything.
   static bool is_launched() { return first({"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}) != nullptr; }
 
+  /// Whether the launcher is MPI's, or one that serves it, and nobody has set torch.distributed's own variables.
+  static bool is_launched_for_mpi() { return !std::getenv("RANK") && first({"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}); }
+
   /// Errors: ConfigError for a number that is none, a rank that is not below the world size, or several processes of which none is
-  /// told where to meet.
-  static ProcessEnvironment read() {
+  /// told where to meet, unless they do not meet `at_address`: MPI's know each other.
+  static ProcessEnvironment read(bool at_address = true) {
     ProcessEnvironment found;
     found.rank = number({"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}, 0);
     found.world_size = number({"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}, 1);
@@ -62,8 +65,8 @@ struct ProcessEnvironment {
     check<ConfigError>(found.world_size > 0 && found.rank >= 0 && found.rank < found.world_size, "environment: rank ", found.rank, " of ",
                        found.world_size);
     if (const char* address = std::getenv("MASTER_ADDR")) found.master_address = address;
-    else check<ConfigError>(found.world_size == found.local_world_size, "environment: MASTER_ADDR is not set, but ", found.world_size,
-                            " processes run on nodes of ", found.local_world_size, "; set it to the host of rank 0");
+    else check<ConfigError>(!at_address || found.world_size == found.local_world_size, "environment: MASTER_ADDR is not set, but ",
+                            found.world_size, " processes run on nodes of ", found.local_world_size, "; set it to the host of rank 0");
     found.master_port = number({"MASTER_PORT"}, found.master_port);
     found.timeout = std::chrono::seconds(number({"ROOKERY_TIMEOUT"}, 600));
     const auto text = [](const char* name) { return std::string_view(std::getenv(name) ? std::getenv(name) : ""); };

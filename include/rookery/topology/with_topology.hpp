@@ -35,7 +35,10 @@ template <class Topology, class Fn> void run_alone(Fn&& fn) {
 /// Joins the group of processes that a launcher started, runs `fn(topology)` and leaves. When it throws, all ranks end, and the error is
 /// thrown again in one line that names rank and step; a launcher that asks for it finds that line in its error file.
 template <class Topology, class Fn> int run_process(Fn&& fn) {
-  auto topology = Topology::join(ProcessEnvironment::read());
+  auto topology = [] {
+    if constexpr (requires { Topology::join(); }) return Topology::join();
+    else return Topology::join(ProcessEnvironment::read());
+  }();
   try {
     const int status = fn(topology);
     topology.leave();
@@ -58,8 +61,10 @@ template <class Topology, class Fn> int run_process(Fn&& fn) {
 /// LibTorch's errors as an Error of one line with rank and step.
 template <class... Topology, class Fn> int with_topology(const Environment& environment, Fn&& fn) {
   int result = 0;
+  const bool offered = ((environment.topology == Topology::name) || ...);
+  const auto& wanted = offered || environment.otherwise.empty() ? environment.topology : environment.otherwise;
   const auto try_one = [&]<class One>() {
-    if (environment.topology != One::name) return false;
+    if (wanted != One::name) return false;
     if constexpr (requires { One::run(1, [](One) {}); }) {
       detail::warn_of_spinning_teams(environment.ranks);
       One::run(environment.ranks, [&](One topology) {
@@ -76,9 +81,9 @@ template <class... Topology, class Fn> int with_topology(const Environment& envi
     return true;
   };
   const bool ran = (try_one.template operator()<Topology>() || ...);
-  std::string offered;
-  ((offered += offered.empty() ? "" : ", ", offered += Topology::name), ...);
-  check<ConfigError>(ran, "this program does not offer topology '", environment.topology, "'; it has: ", offered);
+  std::string names;
+  ((names += names.empty() ? "" : ", ", names += Topology::name), ...);
+  check<ConfigError>(ran, "this program does not offer topology '", wanted, "'; it has: ", names);
   return result;
 }
 

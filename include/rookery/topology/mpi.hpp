@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// Mpi: ranks as processes that mpirun or srun starts, over MPI-3's non-blocking collectives. CPU tensors.
+//
+// Every wait has a deadline and sleeps between its looks: MPI's own waits spin, which takes the core from whom they wait for. A rank that
+// dies or fails ends the others at once (topology/liveness.hpp), which MPI alone leaves to the launcher, if it has one that cares. In the
+// check level `communicating` ranks compare what they are about to do before each collective (topology/fingerprint.hpp).
+// Sums are taken here, in rank order: MPI promises that all ranks get the same bits of a sum, but not that two runs do.
+// Needs mpi.h (topology/mpi_communicator.hpp).  Include cost: tensor.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/minimum.h>
+
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <rookery/concepts/communicator.hpp>
+#include <rookery/core/clock.hpp>
+#include <rookery/core/error.hpp>
+#include <rookery/topology/error_file.hpp>
+#include <rookery/topology/fingerprint.hpp>
+#include <rookery/topology/liveness.hpp>
+#include <rookery/topology/mpi_communicator.hpp>
+#include <rookery/topology/one_line.hpp>
+#include <rookery/topology/process_environment.hpp>
+
+namespace rookery {
+
+namespace detail {
+
+/// Gives the process one second to say why it ends when mpirun, for which another process has died or failed, ends it by SIGTERM.
+/// A second SIGTERM ends it at once; a program with a handler of its own keeps that.
+inline void take_leave_on_sigterm() {
+  static timer_t timer;
+  static const bool installed = [] {
+    struct sigaction now {};
+    if (::sigaction(SIGTERM, nullptr, &now) != 0 || now.sa_handler != SIG_DFL) return false;
+    sigevent again{};
+    again.sigev_notify = SIGEV_SIGNAL;
+    again.sigev_signo = SIGTERM;
+    if (::timer_create(CLOCK_MONOTONIC, &again, &timer) != 0) return false;
+    now.sa_handler = [](int) {
+      const itimerspec in_a_second{{}, {1, 0}};
+      ::timer_settime(timer, 0, &in_a_second, nullptr);
+    };
+    now.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+    return ::sigaction(SIGTERM, &now, nullptr) == 0;
+  }();
+  (void)installed;
+}
+
+/// What all ranks brought, combined in their order: [W, ...] -> [...].
+inline at::Tensor in_rank_order(const at::Tensor& brought, ReduceOp op) {
+  auto total = brought.select(0, 0).clone();
+  for (std::int64_t rank = 1; rank < brought.size(0); ++rank) {
+    const auto next = brought.select(0, rank);
+    if (op == ReduceOp::sum) total.add_(next);
+    else total = op == ReduceOp::max ? at::maximum(total, next) : at::minimum(total, next);
+  }
+  return total;
+}
+
+/// Without content: [lead..., ...] for rows of `like` [n, ...].
+inline at::Tensor empty_rows(const at::Tensor& like, std::vector<std::int64_t> lead) {
+  const auto of_row = like.sizes().slice(1);
+  lead.insert(lead.end(), of_row.begin(), of_row.end());
+  return at::empty(lead, like.options());
+}
+/// Bytes of so many rows of `like` [n, ...].
+inline Counts bytes_of(Counts rows, const at::Tensor& like) {
+  auto bytes = static_cast<std::int64_t>(like.element_size());
+  for (const auto size : like.sizes().slice(1)) bytes *= size;
+  for (auto& one : rows) one *= bytes;
+  return rows;
+}
+
+/// The processes of a group.
+class MpiGroup {
+ public:
+  explicit MpiGroup(ProcessEnvironment environment) : environment_(std::move(environment)) {
+    environment_.rank = mpi_.world_rank();
+    const int started = std::exchange(environment_.world_size, mpi_.world_size());
+    check<ConfigError>(started == 1 || environment_.world_size > 1, "mpi: the launcher started ", started,
+                       " processes, but MPI knows of one only; is it the launcher of the MPI that this program is linked with?");
+    try {
+      const auto work = mpi_.start();
+      wait_at_start(*work);
+      mpi_.started(*work);
+      moving_on_ = std::jthread([this](std::stop_token stop) { keep_moving(stop); });
+      std::tie(environment_.local_rank, environment_.local_world_size) = mpi_.node();
+      liveness_ = std::make_unique<Liveness>(environment_.rank, environment_.world_size, meeting(), environment_.timeout, [] {});
+      wait_at_start(*mpi_.barrier());                        // rank 0 passes on nothing to those that it has not met
+    } catch (const std::exception& error) {
+      const auto cause =
+          concat("mpi: rank ", environment_.rank, " of ", environment_.world_size, " did not join the group: ", one_line(error));
+      if (liveness_) liveness_->fail(cause);
+      write_error_file(environment_.error_file, cause);
+      fail<CommunicationError>(cause);
+    }
+    take_leave_on_sigterm();
+  }
+  MpiGroup(const MpiGroup&) = delete;
+  MpiGroup& operator=(const MpiGroup&) = delete;
+
+  const ProcessEnvironment& environment() const { return environment_; }
+  MpiCommunicator& mpi() { return mpi_; }
+  void at_step(std::int64_t step) { step_ = step; }
+  /// "rank 1, step 12, after all_reduce number 40": where this rank is, for messages.
+  std::string where() const {
+    return concat("rank ", environment_.rank, ", step ", step_, ", ",
+                  verb_.empty() ? "before any collective" : concat("after ", verb_, " number ", posted_ - 1));
+  }
+
+  /// Counts a collective that is about to be posted and gives its number. In the check level `communicating` ranks first compare what
+  /// they are about to do, of which `said()` is this one's.
+  template <class Fn> std::int64_t next_number(std::string_view verb, const Fn& said) {
+    if (environment_.check_level == CheckLevel::communicating) {
+      const auto all = liveness_->gather(said(), posted_ + 1, environment_.timeout);
+      if (all.empty()) give_up(verb, posted_);
+      const auto wrong = disagreement(posted_, all);
+      check<CommunicationError>(wrong.empty(), "rank ", environment_.rank, ", step ", step_, ": ", wrong);
+    }
+    verb_ = verb;
+    liveness_->come_to(posted_ + 1);
+    return posted_++;
+  }
+  /// Every rank gets by `op` what all ranks bring of the shares [bytes] that each combines: what `work` exchanges.
+  void combine_shares(const MpiWork::Pointer& work, Counts shares, ReduceOp op, std::int64_t number) {
+    work->shares = std::move(shares);
+    work->op = op;
+    work->number = number;
+    const std::lock_guard lock(moving_);
+    in_shares_.push_back(work);
+  }
+
+  /// Waits for the work of collective `number`. Errors: CommunicationError naming rank, step, collective and cause.
+  void wait(MpiWork& work, std::string_view verb, std::int64_t number) {
+    try {
+      poll(work, [&] { return liveness_->left_before(number + 1) >= 0 || !liveness_->cause().empty(); });
+    } catch (const std::exception& error) {
+      const auto cause = cause_soon();
+      fail<CommunicationError>(in(verb, number), ": ", cause.empty() ? one_line(error) : cause);
+    }
+    if (!work.requests.empty() || !work.shares.empty()) give_up(verb, number);
+  }
+
+  /// Tells all ranks why this one ends.
+  void abort(std::string_view cause) {
+    write_error_file(environment_.error_file, cause);
+    liveness_->fail(cause);
+  }
+  /// Ends in order: waits until all ranks have. Errors: CommunicationError when one has failed.
+  void leave() {
+    liveness_->leave(posted_);
+    for (const auto deadline = Clock::now() + environment_.timeout; !liveness_->all_left() && liveness_->cause().empty();) {
+      if (Clock::now() > deadline) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    check<CommunicationError>(liveness_->all_left(), where(), ": ", liveness_->cause());
+    moving_on_ = {};
+    mpi_.free();
+  }
+
+ private:
+  /// What came of this rank's share is combined, and goes to all.
+  void spread(MpiWork& work) {
+    const auto shares = std::exchange(work.shares, {});
+    const auto sum = in_rank_order(work.out, work.op);                                       // [own]
+    work.out = at::empty(work.in.sizes(), work.in.options());                                // [n]
+    const auto before = std::accumulate(shares.begin(), shares.begin() + environment_.rank, std::int64_t{0});
+    std::memcpy(static_cast<char*>(work.out.mutable_data_ptr()) + before, sum.const_data_ptr(), sum.nbytes());
+    mpi_.spread(work, shares, environment_.rank);
+  }
+  /// Spreads what can be of the sums in shares: other ranks may wait for it.
+  void spread_all() {
+    std::erase_if(in_shares_, [&](const auto& one) {
+      if (!one->done()) return false;
+      spread(*one);
+      return true;
+    });
+  }
+  /// Moves on. Gives whether the work is done.
+  bool moved_on(MpiWork& work) {
+    const std::lock_guard lock(moving_);
+    spread_all();
+    return work.done() && work.shares.empty();
+  }
+  /// Messages of a rank may lie still until it calls MPI again, also those that it is done with. So it is called now and then, for ranks
+  /// that wait for one that computes.
+  void keep_moving(const std::stop_token& stop) {
+    std::condition_variable_any nap;
+    for (std::unique_lock lock(moving_); !stop.stop_requested();) {
+      try {
+        mpi_.move_on();
+        spread_all();
+      } catch (const std::exception&) {                      // whoever waits for it meets it again
+      }
+      nap.wait_for(lock, stop, std::chrono::milliseconds(2), [] { return false; });
+    }
+  }
+
+  /// Looks until the work is done, `stop` says so, or the deadline has come, which gives false. At first between yields of the core, for as
+  /// long as the bytes may take at 1 GB/s, then between naps that grow with the wait.
+  template <class Stop> bool poll(MpiWork& work, const Stop& stop) {
+    using namespace std::chrono;
+    const auto begin = Clock::now();
+    const auto lively = microseconds(100) + nanoseconds(work.bytes());
+    while (!moved_on(work)) {
+      const auto waited = Clock::now() - begin;
+      if (waited < lively) {
+        ::sched_yield();
+        continue;
+      }
+      if (stop()) return true;
+      if (waited > environment_.timeout) return false;
+      std::this_thread::sleep_for(std::min<nanoseconds>(waited / 16, microseconds(500)));
+    }
+    return true;
+  }
+  std::string in(std::string_view verb, std::int64_t number) const {
+    return concat("rank ", environment_.rank, ", step ", step_, ", ", verb, " number ", number);
+  }
+  /// Says why collective `number` will not be.
+  [[noreturn]] void give_up(std::string_view verb, std::int64_t number) {
+    const auto early = liveness_->left_before(number + 1);
+    check<CommunicationError>(early < 0, in(verb, number), ": rank ", early, " returned before it", same_batches);
+    const auto cause = liveness_->cause();
+    check<CommunicationError>(cause.empty(), in(verb, number), ": ", cause);
+    fail<CommunicationError>(in(verb, number), ": waited ", environment_.timeout.count(), " ms for ", liveness_->late_ranks(number + 1));
+  }
+  /// What the other ranks say went wrong; a death is often known to MPI a moment earlier.
+  std::string cause_soon() {
+    for (int look = 0; look < 1000 && liveness_->cause().empty(); ++look) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return liveness_->cause();
+  }
+  void wait_at_start(MpiWork& work) {
+    const bool in_time = poll(work, [&] { return liveness_ && !liveness_->cause().empty(); });
+    check<CommunicationError>(in_time, "waited ", environment_.timeout.count(), " ms for the other ranks");
+    check<CommunicationError>(work.requests.empty(), liveness_ ? liveness_->cause() : "");
+  }
+  /// Rank 0's text, at every rank.
+  std::string told_by_first(std::string_view text) {
+    auto bytes = at::empty({256}, at::kByte).fill_(0);                                       // [256]
+    auto* characters = bytes.mutable_data_ptr<std::uint8_t>();
+    std::copy(text.begin(), text.begin() + std::min<std::ptrdiff_t>(std::ssize(text), 255), characters);
+    wait_at_start(*mpi_.broadcast(bytes, 0));
+    return reinterpret_cast<const char*>(characters);
+  }
+  /// Rank 0 tells its host and port over MPI.
+  Liveness::Meeting meeting() {
+    const char* named = std::getenv("MASTER_ADDR");
+    const bool together = environment_.world_size == environment_.local_world_size;
+    return {.host = told_by_first(together ? "127.0.0.1" : named ? named : mpi_.host()),
+            .publish = [this](int port) { told_by_first(std::to_string(port)); },
+            .look_up = [this] { return std::stoi(told_by_first("")); }};
+  }
+
+  MpiCommunicator mpi_;
+  ProcessEnvironment environment_;
+  std::unique_ptr<Liveness> liveness_;
+  std::mutex moving_;
+  std::vector<MpiWork::Pointer> in_shares_;      // sums that are yet to be spread
+  std::int64_t posted_ = 0, step_ = 0;
+  std::string_view verb_;                        // the last
+  std::jthread moving_on_;
+};
+
+}  // namespace detail
+
+/// One process of a group over MPI.
+///
+///   auto topology = Mpi::join();    ...    topology.leave();
+/// or by with_topology, which also says why a rank failed. A program that has initialised MPI finalizes it, after leave().
+class Mpi {
+ public:
+  static constexpr bool is_distributed = true;
+  static constexpr std::string_view name = "mpi";
+
+  /// Meets the other ranks: those of MPI_COMM_WORLD, whatever the environment says of them; the deadline is the environment's.
+  /// Errors: ConfigError where the launcher is not that of the MPI linked; CommunicationError when ranks do not come before the deadline.
+  static Mpi join(const ProcessEnvironment& environment = ProcessEnvironment::read(false)) {
+    return Mpi(std::make_shared<detail::MpiGroup>(environment));
+  }
+
+  int rank() const { return group_->environment().rank; }
+  int world_size() const { return group_->environment().world_size; }
+  int local_world_size() const { return group_->environment().local_world_size; }
+  c10::Device device() const { return c10::Device(c10::DeviceType::CPU); }
+  /// Tells error messages which step this rank is at.
+  void at_step(std::int64_t step) { group_->at_step(step); }
+  /// Where this rank is, for messages.
+  std::string where() const { return group_->where(); }
+  /// Ends all ranks, which give `cause` as their reason.
+  void abort(std::string_view cause) { group_->abort(cause); }
+  /// Ends in order, when all ranks do.
+  void leave() { group_->leave(); }
+
+  auto all_to_all_v(at::Tensor send, Counts send_counts, Counts recv_counts);
+  auto all_reduce(at::Tensor tensor, ReduceOp op);
+  auto reduce_scatter_v(at::Tensor tensor, Counts counts);
+  auto all_gather_v(at::Tensor tensor);
+  auto broadcast(at::Tensor tensor, int root);
+  auto barrier();
+
+ private:
+  explicit Mpi(std::shared_ptr<detail::MpiGroup> group) : group_(std::move(group)) {}
+
+  /// A posted collective; `Finish` makes the result of what it holds.
+  template <class Finish> struct Handle {
+    std::shared_ptr<detail::MpiGroup> group;
+    detail::MpiWork::Pointer work;
+    std::string_view verb;
+    std::int64_t number;
+    Finish finish;
+    auto wait() {
+      check<Error>(group != nullptr, "a handle of ", verb, " is waited for twice");
+      const auto own = std::exchange(group, nullptr);
+      own->wait(*work, verb, number);
+      return finish(*std::exchange(work, nullptr));
+    }
+  };
+  template <class Finish> Handle<Finish> posted(detail::MpiWork::Pointer work, std::string_view verb, std::int64_t number, Finish finish) {
+    return {group_, std::move(work), verb, number, std::move(finish)};
+  }
+
+  std::shared_ptr<detail::MpiGroup> group_;
+};
+
+inline auto Mpi::all_to_all_v(at::Tensor send, Counts send_counts, Counts recv_counts) {
+  const auto number = group_->next_number("all_to_all_v", [&] {
+    return detail::with_counts(detail::fingerprint_of_all_to_all_v(send), send_counts, recv_counts);
+  });
+  const auto rows = std::accumulate(send_counts.begin(), send_counts.end(), std::int64_t{0});
+  check<ShapeError>(rows == send.size(0), "all_to_all_v: counts for ", rows, " rows, and a tensor of ", send.size(0));
+  auto in = send.detach().contiguous();
+  const auto arriving = std::accumulate(recv_counts.begin(), recv_counts.end(), std::int64_t{0});
+  auto out = detail::empty_rows(in, {arriving});                                             // [arriving, ...]
+  const auto sent = detail::bytes_of(std::move(send_counts), in), received = detail::bytes_of(std::move(recv_counts), in);
+  return posted(group_->mpi().exchange(std::move(in), sent, std::move(out), received), "all_to_all_v", number,
+                [](auto& work) { return work.out; });
+}
+
+/// For two ranks, and for little data, each gets what all brought and combines it. Else each combines its share for all, so that what
+/// moves does not grow with the ranks.
+inline auto Mpi::all_reduce(at::Tensor tensor, ReduceOp op) {
+  const auto number = group_->next_number("all_reduce", [&] { return detail::fingerprint_of_all_reduce(tensor, op); });
+  const std::int64_t ranks = world_size(), size = tensor.numel();
+  auto in = tensor.detach().contiguous().view(-1);                                           // [n]
+  const bool at_once = ranks <= 2 || static_cast<std::int64_t>(in.nbytes()) * ranks <= 1 << 16;
+  Counts shares;                                                                             // [W]
+  for (std::int64_t rank = 0; rank < ranks; ++rank) shares.push_back(at_once ? size : size * (rank + 1) / ranks - size * rank / ranks);
+  const auto own = shares[static_cast<std::size_t>(rank())];
+  auto out = detail::empty_rows(in, {ranks, own});                                           // [W, own]
+  const auto arriving = detail::bytes_of(Counts(static_cast<std::size_t>(ranks), own), in);
+  auto leaving = detail::bytes_of(std::move(shares), in);
+  auto& mpi = group_->mpi();
+  const auto work = at_once ? mpi.gather(in, std::move(out), arriving) : mpi.exchange(in, leaving, std::move(out), arriving);
+  if (!at_once) group_->combine_shares(work, std::move(leaving), op, number);
+  return posted(work, "all_reduce", number, [at_once, op, shape = tensor.sizes().vec()](auto& sum) {
+    return (at_once ? detail::in_rank_order(sum.out, op) : sum.out).view(shape);
+  });
+}
+
+inline auto Mpi::reduce_scatter_v(at::Tensor tensor, Counts counts) {
+  const auto number = group_->next_number("reduce_scatter_v", [&] { return detail::fingerprint_of_reduce_scatter_v(tensor, counts); });
+  const auto rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+  check<ShapeError>(rows == tensor.size(0), "reduce_scatter_v: counts for ", rows, " rows, and a tensor of ", tensor.size(0));
+  auto in = tensor.detach().contiguous();
+  const auto own = counts[static_cast<std::size_t>(rank())];
+  auto out = detail::empty_rows(in, {world_size(), own});                                    // [W, own, ...]
+  const auto arriving = detail::bytes_of(Counts(counts.size(), own), in), leaving = detail::bytes_of(std::move(counts), in);
+  return posted(group_->mpi().exchange(std::move(in), leaving, std::move(out), arriving), "reduce_scatter_v", number,
+                [](auto& work) { return detail::in_rank_order(work.out, ReduceOp::sum); });
+}
+
+/// Numbers of rows first, which are waited for here.
+inline auto Mpi::all_gather_v(at::Tensor tensor) {
+  const auto number = group_->next_number("all_gather_v", [&] { return detail::fingerprint_of_all_gather_v(tensor); });
+  const auto ranks = static_cast<std::size_t>(world_size());
+  const auto counted = group_->mpi().gather(at::empty({1}, at::kLong).fill_(tensor.size(0)), at::empty({world_size()}, at::kLong),   // [W]
+                                      Counts(ranks, sizeof(std::int64_t)));
+  group_->wait(*counted, "all_gather_v", number);
+  const auto* rows = counted->out.const_data_ptr<std::int64_t>();
+  Counts arriving(rows, rows + ranks);
+  auto in = tensor.detach().contiguous();
+  auto out = detail::empty_rows(in, {std::accumulate(arriving.begin(), arriving.end(), std::int64_t{0})});   // [sum(arriving), ...]
+  const auto bytes = detail::bytes_of(arriving, in);
+  return posted(group_->mpi().gather(std::move(in), std::move(out), bytes), "all_gather_v", number,
+                [arriving = std::move(arriving)](auto& work) {
+                  std::vector<at::Tensor> of_rank;
+                  std::int64_t begin = 0;
+                  for (const auto one : arriving) {
+                    of_rank.push_back(work.out.narrow(0, begin, one));
+                    begin += one;
+                  }
+                  return of_rank;
+                });
+}
+
+inline auto Mpi::broadcast(at::Tensor tensor, int root) {
+  const auto number = group_->next_number("broadcast", [&] { return detail::fingerprint_of_broadcast(tensor, root); });
+  return posted(group_->mpi().broadcast(tensor.detach().contiguous().clone(), root), "broadcast", number,
+                [](auto& work) { return work.out; });
+}
+
+inline auto Mpi::barrier() {
+  const auto number = group_->next_number("barrier", [] { return std::string("barrier"); });
+  return posted(group_->mpi().barrier(), "barrier", number, [](auto&) { return true; });
+}
+
+}  // namespace rookery
