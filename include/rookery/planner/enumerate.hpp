@@ -89,7 +89,7 @@ inline PlanOption priced_option(const Priced& with, std::size_t table, ShardingK
   const bool replicated = kind == ShardingKind::data_parallel && with.facts.world_size > 1;
   const auto node_of = [&](int rank) { return rank / with.facts.ranks_per_node(); };
   bool in_one_node = parts <= with.facts.ranks_per_node();
-  if (place == PlanOption::Place::all && !option.ranks.empty())
+  if (kind == ShardingKind::row_wise && !option.ranks.empty())
     in_one_node = std::all_of(option.ranks.begin(), option.ranks.begin() + parts,
                               [&](int rank) { return node_of(rank) == node_of(option.ranks.front()); });
   for (std::int64_t begin = 0; begin < with.table.embedding_dim; begin += partition) {
