@@ -10,9 +10,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,7 +26,21 @@
 
 namespace rookery {
 
+/// Whose rows a module takes its statistics from in training, and what becomes of buffers.
+enum class BufferPolicy {
+  synchronised,                          // of all ranks; what follows from them is the same on every rank
+  broadcast,                             // of its own rank; each step gives all ranks the buffers of rank 0
+  local                                  // of its own rank, and so are its buffers
+};
+
 namespace detail {
+
+/// Who follows the backward passes of a model.
+struct BackwardListener {
+  void* who = nullptr;                   // none once it is gone
+  void (*opened)(void* who, const at::Tensor& used) = nullptr;   // a pass begins; the gradient of `used` comes when its backward is over
+  int ended = 0;                         // backward passes since the last step
+};
 
 /// Where the graph of a pass is cut: `leaf` is what the pass went on with, and its gradient belongs to `below`.
 struct Cut {
@@ -41,12 +57,42 @@ struct PassState {
   void* topology = nullptr;
   std::int64_t rows = -1;                // of this rank's batch; -1 where no pass has begun
   std::int64_t first_row = -1;           // its place in the global batch; -1 when not asked for yet
+  BufferPolicy buffers = BufferPolicy::synchronised;
+  bool own_mean = false;                 // backward starts from the loss divided by the pass's own normaliser
+  std::shared_ptr<BackwardListener> listener{};
   std::vector<Cut> cuts;                 // of all passes since the last step, in order
+  bool completing = false;               // backward goes on across cuts
+  at::Tensor used, first;                // [] of the pass under way: a leaf, and the first node of its graph
 
   void begin(std::int64_t batch_rows) {
     rows = batch_rows;
     first_row = sum ? -1 : 0;
   }
+
+  /// Begins the graph of a pass that is captured. LibTorch goes through the nodes that are ready from the latest to the earliest, so the
+  /// gradient of `used` is there when backward has been everywhere else.
+  void open() {
+    used = first = at::ones({}).set_requires_grad(true);                                     // []
+    if (!listener) return;
+    first = used.mul(1);                                                                     // []
+    listener->opened(listener->who, used);
+  }
+
+  /// The loss [] that the caller starts backward from. It has the same value; `used` has a gradient once backward has run.
+  at::Tensor close(at::Tensor loss, const at::Tensor& normaliser) {
+    loss = loss.mul(first.to(loss.options()));                                               // []
+    if (own_mean && normaliser.defined()) {
+      auto share = normaliser.reciprocal().masked_fill(normaliser.eq(0), 0);                 // [] 0 of a pass without rows
+      share = share.masked_fill(normaliser.lt(0), std::numeric_limits<double>::quiet_NaN());
+      loss.register_hook([share](const at::Tensor& gradient) { return gradient.mul(share).to(gradient.scalar_type()); });
+    }
+    if (!cuts.empty()) loss = used = cut(loss);                                              // []; backward goes on in step()
+    first = at::Tensor{};
+    return loss;
+  }
+
+  /// Whether backward() stops at a cut, so that step() goes on with it.
+  bool stops() const { return completing || !cuts.empty(); }
 
   /// `x` as a leaf of a new piece of graph; itself where nothing is to be cut.
   at::Tensor cut(const at::Tensor& x) {
@@ -59,6 +105,7 @@ struct PassState {
   /// The rest of backward. Parts of a graph may be gone through several times, so it is kept until its last cut is done.
   /// Ranks: all, in the same order.
   void complete() {
+    completing = stops();
     while (!cuts.empty()) {
       const auto [below, leaf, is_sum] = std::move(cuts.back());
       cuts.pop_back();
@@ -75,6 +122,14 @@ struct PassState {
       }
       if (gradient.defined() && below.requires_grad()) below.backward(gradient, /*retain_graph=*/true);
     }
+    completing = false;
+  }
+
+  /// Forgets what step() was to go on with.
+  void clear() {
+    cuts.clear();
+    completing = false;
+    if (listener) listener->ended = 0;
   }
 };
 
@@ -100,6 +155,8 @@ class Pass {
   bool is_training() const { return !state_ || state_->training; }
   /// Whether sums over ranks are more than this rank's.
   bool is_distributed() const { return state_ && state_->sum; }
+  /// Whether statistics are those of all ranks' rows, and other ranks have rows.
+  bool is_synchronised() const { return is_distributed() && state_->buffers == BufferPolicy::synchronised; }
   /// A number that the seed and the module's full name choose.
   std::uint64_t key() const { return random_key(state_ ? state_->seed : 0, name_); }
 

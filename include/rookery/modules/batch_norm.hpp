@@ -33,6 +33,8 @@ struct BatchNormOptions {
 /// (x - mean) / sqrt(variance + eps) * weight + bias. In training, mean and variance are those of all ranks' rows, and the running
 /// statistics move towards them; in evaluation and `predict` they are the running ones. The result, the gradients and the running
 /// statistics are those of one process on the global batch. Several passes of one step are several batches.
+/// That is BufferPolicy::synchronised, the default of ShardingOptions. Under `broadcast` and `local` each rank's batch is one of its own, as
+/// torch.nn.BatchNorm1d has it under DDP, and nothing is sent here.
 ///
 /// A global batch of one row or none has no variance: the running statistics stay as they were.
 /// Shapes:  [B, features] -> the same; B may be 0.
@@ -62,14 +64,15 @@ struct BatchNorm {
     check<ShapeError>(input.dim() == 2 && input.size(1) == features, "BatchNorm: an input of shape ", input.sizes(), "; it must be [B, ",
                       features, "]");
     const bool training = pass.is_training();
-    if (!training || (!pass.is_distributed() && input.size(0) > 1)) return by_torch(input, training);
-    const auto x = pass.cut(input);                                                          // [B, features]
-    const auto own = at::cat({x.sum(0), at::full({1}, x.size(0), x.options())});             // [features + 1]
-    const auto sums = pass.sum_over_ranks(own);
+    const bool all_ranks = pass.is_synchronised();
+    if (!training || (!all_ranks && input.size(0) > 1)) return by_torch(input, training);
+    const auto sum = [&](const at::Tensor& own) { return all_ranks ? pass.sum_over_ranks(own) : own; };
+    const auto x = all_ranks ? pass.cut(input) : input;                                      // [B, features]
+    const auto sums = sum(at::cat({x.sum(0), at::full({1}, x.size(0), x.options())}));       // [features + 1]
     const auto rows = sums[features].detach().clamp_min(1);                                  // [] of the global batch
     const auto mean = sums.narrow(0, 0, features).div(rows);                                 // [features]
     const auto centred = x.sub(mean);                                                        // [B, features]
-    const auto squares = pass.sum_over_ranks(centred.square().sum(0));                       // [features]
+    const auto squares = sum(centred.square().sum(0));                                       // [features]
     remember(mean.detach(), squares.detach(), rows);
     const auto scale = squares.div(rows).add(eps).rsqrt();                                   // [features]
     return weight ? at::addcmul(bias->tensor(), centred, scale.mul(weight->tensor())) : centred.mul(scale);   // [B, features]

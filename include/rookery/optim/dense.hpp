@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// Dense optimizer: the same rules as the tables', applied to parameters, and the sum of their gradients over ranks.
+// Dense optimizer: the same rules as the tables', applied to parameters.
 //
-// All gradients and a flag for each parameter that a loss reached travel in one all-reduce. A parameter that no rank's loss reached is
-// left alone, state included.  Answers to torch.optim and DDP.  Include cost: tensor.
+// A parameter that no rank's loss reached is left alone, state included. How gradients are summed over ranks is in gradient_buckets.hpp.
+// Answers to torch.optim.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -19,7 +18,6 @@
 #include <utility>
 #include <vector>
 
-#include <rookery/comm/all_reduce.hpp>
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/error.hpp>
@@ -59,6 +57,14 @@ struct DenseParameter {
   std::size_t group = 0;                 // which of the step's rates it takes
 };
 
+/// On one process, the gradients that backward left are those of the step, used in place.
+inline void take_gradients(std::span<DenseParameter> parameters) {
+  for (auto& one : parameters) {
+    const auto& gradient = one.parameter->tensor().grad();
+    one.gradient = gradient.defined() ? gradient.contiguous() : at::Tensor{};
+  }
+}
+
 /// The dense parameters of a model under one rule. The rule has per-weight state only.
 template <concepts::ElementwiseRule Rule> class DenseOptimizer {
  public:
@@ -77,10 +83,6 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   const Rule& rule() const { return rule_; }
   std::vector<DenseParameter>& parameters() { return parameters_; }
   const std::vector<DenseParameter>& parameters() const { return parameters_; }
-
-  /// Sums the gradients of all parameters over ranks into `gradient`.
-  /// Cost: one all-reduce of all gradients; none on one process, where gradients are used in place.
-  template <class Topology> void reduce(Topology& topology);
 
   /// Multiplies every gradient of this step.
   void scale(double factor) {
@@ -109,41 +111,6 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   Rule rule_;
   std::vector<DenseParameter> parameters_;
 };
-
-template <concepts::ElementwiseRule Rule> template <class Topology> void DenseOptimizer<Rule>::reduce(Topology& topology) {
-  if constexpr (!Topology::is_distributed) {
-    (void)topology;
-    for (auto& one : parameters_) {
-      const auto& gradient = one.parameter->tensor().grad();
-      one.gradient = gradient.defined() ? gradient.contiguous() : at::Tensor{};
-    }
-  } else if (!parameters_.empty()) {
-    auto dtype = at::kFloat;
-    std::int64_t total = 0;
-    for (const auto& one : parameters_) {
-      if (one.parameter->dtype() == at::kDouble) dtype = at::kDouble;
-      total += one.parameter->numel();
-    }
-    const auto flags = static_cast<std::int64_t>(parameters_.size());
-    auto flat = at::zeros({total + flags}, dtype);                                           // [gradients, flags]
-    std::int64_t at = 0;
-    for (std::int64_t p = 0; p < flags; at += parameters_[static_cast<std::size_t>(p++)].parameter->numel()) {
-      const auto& tensor = parameters_[static_cast<std::size_t>(p)].parameter->tensor();
-      if (!tensor.grad().defined()) continue;
-      flat.narrow(0, at, tensor.numel()).copy_(tensor.grad().reshape({-1}));
-      flat[total + p] = 1;
-    }
-    flat = all_reduce(topology, std::move(flat)).wait();
-    at = 0;
-    for (std::int64_t p = 0; p < flags; ++p) {
-      auto& one = parameters_[static_cast<std::size_t>(p)];
-      const bool reached = flat[total + p].template item<double>() > 0;
-      one.gradient =
-          reached ? flat.narrow(0, at, one.parameter->numel()).to(one.parameter->dtype()).view(one.parameter->shape()) : at::Tensor{};
-      at += one.parameter->numel();
-    }
-  }
-}
 
 template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(std::span<const double> rates) {
   for (auto& one : parameters_) {

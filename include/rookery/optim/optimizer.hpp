@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -27,6 +28,7 @@
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/optim/dense.hpp>
+#include <rookery/optim/gradient_buckets.hpp>
 #include <rookery/optim/parameter_group.hpp>
 #include <rookery/optim/step_norm.hpp>
 #include <rookery/rules/probe.hpp>
@@ -42,6 +44,8 @@ struct OptimizerOptions {
   double clip_value = 0;                         // then: largest absolute value of an element of it; 0: no clipping
   NonFinite non_finite = NonFinite::error;
   std::vector<ParameterGroup> groups{};          // learning rates and schedules of parameters and tables, by name
+  GradientDivision division = GradientDivision::global_mean;
+  BucketOptions buckets{};                       // of dense gradients on several ranks
 };
 
 /// A tensor of optimizer state that is on this rank.
@@ -57,12 +61,16 @@ namespace detail {
 inline void check_options(const OptimizerOptions& options) {
   check<ConfigError>(options.clip_norm >= 0, "Optimizer: clip_norm is ", options.clip_norm, "; it must not be negative");
   check<ConfigError>(options.clip_value >= 0, "Optimizer: clip_value is ", options.clip_value, "; it must not be negative");
+  check<ConfigError>(options.buckets.bytes > 0 && options.buckets.first_bytes > 0, "Optimizer: buckets of ", options.buckets.bytes,
+                     " bytes, the first of ", options.buckets.first_bytes, "; sizes must be positive");
 }
 
 /// What ranks must have in common, line by line.
 inline std::string option_lines(const OptimizerOptions& options, std::span<const DenseParameter> dense, const std::string& rule) {
   auto lines = concat("clip_norm ", options.clip_norm, "\nclip_value ", options.clip_value,
-                      options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error", "\ndense parameters: ", rule);
+                      options.non_finite == NonFinite::skip ? "\nnon_finite skip" : "\nnon_finite error", "\ndivision ",
+                      division_names[static_cast<std::size_t>(options.division)], "\nbuckets of ", options.buckets.bytes, " bytes after ",
+                      options.buckets.first_bytes, ", overlap in pass ", options.buckets.overlap.pass, "\ndense parameters: ", rule);
   for (const auto& group : options.groups) lines += concat("\ngroup ", group.pattern, " times ", group.learning_rate_factor);
   for (const auto& one : dense)
     if (one.parameter->is_frozen()) lines += concat("\nfrozen ", one.name);
@@ -86,10 +94,10 @@ inline std::vector<std::size_t> assign_groups(std::span<const ParameterGroup> gr
 /// Steps a placed model. The tables follow their own rules, the dense parameters `DenseRule`.
 ///
 /// `step()` uses every forward pass since the last step whose gradients were captured: several are one larger batch. The gradient is
-/// divided by the loss's normaliser, summed over ranks and passes, then clipped by norm, then by value.
+/// divided by the loss's normaliser, summed over ranks and passes, or as GradientDivision says, then clipped by norm, then by value.
 /// Errors:  NonFiniteError naming the first parameter or table, Error when backward() was forgotten, both before any weight or state
 ///          has changed; ConfigError when ranks were given different options or learning rate factors.
-/// Cost:    one all-reduce of dense gradients, one exchange of table gradients, one small all-reduce of norms.
+/// Cost:    one all-reduce of each bucket of dense gradients, meanwhile one exchange of table gradients; one small all-reduce of norms.
 /// Ranks:   all, in the same order.
 template <class Model, class DenseRule> class Optimizer {
   static constexpr bool is_rule = concepts::Rule<DenseRule>, is_elementwise = concepts::ElementwiseRule<DenseRule>;
@@ -110,8 +118,13 @@ template <class Model, class DenseRule> class Optimizer {
     check_rule(dense_.rule(), "Optimizer");
     model.for_each_parameter([&](std::string_view name, Parameter& parameter) { dense_.add(std::string(name), parameter); });
     group_of_table_ = detail::assign_groups(options_.groups, dense_.parameters(), model.tables());
-    if constexpr (std::remove_cvref_t<decltype(model.topology())>::is_distributed)
+    model.pass_state()->own_mean = options_.division != GradientDivision::global_mean;
+    if constexpr (is_distributed) {
+      using Topology = std::remove_cvref_t<decltype(model.topology())>;
       agree(model.topology(), "Optimizer", detail::option_lines(options_, dense_.parameters(), rookery::describe(dense_.rule())));
+      buckets_ = std::make_unique<detail::GradientBuckets>(dense_.parameters(), options_.buckets, model.pass_state(), &model.topology(),
+                                                           &detail::start_sum<Topology>);
+    }
     tell_step();
   }
 
@@ -122,6 +135,7 @@ template <class Model, class DenseRule> class Optimizer {
   void clear() {
     dense_.clear();
     model_->clear_passes();
+    if constexpr (is_distributed) buckets_->clear();
   }
 
   /// Steps that updated weights.
@@ -152,6 +166,7 @@ template <class Model, class DenseRule> class Optimizer {
   }
   /// Whether the model's loss divides by anything.
   static constexpr bool divides = Model::divides;
+  static constexpr bool is_distributed = std::remove_cvref_t<decltype(std::declval<Model&>().topology())>::is_distributed;
 
   /// Forgets passes and gradients when the step ends, also by an exception.
   struct Cleared {
@@ -170,6 +185,7 @@ template <class Model, class DenseRule> class Optimizer {
 
   Model* model_;
   DenseOptimizer<Admitted> dense_;
+  std::conditional_t<is_distributed, std::unique_ptr<detail::GradientBuckets>, void*> buckets_{};
   OptimizerOptions options_;
   std::vector<std::size_t> group_of_table_;
   std::int64_t count_ = 0, skipped_ = 0;
@@ -183,14 +199,19 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   check<Error>(passes > 0 || !Model::has_loss, "Optimizer: step() without backward() from the loss of a forward pass since the last one (",
                model_->runtime().captures().size(), " of these); call loss.backward() first");
   const Cleared cleared{*this};
+  check<ConfigError>(model_->pass_state()->own_mean == (options_.division != GradientDivision::global_mean),
+                     "Optimizer: another Optimizer of this model divides gradients otherwise");
   model_->complete_backward();
-  dense_.reduce(model_->topology());
+  model_->share_buffers();
+  if constexpr (is_distributed) buckets_->send();
+  else take_gradients(dense_.parameters());
   auto shards = model_->runtime().gradients(model_->topology());
+  if constexpr (is_distributed) buckets_->receive();
   const auto rates = detail::group_rates(options_.groups, rate_, count_);
-  const auto [squares, normaliser, same_rates, not_finite] = norm(shards, passes, rates);
-  if constexpr (std::remove_cvref_t<decltype(model_->topology())>::is_distributed)
+  const auto [squares, normaliser, summed_passes, same_rates, not_finite] = norm(shards, passes, rates);
+  if constexpr (is_distributed)
     if (!same_rates) agree(model_->topology(), concat("Optimizer: step ", count_ + 1), detail::rate_lines(options_.groups, rates));
-  const double scale = !divides ? 1 : normaliser == 0 ? 0 : 1 / normaliser;
+  const double scale = detail::gradient_scale(options_.division, divides, normaliser, summed_passes);
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {
     if (options_.non_finite == NonFinite::error) {

@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -20,12 +21,31 @@
 #include <rookery/optim/dense.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 
-namespace rookery::detail {
+namespace rookery {
 
-/// The squared norm of dense and table gradients, the normaliser, both over all ranks, whether ranks have the same learning rates, and the
-/// first thing that is not finite.
+/// What the summed gradient is divided by. Where ranks' batches are alike in rows and weights, `mean` is `global_mean`.
+enum class GradientDivision {
+  global_mean,     // the normalisers of all passes of all ranks, summed: every row counts alike, however uneven the batches
+  mean,            // each pass's gradient by its own normaliser, their sum by the number of passes: every pass counts alike, an empty one
+                   // as a gradient of zero, as DDP and TorchRec have it
+  sum              // each pass's gradient by its own normaliser: the same without the last division
+};
+
+namespace detail {
+
+inline constexpr std::array<const char*, 3> division_names{"global_mean", "mean", "sum"};   // of GradientDivision
+
+/// What multiplies the sum of all passes' gradients, which under `mean` and `sum` are divided by their own normalisers already.
+inline double gradient_scale(GradientDivision division, bool divides, double normaliser, double passes) {
+  if (division == GradientDivision::sum) return 1;
+  if (division == GradientDivision::mean) return 1 / passes;
+  return !divides ? 1 : normaliser == 0 ? 0 : 1 / normaliser;
+}
+
+/// The squared norm of dense and table gradients, the normaliser and the passes, all over all ranks, whether ranks have the same learning
+/// rates, and the first thing that is not finite.
 struct StepNorm {
-  double squares = 0, normaliser = 0;
+  double squares = 0, normaliser = 0, passes = 0;
   bool same_rates = true;
   std::string not_finite{};
 };
@@ -66,7 +86,7 @@ inline StepNorm read_step_sums(const at::Tensor& sums, std::span<const PlacedTab
   const auto* after = values + tables.size();
   check<Error>(after[1] > 0, "Optimizer: step() without backward() from any rank's forward pass since the last one");
   const auto* rates = after + 2;
-  StepNorm norm{.squares = 0, .normaliser = after[0]};
+  StepNorm norm{.squares = 0, .normaliser = after[0], .passes = after[1]};
   norm.same_rates = std::all_of(rates, values + sums.numel(), [&](double of_rank) { return of_rank == rates[0]; });
   if (divides && !(std::isfinite(after[0]) && after[0] >= 0))
     norm.not_finite = concat("the loss's normaliser, summed over ranks, is ", after[0]);
@@ -103,4 +123,5 @@ inline std::string ranks_of(const at::Tensor& flags) {
   return flags.numel() == 1 || ranks.empty() ? std::string() : concat(" because of ranks ", ranks);
 }
 
-}  // namespace rookery::detail
+}  // namespace detail
+}  // namespace rookery

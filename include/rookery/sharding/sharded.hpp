@@ -8,7 +8,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/ones.h>
 
 #include <torch/headeronly/version.h>
 
@@ -50,6 +49,7 @@ struct ShardingOptions {
   Constraints constraints{};         // of the default placement, by table
   std::uint64_t seed = 0;            // of initial values
   ExchangeOptions exchange{};        // how embeddings travel between ranks
+  BufferPolicy buffers = BufferPolicy::synchronised;
 };
 
 /// What a forward pass with a loss gives. `loss` is the SUM over this rank's rows.
@@ -59,6 +59,8 @@ template <class Output> struct LossAndOutput {
 };
 
 namespace detail {
+
+inline constexpr std::array<const char*, 3> policy_names{"synchronised", "broadcast", "local"};   // of BufferPolicy
 
 /// Errors: ConfigError for a full name given twice: state and initial values go by names.
 inline void check_names(const std::vector<std::string>& names) {
@@ -131,6 +133,10 @@ template <class Model> class PlacedMembers {
   template <class Fn> void for_each_parameter(Fn&& fn) {
     for (const auto& [name, parameter] : parameters_) fn(std::string_view(name), *parameter);
   }
+  /// Calls `fn(name, buffer)` for every buffer, in member order.
+  template <class Fn> void for_each_buffer(Fn&& fn) {
+    for (const auto& [name, buffer] : buffers_) fn(std::string_view(name), *buffer);
+  }
   /// Calls `fn(path, collection, first)` for every collection; `first` is the number of its first table in `tables()`.
   template <class Fn> void for_each_collection(Fn&& fn) {
     std::size_t first = 0;
@@ -150,8 +156,10 @@ template <class Model> class PlacedMembers {
   /// Forgets passes without a step. Called by Optimizer.
   void clear_passes() {
     runtime_.clear();
-    pass_->cuts.clear();
+    pass_->clear();
   }
+  /// What the modules of this model and its optimizer share.
+  const std::shared_ptr<detail::PassState>& pass_state() const { return pass_; }
   /// The rules' sums over the columns of local shards, for the rows that have gradients; a context a shard. Called by Optimizer.
   std::vector<std::vector<double>> row_sums(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts);
   /// One update of each row that has a gradient. Called by Optimizer.
@@ -246,7 +254,8 @@ template <class Model> void PlacedMembers<Model>::list_members() {
 }
 
 template <class Model> std::string PlacedMembers<Model>::declaration(const ShardingOptions& options) {
-  auto lines = concat("rookery ", version, ", LibTorch ", TORCH_VERSION, "\nseed ", options.seed, "\nexchange: forward ",
+  auto lines = concat("rookery ", version, ", LibTorch ", TORCH_VERSION, "\nseed ", options.seed, "\nbuffers ",
+                      detail::policy_names[static_cast<std::size_t>(options.buffers)], "\nexchange: forward ",
                       to_string(options.exchange.forward_precision), "; backward ", to_string(options.exchange.backward_precision));
   detail::declare_tables(tables(), lines);
   for (const auto& [name, parameter] : parameters_)
@@ -336,7 +345,7 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
  public:
   Placed(Model model, Topology& topology, const ShardingOptions& options) : PlacedMembers<Model>(std::move(model)), topology_(&topology) {
     auto& pass = this->pass();
-    pass.seed = options.seed, pass.rank = topology.rank(), pass.world_size = topology.world_size();
+    pass.seed = options.seed, pass.rank = topology.rank(), pass.world_size = topology.world_size(), pass.buffers = options.buffers;
     if constexpr (Topology::is_distributed) {
       pass.topology = &topology;
       pass.sum = [](void* on, at::Tensor tensor) { return all_reduce(*static_cast<Topology*>(on), std::move(tensor)).wait(); };
@@ -351,15 +360,26 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
     }
     this->place(options.seed, topology.rank());
     if constexpr (Topology::is_distributed)
-      this->for_each_dense([&](auto& leaf) { leaf.assign(broadcast(topology, leaf.tensor().detach().clone(), 0).wait()); });
+      this->for_each_dense([&](auto& leaf) { from_rank_0(leaf); });
   }
 
   Topology& topology() const { return *topology_; }
+
+  /// Under BufferPolicy::broadcast, the buffers of rank 0 become those of all ranks. Called by Optimizer. Ranks: all, in the same order.
+  void share_buffers() {
+    if constexpr (Topology::is_distributed)
+      if (this->pass().buffers == BufferPolicy::broadcast) this->for_each_buffer([&](auto, auto& buffer) { from_rank_0(buffer); });
+  }
 
   /// The rows of a table by its full name, "user.embedding_bags.user_id", or its config's where that is unique. Errors: IndexError.
   TableView<Placed> table(std::string_view name) { return {*this, name}; }
 
  private:
+  /// Gives a parameter or a buffer the values that it has on rank 0.
+  template <class Leaf> void from_rank_0(Leaf& leaf) {
+    leaf.assign(broadcast(*topology_, leaf.tensor().detach().clone(), 0).wait());
+  }
+
   Topology* topology_;
 };
 
@@ -392,16 +412,17 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   LossAndOutput<Output> operator()(const Batch& batch) {
     const bool capturing = this->capturing();
     const at::AutoGradMode grad_mode(capturing);
-    this->pass().begin(static_cast<std::int64_t>(batch.size()));
+    auto& pass = this->pass();
+    pass.begin(static_cast<std::int64_t>(batch.size()));
+    if (capturing) pass.open();
     detail::Capture capture;
     auto output = run(batch, capturing, capture);
     auto loss = loss_(output, batch);                                                        // []
     check<ShapeError>(loss.dim() == 0, "the loss has shape ", loss.sizes(), "; it must be one number, the sum over the batch");
     if (capturing) {
       capture.normaliser = normaliser(batch);
-      capture.used = at::ones({}, loss.options()).set_requires_grad(true);                   // [] has a gradient once backward ran
-      loss = loss.mul(capture.used);                                                         // []
-      if (!this->pass().cuts.empty()) loss = capture.used = this->pass().cut(loss);          // []; backward goes on in step()
+      loss = pass.close(std::move(loss), capture.normaliser);                                // []
+      capture.used = std::move(pass.used);                                                   // []
       this->runtime().keep(std::move(capture));
     }
     return {std::move(loss), std::move(output)};
