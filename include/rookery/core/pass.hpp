@@ -54,6 +54,7 @@ struct PassState {
   std::uint64_t seed = 0;
   int rank = 0, world_size = 1;
   at::Tensor (*sum)(void* topology, at::Tensor tensor) = nullptr;   // over ranks; none on a topology of one process
+  at::Tensor (*of_first)(void* topology, at::Tensor tensor) = nullptr;   // rank 0's; the same
   void* topology = nullptr;
   std::int64_t rows = -1;                // of this rank's batch; -1 where no pass has begun
   std::int64_t first_row = -1;           // its place in the global batch; -1 when not asked for yet
@@ -68,6 +69,9 @@ struct PassState {
     rows = batch_rows;
     first_row = sum ? -1 : 0;
   }
+
+  /// Gives a parameter or a buffer the values that it has on rank 0.
+  template <class Leaf> void take_from_first(Leaf& leaf) const { leaf.assign(of_first(topology, leaf.tensor().detach().clone())); }
 
   /// Begins the graph of a pass that is captured. LibTorch goes through the nodes that are ready from the latest to the earliest, so the
   /// gradient of `used` is there when backward has been everywhere else.
@@ -84,7 +88,8 @@ struct PassState {
     if (own_mean && normaliser.defined()) {
       auto share = normaliser.reciprocal().masked_fill(normaliser.eq(0), 0);                 // [] 0 of a pass without rows
       share = share.masked_fill(normaliser.lt(0), std::numeric_limits<double>::quiet_NaN());
-      loss.register_hook([share](const at::Tensor& gradient) { return gradient.mul(share).to(gradient.scalar_type()); });
+      const auto mean = loss.mul(share.to(loss.options()));                                  // []
+      loss = loss.detach().add(mean.sub(mean.detach()));                                     // [] the sum, with the gradient of the mean
     }
     if (!cuts.empty()) loss = used = cut(loss);                                              // []; backward goes on in step()
     first = at::Tensor{};

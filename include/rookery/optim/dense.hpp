@@ -55,6 +55,9 @@ struct DenseParameter {
   std::int64_t steps = 0;                // updates so far: its own bias correction, as in torch
   at::Tensor gradient{};                 // of this step, summed over ranks; undefined when no loss reached it
   std::size_t group = 0;                 // which of the step's rates it takes
+  std::size_t bucket = 0;                // the message that its gradient travels in
+  std::int64_t offset = 0;               // and where
+  bool is_packed = false;                // whether it is there
 };
 
 /// On one process, the gradients that backward left are those of the step, used in place.
@@ -83,18 +86,6 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   const Rule& rule() const { return rule_; }
   std::vector<DenseParameter>& parameters() { return parameters_; }
   const std::vector<DenseParameter>& parameters() const { return parameters_; }
-
-  /// Multiplies every gradient of this step.
-  void scale(double factor) {
-    for (auto& one : parameters_)
-      if (one.gradient.defined()) one.gradient.mul_(factor);
-  }
-
-  /// Brings every element of every gradient of this step within [-limit, limit].
-  void clamp(double limit) {
-    for (auto& one : parameters_)
-      if (one.gradient.defined()) one.gradient.clamp_(-limit, limit);
-  }
 
   /// Applies the rule to every parameter that has a gradient; the rate of its group multiplies its learning rate.
   void update(std::span<const double> rates);

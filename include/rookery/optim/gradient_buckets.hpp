@@ -46,14 +46,15 @@ namespace detail {
 
 /// A sum over ranks under way, whatever the topology.
 struct PendingSum {
-  std::shared_ptr<void> handle{};
+  std::unique_ptr<void, void (*)(void*)> handle{nullptr, nullptr};
   at::Tensor (*wait)(void* handle) = nullptr;
 };
 
 /// Starts a sum over ranks.
 template <class Topology> PendingSum start_sum(void* topology, at::Tensor tensor) {
   using Handle = decltype(all_reduce(std::declval<Topology&>(), at::Tensor{}));
-  return {std::make_shared<Handle>(all_reduce(*static_cast<Topology*>(topology), std::move(tensor))),
+  return {{new Handle(all_reduce(*static_cast<Topology*>(topology), std::move(tensor))),
+           [](void* handle) { delete static_cast<Handle*>(handle); }},
           [](void* handle) { return static_cast<Handle*>(handle)->wait(); }};
 }
 
@@ -72,7 +73,7 @@ class GradientBuckets {
   /// Takes the gradient of parameter p of this step, an undefined one where this rank's loss did not reach it.
   void fill(std::size_t p, const at::Tensor& gradient);
   /// Whether the gradient of parameter p has left.
-  bool has_left(std::size_t p) const { return places_[p].bucket < next_; }
+  bool has_left(std::size_t p) const { return parameters_[p].bucket < next_; }
   /// Sends the buckets that are next and wait for no gradient that backward may still bring.
   void send_full();
   /// Sends what has not left.  Ranks: all, in the same order.
@@ -93,11 +94,6 @@ class GradientBuckets {
     PendingSum sum{};
     std::int64_t flag_of(std::size_t p) const { return numbers + static_cast<std::int64_t>(p - begin); }
   };
-  struct Place {
-    std::size_t bucket = 0;
-    std::int64_t offset = 0;
-    bool filled = false;
-  };
 
   bool is_full(const Bucket& bucket) const;
   void send_next();
@@ -108,14 +104,13 @@ class GradientBuckets {
   Start start_;
   at::ScalarType dtype_ = at::kFloat;
   std::vector<Bucket> buckets_;
-  std::vector<Place> places_;                // of parameters
   std::size_t next_ = 0;                     // the bucket that leaves next
   std::shared_ptr<void> overlap_;            // goes first
 };
 
 inline GradientBuckets::GradientBuckets(std::span<DenseParameter> parameters, const BucketOptions& options,
                                         std::shared_ptr<PassState> passes, void* topology, Start start)
-    : parameters_(parameters), topology_(topology), start_(start), places_(parameters.size()) {
+    : parameters_(parameters), topology_(topology), start_(start) {
   for (const auto& one : parameters_)
     if (one.parameter->dtype() == at::kDouble) dtype_ = at::kDouble;
   const auto size = static_cast<std::int64_t>(c10::elementSize(dtype_));
@@ -123,7 +118,8 @@ inline GradientBuckets::GradientBuckets(std::span<DenseParameter> parameters, co
     const auto wanted = buckets_.size() == 1 ? options.first_bytes : options.bytes;
     if (buckets_.empty() || buckets_.back().numbers * size >= wanted) buckets_.push_back({.begin = p, .end = p + 1});
     auto& bucket = buckets_.back();
-    places_[p] = {.bucket = buckets_.size() - 1, .offset = bucket.numbers};
+    parameters_[p].bucket = buckets_.size() - 1;
+    parameters_[p].offset = bucket.numbers;
     bucket.begin = p;
     bucket.numbers += parameters_[p].parameter->numel();
   }
@@ -135,24 +131,24 @@ inline void GradientBuckets::clear() {
     bucket.message = at::Tensor{};
     bucket.sum = {};
   }
-  for (auto& place : places_) place.filled = false;
+  for (auto& one : parameters_) one.is_packed = false;
   next_ = 0;
 }
 
 inline void GradientBuckets::fill(std::size_t p, const at::Tensor& gradient) {
-  auto& place = places_[p];
-  auto& bucket = buckets_[place.bucket];
+  auto& one = parameters_[p];
+  auto& bucket = buckets_[one.bucket];
   if (!bucket.message.defined()) bucket.message = at::empty({bucket.flag_of(bucket.end)}, dtype_);   // [numbers + parameters]
-  const auto part = bucket.message.narrow(0, place.offset, tensor(p).numel());               // [numel]
+  const auto part = bucket.message.narrow(0, one.offset, tensor(p).numel());               // [numel]
   if (gradient.defined()) part.copy_(gradient.reshape({-1}));
   else part.zero_();
   bucket.message[bucket.flag_of(p)].fill_(gradient.defined() ? 1 : 0);
-  place.filled = true;
+  one.is_packed = true;
 }
 
 inline bool GradientBuckets::is_full(const Bucket& bucket) const {
   for (auto p = bucket.begin; p < bucket.end; ++p)
-    if (!places_[p].filled && tensor(p).requires_grad()) return false;
+    if (!parameters_[p].is_packed && tensor(p).requires_grad()) return false;
   return true;
 }
 
@@ -164,7 +160,7 @@ inline void GradientBuckets::send_next() {
   const at::NoGradGuard no_grad;
   auto& bucket = buckets_[next_];
   for (auto p = bucket.begin; p < bucket.end; ++p)
-    if (!places_[p].filled) fill(p, tensor(p).grad());
+    if (!parameters_[p].is_packed) fill(p, tensor(p).grad());
   bucket.sum = start_(topology_, std::move(bucket.message));
   ++next_;
 }
@@ -175,7 +171,7 @@ inline void GradientBuckets::receive() {
     for (auto p = bucket.begin; p < bucket.end; ++p) {
       auto& one = parameters_[p];
       const bool reached = sum[bucket.flag_of(p)].item<double>() > 0;
-      const auto part = sum.narrow(0, places_[p].offset, one.parameter->numel());            // [numel]
+      const auto part = sum.narrow(0, one.offset, one.parameter->numel());            // [numel]
       one.gradient = reached ? part.to(one.parameter->dtype()).view(one.parameter->shape()) : at::Tensor{};
     }
   }

@@ -153,6 +153,11 @@ template <class Model> class PlacedMembers {
 
   /// The rest of a backward pass that stopped where modules sum over ranks. Called by Optimizer. Ranks: all, in the same order.
   void complete_backward() { pass_->complete(); }
+  /// Under BufferPolicy::broadcast, rank 0's buffers become those of all ranks. Called by Optimizer. Ranks: all, in the same order.
+  void share_buffers() {
+    if (pass_->buffers == BufferPolicy::broadcast && pass_->of_first)
+      for (const auto& [name, buffer] : buffers_) pass_->take_from_first(*buffer);
+  }
   /// Forgets passes without a step. Called by Optimizer.
   void clear_passes() {
     runtime_.clear();
@@ -349,6 +354,7 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
     if constexpr (Topology::is_distributed) {
       pass.topology = &topology;
       pass.sum = [](void* on, at::Tensor tensor) { return all_reduce(*static_cast<Topology*>(on), std::move(tensor)).wait(); };
+      pass.of_first = [](void* on, at::Tensor tensor) { return broadcast(*static_cast<Topology*>(on), std::move(tensor), 0).wait(); };
     }
     this->list_members();
     if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options));
@@ -360,26 +366,15 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
     }
     this->place(options.seed, topology.rank());
     if constexpr (Topology::is_distributed)
-      this->for_each_dense([&](auto& leaf) { from_rank_0(leaf); });
+      this->for_each_dense([&](auto& leaf) { this->pass().take_from_first(leaf); });
   }
 
   Topology& topology() const { return *topology_; }
-
-  /// Under BufferPolicy::broadcast, the buffers of rank 0 become those of all ranks. Called by Optimizer. Ranks: all, in the same order.
-  void share_buffers() {
-    if constexpr (Topology::is_distributed)
-      if (this->pass().buffers == BufferPolicy::broadcast) this->for_each_buffer([&](auto, auto& buffer) { from_rank_0(buffer); });
-  }
 
   /// The rows of a table by its full name, "user.embedding_bags.user_id", or its config's where that is unique. Errors: IndexError.
   TableView<Placed> table(std::string_view name) { return {*this, name}; }
 
  private:
-  /// Gives a parameter or a buffer the values that it has on rank 0.
-  template <class Leaf> void from_rank_0(Leaf& leaf) {
-    leaf.assign(broadcast(*topology_, leaf.tensor().detach().clone(), 0).wait());
-  }
-
   Topology* topology_;
 };
 
