@@ -94,8 +94,9 @@ std::vector<Found> run_published(const Placement& placement, GradientDivision di
     model.table("t1").write(ids, rows_of({101, 102, 104, 108}));
     Optimizer step(model, Sgd{.learning_rate = 1}, {.division = division});
     const auto batch = topology.rank() == 0
-                           ? Published::Batch{KeyedJaggedTensor::from_lengths({"feature_0", "feature_1"}, at::tensor({0, 1, 2, 0, 1, 2}, at::kLong),
-                                                                              at::tensor({2, 0, 1, 2, 0, 1}, at::kLong))}
+                           ? Published::Batch{KeyedJaggedTensor::from_lengths(
+                                 {"feature_0", "feature_1"}, at::tensor({0, 1, 2, 0, 1, 2}, at::kLong),
+                                 at::tensor({2, 0, 1, 2, 0, 1}, at::kLong))}
                            : Published::Batch{KeyedJaggedTensor::from_lengths(
                                  {"feature_0", "feature_1"}, at::tensor({3, 2, 1, 2, 0, 1, 2, 3, 2, 3, 2}, at::kLong),
                                  at::tensor({2, 2, 4, 2, 0, 1}, at::kLong))};

@@ -278,7 +278,8 @@ TEST_SUITE("optim/overlap") {
       std::vector<at::Tensor> found;
       Threads::run(2, [&](Threads topology) {
         auto model = maybe_shard_model(declared(), topology);
-        Optimizer step(model, Adam{}, {.non_finite = NonFinite::skip, .buckets = small_buckets(overlapped ? during_backward() : Overlap{})});
+        Optimizer step(model, Adam{},
+                       {.non_finite = NonFinite::skip, .buckets = small_buckets(overlapped ? during_backward() : Overlap{})});
         for (std::uint64_t i = 0; i < 3; ++i) {
           auto batch = draw_batch(i, 4);
           if (bad) {

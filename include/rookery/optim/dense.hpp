@@ -87,6 +87,18 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   std::vector<DenseParameter>& parameters() { return parameters_; }
   const std::vector<DenseParameter>& parameters() const { return parameters_; }
 
+  /// Multiplies every gradient of this step.
+  void scale(double factor) {
+    for (auto& one : parameters_)
+      if (one.gradient.defined()) one.gradient.mul_(factor);
+  }
+
+  /// Brings every element of every gradient of this step within [-limit, limit].
+  void clamp(double limit) {
+    for (auto& one : parameters_)
+      if (one.gradient.defined()) one.gradient.clamp_(-limit, limit);
+  }
+
   /// Applies the rule to every parameter that has a gradient; the rate of its group multiplies its learning rate.
   void update(std::span<const double> rates);
 

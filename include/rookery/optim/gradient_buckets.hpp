@@ -26,7 +26,8 @@
 namespace rookery {
 
 namespace detail {
-class GradientBuckets;
+template <class Lazily> class BucketsOf;
+using GradientBuckets = BucketsOf<void>;
 }
 
 /// What makes gradients leave before step(): given by `during_backward` of optim/overlap.hpp.
@@ -44,136 +45,123 @@ struct BucketOptions {
 
 namespace detail {
 
-/// A sum over ranks under way, whatever the topology.
-struct PendingSum {
-  std::unique_ptr<void, void (*)(void*)> handle{nullptr, nullptr};
-  at::Tensor (*wait)(void* handle) = nullptr;
-};
-
-/// Starts a sum over ranks.
-template <class Topology> PendingSum start_sum(void* topology, at::Tensor tensor) {
-  using Handle = decltype(all_reduce(std::declval<Topology&>(), at::Tensor{}));
-  return {{new Handle(all_reduce(*static_cast<Topology*>(topology), std::move(tensor))),
-           [](void* handle) { delete static_cast<Handle*>(handle); }},
-          [](void* handle) { return static_cast<Handle*>(handle)->wait(); }};
+/// Starts a sum over ranks: its handle, whatever the topology.
+template <class Topology> std::shared_ptr<void> start_sum(void* topology, at::Tensor tensor) {
+  return std::make_shared<decltype(all_reduce(std::declval<Topology&>(), tensor))>(
+      all_reduce(*static_cast<Topology*>(topology), std::move(tensor)));
+}
+/// What a handle of `start_sum` gives.
+template <class Topology> at::Tensor finish_sum(void* handle) {
+  return static_cast<decltype(all_reduce(std::declval<Topology&>(), at::Tensor{}))*>(handle)->wait();
 }
 
-/// The dense gradients of one model on their way.
-class GradientBuckets {
- public:
-  using Start = PendingSum (*)(void* topology, at::Tensor tensor);
+/// The sums over ranks of a topology.
+struct Sums {
+  void* topology = nullptr;
+  std::shared_ptr<void> (*start)(void* topology, at::Tensor tensor) = nullptr;
+  at::Tensor (*finish)(void* handle) = nullptr;
+};
 
+/// The dense gradients of one model on their way. A template, so that a program of one process compiles none of it.
+template <class Lazily> class BucketsOf {
+ public:
   /// The parameters stay where they are.
-  GradientBuckets(std::span<DenseParameter> parameters, const BucketOptions& options, std::shared_ptr<PassState> passes, void* topology,
-                  Start start);
-  GradientBuckets(const GradientBuckets&) = delete;
-  GradientBuckets& operator=(const GradientBuckets&) = delete;
+  BucketsOf(std::span<DenseParameter> parameters, const BucketOptions& options, std::shared_ptr<PassState> passes, Sums sums);
+  BucketsOf(const BucketsOf&) = delete;
+  BucketsOf& operator=(const BucketsOf&) = delete;
 
   std::span<const DenseParameter> parameters() const { return parameters_; }
-  /// Takes the gradient of parameter p of this step, an undefined one where this rank's loss did not reach it.
+  /// Takes the gradient of a parameter of this step, an undefined one where this rank's loss did not reach it.
   void fill(std::size_t p, const at::Tensor& gradient);
-  /// Whether the gradient of parameter p has left.
-  bool has_left(std::size_t p) const { return parameters_[p].bucket < next_; }
+  /// Whether the gradient of a parameter has left.
+  bool has_left(std::size_t p) const { return parameters_[p].bucket < under_way_.size(); }
   /// Sends the buckets that are next and wait for no gradient that backward may still bring.
   void send_full();
   /// Sends what has not left.  Ranks: all, in the same order.
   void send() {
-    while (next_ < buckets_.size()) send_next();
+    while (under_way_.size() + 1 < begins_.size()) send_next();
   }
   /// Waits for all that was sent: the gradients of this step, summed over ranks, undefined where no rank's loss reached.
   void receive();
   /// Forgets the step.
-  void clear();
+  void clear() {
+    under_way_.clear();
+    message_ = at::Tensor{};
+    for (auto& one : parameters_) one.is_packed = false;
+  }
 
  private:
-  /// Parameters [begin, end).
-  struct Bucket {
-    std::size_t begin = 0, end = 0;
-    std::int64_t numbers = 0;                // of all its gradients
-    at::Tensor message{};                    // [numbers + parameters]: gradients, then 1 for each that the loss reached
-    PendingSum sum{};
-    std::int64_t flag_of(std::size_t p) const { return numbers + static_cast<std::int64_t>(p - begin); }
-  };
-
-  bool is_full(const Bucket& bucket) const;
   void send_next();
-  const at::Tensor& tensor(std::size_t p) const { return parameters_[p].parameter->tensor(); }
 
   std::span<DenseParameter> parameters_;
-  void* topology_;
-  Start start_;
+  Sums sums_;
   at::ScalarType dtype_ = at::kFloat;
-  std::vector<Bucket> buckets_;
-  std::size_t next_ = 0;                     // the bucket that leaves next
+  std::vector<std::int64_t> begins_{0};      // of the buckets in the message, and its end
+  at::Tensor message_;                       // [parameters' numbers + parameters]: each gradient, and 1 if this rank's loss reached it
+  std::vector<std::shared_ptr<void>> under_way_;   // buckets that left
   std::shared_ptr<void> overlap_;            // goes first
 };
 
-inline GradientBuckets::GradientBuckets(std::span<DenseParameter> parameters, const BucketOptions& options,
-                                        std::shared_ptr<PassState> passes, void* topology, Start start)
-    : parameters_(parameters), topology_(topology), start_(start) {
+template <class Lazily>
+BucketsOf<Lazily>::BucketsOf(std::span<DenseParameter> parameters, const BucketOptions& options, std::shared_ptr<PassState> passes,
+                             Sums sums)
+    : parameters_(parameters), sums_(sums) {
   for (const auto& one : parameters_)
     if (one.parameter->dtype() == at::kDouble) dtype_ = at::kDouble;
   const auto size = static_cast<std::int64_t>(c10::elementSize(dtype_));
+  std::int64_t numbers = 0;                  // in the bucket that is being filled
   for (auto p = parameters_.size(); p-- > 0;) {
-    const auto wanted = buckets_.size() == 1 ? options.first_bytes : options.bytes;
-    if (buckets_.empty() || buckets_.back().numbers * size >= wanted) buckets_.push_back({.begin = p, .end = p + 1});
-    auto& bucket = buckets_.back();
-    parameters_[p].bucket = buckets_.size() - 1;
-    parameters_[p].offset = bucket.numbers;
-    bucket.begin = p;
-    bucket.numbers += parameters_[p].parameter->numel();
+    auto& one = parameters_[p];
+    if (begins_.size() == 1 || numbers * size >= (begins_.size() == 2 ? options.first_bytes : options.bytes)) {
+      begins_.push_back(begins_.back());
+      numbers = 0;
+    }
+    one.bucket = begins_.size() - 2;
+    one.offset = begins_.back();
+    numbers += one.parameter->numel();
+    begins_.back() += one.parameter->numel() + 1;
   }
   if (options.overlap.attach) overlap_ = options.overlap.attach(*this, std::move(passes), options.overlap.pass);
 }
 
-inline void GradientBuckets::clear() {
-  for (auto& bucket : buckets_) {
-    bucket.message = at::Tensor{};
-    bucket.sum = {};
-  }
-  for (auto& one : parameters_) one.is_packed = false;
-  next_ = 0;
-}
-
-inline void GradientBuckets::fill(std::size_t p, const at::Tensor& gradient) {
+template <class Lazily> void BucketsOf<Lazily>::fill(std::size_t p, const at::Tensor& gradient) {
   auto& one = parameters_[p];
-  auto& bucket = buckets_[one.bucket];
-  if (!bucket.message.defined()) bucket.message = at::empty({bucket.flag_of(bucket.end)}, dtype_);   // [numbers + parameters]
-  const auto part = bucket.message.narrow(0, one.offset, tensor(p).numel());               // [numel]
-  if (gradient.defined()) part.copy_(gradient.reshape({-1}));
+  const auto numbers = one.parameter->numel();
+  if (!message_.defined()) message_ = at::empty({begins_.back()}, dtype_);
+  const auto part = message_.narrow(0, one.offset, numbers + 1);                             // [numbers + 1]
+  if (gradient.defined()) part.narrow(0, 0, numbers).copy_(gradient.reshape({-1}));
   else part.zero_();
-  bucket.message[bucket.flag_of(p)].fill_(gradient.defined() ? 1 : 0);
+  part[numbers].fill_(gradient.defined() ? 1 : 0);
   one.is_packed = true;
 }
 
-inline bool GradientBuckets::is_full(const Bucket& bucket) const {
-  for (auto p = bucket.begin; p < bucket.end; ++p)
-    if (!parameters_[p].is_packed && tensor(p).requires_grad()) return false;
-  return true;
+template <class Lazily> void BucketsOf<Lazily>::send_full() {
+  while (under_way_.size() + 1 < begins_.size()) {
+    for (const auto& one : parameters_)
+      if (one.bucket == under_way_.size() && !one.is_packed && one.parameter->tensor().requires_grad()) return;
+    send_next();
+  }
 }
 
-inline void GradientBuckets::send_full() {
-  while (next_ < buckets_.size() && is_full(buckets_[next_])) send_next();
-}
-
-inline void GradientBuckets::send_next() {
+template <class Lazily> void BucketsOf<Lazily>::send_next() {
   const at::NoGradGuard no_grad;
-  auto& bucket = buckets_[next_];
-  for (auto p = bucket.begin; p < bucket.end; ++p)
-    if (!parameters_[p].is_packed) fill(p, tensor(p).grad());
-  bucket.sum = start_(topology_, std::move(bucket.message));
-  ++next_;
+  const auto bucket = under_way_.size();
+  for (std::size_t p = 0; p < parameters_.size(); ++p)
+    if (parameters_[p].bucket == bucket && !parameters_[p].is_packed) fill(p, parameters_[p].parameter->tensor().grad());
+  under_way_.push_back(sums_.start(sums_.topology, message_.narrow(0, begins_[bucket], begins_[bucket + 1] - begins_[bucket])));
 }
 
-inline void GradientBuckets::receive() {
-  for (auto& bucket : buckets_) {
-    const auto sum = bucket.sum.wait(bucket.sum.handle.get());                               // [numbers + parameters]
-    for (auto p = bucket.begin; p < bucket.end; ++p) {
-      auto& one = parameters_[p];
-      const bool reached = sum[bucket.flag_of(p)].item<double>() > 0;
-      const auto part = sum.narrow(0, one.offset, one.parameter->numel());            // [numel]
-      one.gradient = reached ? part.to(one.parameter->dtype()).view(one.parameter->shape()) : at::Tensor{};
-    }
+template <class Lazily> void BucketsOf<Lazily>::receive() {
+  auto bucket = under_way_.size();
+  at::Tensor sum;
+  for (auto p = parameters_.size(); p-- > 0;) {
+    auto& one = parameters_[p];
+    const auto numbers = one.parameter->numel();
+    if (one.bucket != bucket) sum = sums_.finish(under_way_[bucket = one.bucket].get());
+    const auto part = sum.narrow(0, one.offset - begins_[bucket], numbers + 1);              // [numbers + 1]
+    one.gradient = part[numbers].item<double>() > 0
+                       ? part.narrow(0, 0, numbers).to(one.parameter->dtype()).view(one.parameter->shape())
+                       : at::Tensor{};
   }
 }
 

@@ -89,27 +89,6 @@ inline std::vector<std::size_t> assign_groups(std::span<const ParameterGroup> gr
   return numbers;
 }
 
-/// Multiplies every gradient of this step, at most to a norm, then brings every element of it within limits.
-inline void divide_and_clip(std::span<DenseParameter> dense, std::span<ShardGradients> shards, double scale, double norm, double clip_norm,
-                            double clip_value) {
-  if (clip_norm > 0) scale *= std::min(1.0, clip_norm / (norm + 1e-6));
-  const auto change = [&](const at::Tensor& gradient) {
-    gradient.mul_(scale);
-    if (clip_value > 0) gradient.clamp_(-clip_value, clip_value);
-  };
-  for (const auto& one : dense)
-    if (one.gradient.defined()) change(one.gradient);
-  for (const auto& shard : shards) change(shard.gradients.sums);                             // [U, columns]
-}
-
-/// What the rules are told, shard by shard.
-inline std::vector<StepContext> contexts_of(std::span<const ShardGradients> shards, std::span<const std::size_t> group_of_table,
-                                            std::span<const double> rates, std::int64_t step) {
-  std::vector<StepContext> contexts;
-  for (const auto& shard : shards) contexts.push_back({.step = step, .rate = rates[group_of_table[shard.table]]});
-  return contexts;
-}
-
 }  // namespace detail
 
 /// Steps a placed model. The tables follow their own rules, the dense parameters `DenseRule`.
@@ -143,8 +122,8 @@ template <class Model, class DenseRule> class Optimizer {
     if constexpr (is_distributed) {
       using Topology = std::remove_cvref_t<decltype(model.topology())>;
       agree(model.topology(), "Optimizer", detail::option_lines(options_, dense_.parameters(), rookery::describe(dense_.rule())));
-      buckets_ = std::make_unique<detail::GradientBuckets>(dense_.parameters(), options_.buckets, model.pass_state(), &model.topology(),
-                                                           &detail::start_sum<Topology>);
+      const detail::Sums sums{&model.topology(), &detail::start_sum<Topology>, &detail::finish_sum<Topology>};
+      buckets_ = std::make_unique<detail::GradientBuckets>(dense_.parameters(), options_.buckets, model.pass_state(), sums);
     }
     tell_step();
   }
@@ -244,8 +223,15 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
     ++skipped_;
     return false;
   }
-  detail::divide_and_clip(dense_.parameters(), shards, scale, gradient_norm_, options_.clip_norm, options_.clip_value);
-  const auto contexts = detail::contexts_of(shards, group_of_table_, rates, count_ + 1);
+  const double factor = options_.clip_norm > 0 ? scale * std::min(1.0, options_.clip_norm / (gradient_norm_ + 1e-6)) : scale;
+  dense_.scale(factor);
+  for (auto& shard : shards) shard.gradients.sums.mul_(factor);                              // [U, columns]
+  if (options_.clip_value > 0) {
+    dense_.clamp(options_.clip_value);
+    for (auto& shard : shards) shard.gradients.sums.clamp_(-options_.clip_value, options_.clip_value);   // [U, columns]
+  }
+  std::vector<StepContext> contexts;
+  for (const auto& shard : shards) contexts.push_back({.step = count_ + 1, .rate = rates[group_of_table_[shard.table]]});
   auto sums = model_->row_sums(shards, contexts);
   detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
   dense_.update(rates);
