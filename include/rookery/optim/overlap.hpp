@@ -62,9 +62,9 @@ class FollowedBackward {
   void arrived(std::size_t p, const at::Tensor& gradient) {
     if (passes_->listener != listener_ || passes_->stops() || listener_->ended + 1 < pass_) return;
     if (buckets_.has_left(p))
-      fail<Error>("Optimizer: a gradient of '", buckets_.parameters()[p].name, "' came after it had left for the other ranks: in a step of ",
-                  "more than the ", pass_, " passes that during_backward(", pass_, ") is for, in another backward of one loss, or of a ",
-                  "graph that was made before the pass");
+      fail<Error>("Optimizer: a gradient of '", buckets_.parameters()[p].name, "' came after it had left for the other ranks: ",
+                  "in a step of more than the ", pass_, " passes that during_backward(", pass_, ") is for, in another backward of one ",
+                  "loss, or of a graph that was made before the pass");
     const at::NoGradGuard no_grad;
     const auto& before = leaves_[p].grad();
     buckets_.fill(p, before.defined() ? before.add(gradient) : gradient);
@@ -82,8 +82,8 @@ class FollowedBackward {
 }  // namespace detail
 
 /// Dense gradients leave in the backward pass of the `pass`-th forward pass since the last step; those before it accumulate and send
-/// nothing. A step of fewer passes sends in step(), as does a model whose modules sum over ranks, such as a synchronised BatchNorm, for its backward
-/// goes on there.
+/// nothing. A step of fewer passes sends in step(), as does a model whose modules sum over ranks, such as a synchronised BatchNorm, for
+/// its backward goes on there.
 ///
 /// Errors:  ConfigError for a pass below 1. backward() throws Error when a gradient comes after it has left: in a step of more passes, in
 ///          another backward of one loss, or of a graph that was made before the forward pass, such as a penalty on weights.
