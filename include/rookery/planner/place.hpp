@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <span>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/kernels/cpu/transpose.hpp>
 #include <rookery/planner/plan.hpp>
 
 namespace rookery {
@@ -169,10 +171,9 @@ inline Plan place(std::span<const TableDescription> tables, int world_size, cons
     if (asked.kinds.empty() && asked.ranks.empty()) free.push_back(t);
     else placer.put(t, asked.kinds.empty() ? ShardingKind::table_wise : asked.kinds.front(), asked);
   }
-  std::sort(free.begin(), free.end(), [&](std::size_t a, std::size_t b) {
-    return tables[a].bytes() != tables[b].bytes() ? tables[a].bytes() > tables[b].bytes() : a < b;
-  });
-  for (const auto t : free) placer.put(t, ShardingKind::table_wise, {});
+  std::vector<std::int64_t> smallness;                       // falling bytes are rising distances from the most
+  for (const auto t : free) smallness.push_back(std::numeric_limits<std::int64_t>::max() - tables[t].bytes());
+  for (const auto i : kernels::transpose(smallness).order) placer.put(free[static_cast<std::size_t>(i)], ShardingKind::table_wise, {});
   return placer.plan();
 }
 

@@ -393,15 +393,18 @@ inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const Shard
 inline void add_row_sums(RowSumMessage message, const at::Tensor& received, const Routing& routing, std::span<const ShardGradients> shards,
                          std::vector<std::vector<double>>& sums) {
   const auto* next = received.const_data_ptr<double>();
+  std::vector<std::int64_t> columns;
   for (auto& piece : message.incoming) {
     piece.sums = next;
     next += piece.end - piece.begin;
+    columns.push_back(piece.column);
   }
-  std::sort(message.incoming.begin(), message.incoming.end(), [](const auto& a, const auto& b) { return a.column < b.column; });
   for (std::size_t i = 0; i < shards.size(); ++i)
     if (has_split_sums(routing.tables[shards[i].table])) std::fill(sums[i].begin(), sums[i].end(), 0.0);
-  for (const auto& piece : message.incoming)
+  for (const auto i : kernels::transpose(columns).order) {                                   // by column
+    const auto& piece = message.incoming[static_cast<std::size_t>(i)];
     for (auto k = piece.begin; k < piece.end; ++k) sums[piece.mine][k] += piece.sums[k - piece.begin];
+  }
 }
 
 /// Third phase: adds up `sums[i]` (of shards[i], [U, row_sums]) over the shards that hold the other columns of the same rows.

@@ -110,6 +110,10 @@ inline bool are_rows_fewer(const Routing& routing, std::size_t r, const Bucket& 
          bytes(bucket.bags(), words_for_sums(bucket.bags(), ids, !bucket.weights.empty()), false);
 }
 
+inline void append_words(std::vector<std::int64_t>& words, const std::vector<std::int64_t>& more) {
+  words.insert(words.end(), more.begin(), more.end());
+}
+
 /// Each id as a row of its own.
 inline kernels::Transposed each_once(std::vector<std::int64_t> ids) {
   kernels::Transposed all{.rows = std::move(ids), .starts = {}, .order = {}};
@@ -136,8 +140,8 @@ inline std::pair<std::int64_t, std::int64_t> ask(const Routing& routing, Capture
   if (!request.rows) {
     request.repeats = {};
     request.vectors = routing.gateway(r, static_cast<std::size_t>(routing.self)) == r ? found.bags() : 0;
-    words.insert(words.end(), found.offsets.begin(), found.offsets.end());
-    words.insert(words.end(), found.ids.begin(), found.ids.end());
+    append_words(words, found.offsets);
+    append_words(words, found.ids);
     for (const auto weight : found.weights) words.push_back(std::bit_cast<std::int64_t>(weight));
     return {found.bags(), ids};
   }
@@ -151,8 +155,9 @@ inline std::pair<std::int64_t, std::int64_t> ask(const Routing& routing, Capture
   request.bags = {.ids = capture.keep(row_of), .offsets = capture.keep(found.offsets), .bags = found.bags()};
   if (!found.weights.empty()) request.bags.weights = capture.keep(found.weights);
   request.positions = std::move(found.positions);
-  words.insert(words.end(), {0, request.vectors});
-  words.insert(words.end(), repeats.rows.begin(), repeats.rows.end());
+  words.push_back(0);
+  words.push_back(request.vectors);
+  append_words(words, repeats.rows);
   return {asks_for_rows, request.vectors};
 }
 
@@ -194,7 +199,8 @@ inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t 
     counts.push_back(capturing);
     for (const auto r : theirs) {
       const auto [bags, ids] = ask(routing, capture, r, std::move(buckets[r]), capturing, words);
-      counts.insert(counts.end(), {bags, ids});
+      counts.push_back(bags);
+      counts.push_back(ids);
     }
     message.counts_out.push_back(static_cast<std::int64_t>(1 + 2 * theirs.size()));
     message.counts_in.push_back(static_cast<std::int64_t>(1 + 2 * routing.routes_of[self].size()));
