@@ -76,13 +76,14 @@ examples::TrainDlrmOptions parse(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const bool speaks = rk::ProcessEnvironment::read().rank == 0;
+    const bool speaks = rk::ProcessEnvironment::read(false).rank == 0;
     const int status = speaks ? app.exit(error) : error.get_exit_code();
     if (status != 0 && speaks) fmt::print(stderr, "{}", examples::about_unknown_options(app));
     std::exit(status);
   }
-  auto& [topology, ranks] = options.environment;
-  if (topology == "local" && ranks > 1 && app.count("--topology") == 0) topology = "threads";
+  auto& [topology, ranks, otherwise] = options.environment;
+  if (app.count("--topology") > 0) otherwise.clear();
+  else if (topology == "local" && ranks > 1) topology = "threads";
   return options;
 }
 
@@ -101,9 +102,10 @@ int main(int argc, char** argv) {
   });
   try {
     const auto options = parse(argc, argv);
-    const auto& [topology, ranks] = options.environment;
+    const auto& topology = options.environment.topology;
+    const int ranks = options.environment.ranks;
     const bool in_one_process = topology == "local" || topology == "threads";
-    const auto started = in_one_process ? rk::ProcessEnvironment{} : rk::ProcessEnvironment::read();
+    const auto started = in_one_process ? rk::ProcessEnvironment{} : rk::ProcessEnvironment::read(false);
     rk::check<rk::ConfigError>(in_one_process || ranks == started.world_size, "--ranks ", ranks, " --topology ", topology, ": there ",
                                started.world_size == 1 ? "is 1 process" : rk::concat("are ", started.world_size, " processes"),
                                "; examples/run, torchrun, mpirun or srun starts as many as there are ranks");
