@@ -30,7 +30,7 @@ TEST_SUITE("kernels/cpu/instantiate") {
     kernels::Occurrences occurrences;
     for (const auto id : ids) occurrences.add(id, table.data(), 2);
     std::vector<double> sums(2);
-    kernels::sum_row_gradients(occurrences, kernels::transpose(occurrences), at::kDouble, 1, sums.data());
+    kernels::sum_row_gradients(occurrences, kernels::transpose(occurrences.rows), at::kDouble, 1, sums.data());
     CHECK(sums == std::vector<double>{2, 4});
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <rookery/kernels/cpu/blocked_sum.hpp>
 #include <rookery/kernels/cpu/instantiate.hpp>
+#include <rookery/kernels/cpu/narrow.hpp>
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
 #include <rookery/kernels/cpu/rounding.hpp>
 #include <rookery/kernels/cpu/row_update.hpp>
@@ -48,6 +49,47 @@ template <class Number> std::vector<Number> drawn(Draw& draw, std::int64_t count
 template <class Number> constexpr auto dtype_of = std::is_same_v<Number, float> ? at::kFloat : at::kDouble;
 
 }  // namespace
+
+TEST_SUITE("kernels/cpu/narrow") {
+  TEST_CASE_TEMPLATE("what is stored narrow is loaded rounded to the nearest, and what is not is where it was", Number, float, double) {
+    const std::vector<Number> numbers{0, -1.5, 65504, static_cast<Number>(1 + 0x1p-9), static_cast<Number>(1 + 0x1p-12), 1e6};
+    const auto count = static_cast<std::int64_t>(numbers.size());
+    std::vector<Number> scratch;
+    const auto through = [&](c10::ScalarType dtype) {
+      std::vector<std::byte> stored(numbers.size() * sizeof(Number));
+      kernels::store(numbers.data(), count, dtype, stored.data());
+      const auto* loaded = kernels::load(stored.data(), count, dtype, scratch);
+      return std::vector<Number>(loaded, loaded + count);
+    };
+    const auto half = through(at::kHalf), brain = through(at::kBFloat16);
+    CHECK(std::vector<Number>(half.begin(), half.begin() + 5) == std::vector<Number>{0, -1.5, 65504, static_cast<Number>(1 + 0x1p-9), 1});
+    CHECK(std::isinf(half[5]));
+    CHECK(std::vector<Number>(brain.begin(), brain.begin() + 2) == std::vector<Number>{0, -1.5});
+    CHECK(brain[3] == 1);
+    CHECK(std::abs(brain[5] - 1e6) <= 1e6 * 0x1p-9);
+    CHECK(through(dtype_of<Number>) == numbers);
+  }
+
+  TEST_CASE("a lookup writes narrow what it computes, and a gradient sum reads it") {
+    const std::vector<float> table{1, 2, 10, 20};
+    const Ids ids{0, 1, 1}, offsets{0, 2, 3};
+    std::vector<c10::Half> out(4);
+    kernels::LookupTask task{.dtype = at::kFloat, .weights = table.data(), .stride = 2, .dim = 2, .ids = ids.data(),
+                             .offsets = offsets.data(), .bags = 2, .out = out.data(), .out_stride = 2, .out_dtype = at::kHalf};
+    kernels::pooled_lookup(task);
+    CHECK(std::vector<float>(out.begin(), out.end()) == std::vector<float>{11, 22, 10, 20});
+    out.resize(6);
+    task.out = out.data();
+    kernels::row_lookup(task);
+    CHECK(std::vector<float>(out.begin(), out.end()) == std::vector<float>{1, 2, 10, 20, 10, 20});
+    kernels::Occurrences occurrences;
+    occurrences.dtype = at::kHalf;
+    for (std::size_t i = 0; i < 3; ++i) occurrences.add(ids[i], &out[2 * i], 2);
+    std::vector<double> sums(4);
+    kernels::sum_row_gradients(occurrences, kernels::transpose(occurrences.rows), at::kDouble, 2, sums.data());
+    CHECK(sums == std::vector<double>{2, 4, 40, 80});
+  }
+}
 
 TEST_SUITE("kernels/cpu/pooled_lookup") {
   TEST_CASE_TEMPLATE("sums bags of strided rows into strided outputs, and writes nothing else", Number, float, double) {
@@ -160,7 +202,7 @@ TEST_SUITE("kernels/cpu/transpose") {
         occurrences.add(row, nullptr, 1);
         expected[row].push_back(i);
       }
-      const auto found = kernels::transpose(occurrences);
+      const auto found = kernels::transpose(occurrences.rows);
       REQUIRE(found.rows.size() == expected.size());
       REQUIRE(found.starts.size() == expected.size() + 1);
       CHECK(found.starts.back() == static_cast<std::int64_t>(occurrences.rows.size()));
@@ -178,7 +220,7 @@ TEST_SUITE("kernels/cpu/transpose") {
     occurrences.add(7, &gradients[4], 1);
     occurrences.add(3, &gradients[0], .5);
     occurrences.add(7, &gradients[2], -2);
-    const auto transposed = kernels::transpose(occurrences);
+    const auto transposed = kernels::transpose(occurrences.rows);
     std::vector<Number> sums(4, -1);
     kernels::sum_row_gradients(occurrences, transposed, dtype_of<Number>, 2, sums.data());
     CHECK(sums == std::vector<Number>{.5, 1, 80, 160});
@@ -188,7 +230,7 @@ TEST_SUITE("kernels/cpu/transpose") {
     kernels::Occurrences occurrences;
     for (int i = 0; i < 1'000'000; ++i) occurrences.add(4, gradient.data(), 1);
     std::vector<float> sums(2, -1);
-    kernels::sum_row_gradients(occurrences, kernels::transpose(occurrences), at::kFloat, 2, sums.data());
+    kernels::sum_row_gradients(occurrences, kernels::transpose(occurrences.rows), at::kFloat, 2, sums.data());
     for (const float sum : sums) CHECK(sum == doctest::Approx(1e5).epsilon(1e-5));
   }
   TEST_CASE("sums do not depend on the number of threads, to the last bit") {
@@ -198,7 +240,7 @@ TEST_SUITE("kernels/cpu/transpose") {
     kernels::Occurrences occurrences;
     for (std::int64_t i = 0; i < count; ++i)
       occurrences.add(draw.integer(0, 2999), &gradients[static_cast<std::size_t>(draw.integer(0, 499) * dim)], draw.real(-1, 1));
-    const auto transposed = kernels::transpose(occurrences);
+    const auto transposed = kernels::transpose(occurrences.rows);
     std::vector<std::vector<float>> sums;
     for (const int threads : {1, 2, 5})
       with_threads(threads, [&] {
