@@ -33,8 +33,8 @@ struct BatchNormOptions {
 /// (x - mean) / sqrt(variance + eps) * weight + bias. In training, mean and variance are those of all ranks' rows, and the running
 /// statistics move towards them; in evaluation and `predict` they are the running ones. The result, the gradients and the running
 /// statistics are those of one process on the global batch. Several passes of one step are several batches.
-/// That is BufferPolicy::synchronised, the default of ShardingOptions. Under `broadcast` and `local` each rank's batch is one of its own, as
-/// torch.nn.BatchNorm1d has it under DDP, and nothing is sent here.
+/// That is BufferPolicy::synchronised, the default of ShardingOptions. Under `broadcast` and `local` each rank's batch is one of its own,
+/// as torch.nn.BatchNorm1d has it under DDP, and nothing is sent here.
 ///
 /// A global batch of one row or none has no variance: the running statistics stay as they were.
 /// Shapes:  [B, features] -> the same; B may be 0.

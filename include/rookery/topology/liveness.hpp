@@ -240,7 +240,8 @@ class Liveness {
     const bool fits = hello.world_size == ranks && hello.rank > 0 && hello.rank < ranks;
     if (!fits || peers_[static_cast<std::size_t>(hello.rank)].link) {
       const auto cause = fits ? concat("two processes say that they are rank ", hello.rank)
-                              : concat("a process says that it is rank ", hello.rank, " of ", hello.world_size, "; rank 0 is one of ", ranks);
+                              : concat("a process says that it is rank ", hello.rank, " of ", hello.world_size, "; rank 0 is one of ",
+                                       ranks);
       detail::send_all(link, message('F', 0, cause));
       return hear('F', 0, cause);
     }
