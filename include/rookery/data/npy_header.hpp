@@ -161,13 +161,13 @@ class NpyDictionary {
 inline NpyHeader parse_npy_header(std::string_view bytes, std::string_view name) {
   const auto byte = [&](std::size_t i) { return static_cast<std::size_t>(static_cast<unsigned char>(bytes[i])); };
   check<DataError>(bytes.size() >= 10 && bytes.starts_with("\x93NUMPY"), name, ": not a .npy file");
-  const auto version = byte(6);
-  check<DataError>(1 <= version && version <= 3 && byte(7) == 0, name, ": version ", version, ".", byte(7),
+  const auto format = byte(6);
+  check<DataError>(1 <= format && format <= 3 && byte(7) == 0, name, ": version ", format, ".", byte(7),
                    " of the format; known are 1.0, 2.0 and 3.0");
-  const std::size_t begin = version == 1 ? 10 : 12;
+  const std::size_t begin = format == 1 ? 10 : 12;
   check<DataError>(bytes.size() >= begin, name, ": the file ends within its header");
   auto size = byte(8) | byte(9) << 8;
-  if (version > 1) size |= byte(10) << 16 | byte(11) << 24;
+  if (format > 1) size |= byte(10) << 16 | byte(11) << 24;
   check<DataError>(size <= bytes.size() - begin, name, ": the header is said to be of ", size, " bytes, and ", bytes.size() - begin,
                    " are there");
   auto header = detail::NpyDictionary(bytes.substr(begin, size), name).read();
