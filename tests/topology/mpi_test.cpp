@@ -29,7 +29,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "support/equivalence.hpp"
@@ -60,8 +59,8 @@ template <class Fn> int on_mpi(Fn&& fn) {
 cases::EndedProcesses mpirun(const std::string& role, int ranks, const std::string& environment = "") {
   return cases::run_processes(role, ranks, environment, "mpirun");
 }
-void expect(bool holds, std::string_view what) { check<Error>(holds, what); }
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+void expect(bool holds, std::string_view what) { check<Error>(holds, what); }
 
 /// Every verb, with rows of unlike number and none, and of every dtype that goes over the wire.
 void all_verbs(Mpi& topology) {
@@ -151,6 +150,12 @@ void handles(Mpi& topology) {
     said = error.what();
   }
   expect(said == concat("all_to_all_v: counts for ", 2 * ranks, " rows, and a tensor of 3"), said);
+  try {
+    broadcast(topology, at::zeros({3}), ranks);
+  } catch (const CommunicationError& error) {
+    said = error.what();
+  }
+  expect(said.starts_with(concat("rank ", rank, ", step 0, broadcast number ")) && contains(said, ": mpi: MPI_ERR_ROOT"), said);
 
   cases::Draw shared(9), own(static_cast<std::uint64_t>(rank) + 100);
   double sum = 0;
@@ -202,7 +207,7 @@ int faulty_rank() {
         if (fault == "stop") std::raise(SIGSTOP);
         if (fault == "abort") topology.abort("rank 1, step 10: out of coffee");
         if (fault == "another") all_reduce(topology, at::zeros({3})).wait();
-        if (fault == "abort" || fault == "sleep") std::this_thread::sleep_for(60s);
+        if (fault == "abort") std::this_thread::sleep_for(60s);
       }
       all_to_all_v(topology, at::zeros({topology.world_size() * (1 << 20)}), counts, counts).wait();
     }
@@ -230,7 +235,7 @@ TEST_SUITE("topology/mpi") {
     CHECK(ended.status == 0);
   }
   TEST_CASE("every verb under mpirun, sums in rank order, and messages beyond what an int counts") {
-    for (const int ranks : {2, 3, 4}) {
+    for (const int ranks : {2, 3}) {
       const auto ended = mpirun("mpi_verbs", ranks, ranks == 3 ? "ROOKERY_CHECK=communicating" : "");
       CHECK(ended.said == "");
       CHECK(ended.status == 0);
@@ -249,13 +254,11 @@ TEST_SUITE("topology/mpi") {
     CHECK(ended.seconds < 30);
     CHECK(others_say(ended, "rank 1 ended without a word"));
   }
-  TEST_CASE("F2 a stopped rank, and one that does not come, end the others at their deadline") {
-    for (const auto& [fault, absent] : {std::pair("stop", "does not answer"), std::pair("sleep", "has not come to it")}) {
-      const auto ended = with_fault(fault, "ROOKERY_TIMEOUT=2");
-      CHECK(ended.status != 0);
-      CHECK(ended.seconds < 30);
-      CHECK(contains(ended.said, concat("all_to_all_v number 10: waited 2000 ms for rank 1, which ", absent, "\n")));
-    }
+  TEST_CASE("F2 a stopped rank ends the others at their deadline") {
+    const auto ended = with_fault("stop", "ROOKERY_TIMEOUT=2");
+    CHECK(ended.status != 0);
+    CHECK(ended.seconds < 30);
+    CHECK(contains(ended.said, "all_to_all_v number 10: waited 2000 ms for rank 1, which does not answer\n"));
   }
   TEST_CASE("F3 a rank that throws or aborts: the first cause is what all ranks say, and what the error file holds") {
     const auto file = (std::filesystem::temp_directory_path() / concat("rookery_mpi_error_", ::getpid())).string();

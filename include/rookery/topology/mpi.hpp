@@ -125,7 +125,6 @@ class MpiGroup {
   MpiGroup& operator=(const MpiGroup&) = delete;
 
   const ProcessEnvironment& environment() const { return environment_; }
-  MpiCommunicator& mpi() { return mpi_; }
   void at_step(std::int64_t step) { step_ = step; }
   /// "rank 1, step 12, after all_reduce number 40": where this rank is, for messages.
   std::string where() const {
@@ -145,6 +144,14 @@ class MpiGroup {
     verb_ = verb;
     liveness_->come_to(posted_ + 1);
     return posted_++;
+  }
+  /// The work that `fn(mpi)` posts for collective `number`. Errors: CommunicationError as in `wait`.
+  template <class Fn> MpiWork::Pointer post(std::string_view verb, std::int64_t number, const Fn& fn) {
+    try {
+      return fn(mpi_);
+    } catch (const CommunicationError& error) {
+      fail<CommunicationError>(in(verb, number), ": ", error.what());
+    }
   }
   /// Every rank gets by `op` what all ranks bring of the shares [bytes] that each combines: what `work` exchanges.
   void combine_shares(const MpiWork::Pointer& work, Counts shares, ReduceOp op, std::int64_t number) {
@@ -341,8 +348,8 @@ class Mpi {
       return finish(*std::exchange(work, nullptr));
     }
   };
-  template <class Finish> Handle<Finish> posted(detail::MpiWork::Pointer work, std::string_view verb, std::int64_t number, Finish finish) {
-    return {group_, std::move(work), verb, number, std::move(finish)};
+  template <class Post, class Finish> Handle<Finish> posted(std::string_view verb, std::int64_t number, const Post& post, Finish finish) {
+    return {group_, group_->post(verb, number, post), verb, number, std::move(finish)};
   }
 
   std::shared_ptr<detail::MpiGroup> group_;
@@ -358,8 +365,9 @@ inline auto Mpi::all_to_all_v(at::Tensor send, Counts send_counts, Counts recv_c
   const auto arriving = std::accumulate(recv_counts.begin(), recv_counts.end(), std::int64_t{0});
   auto out = detail::empty_rows(in, {arriving});                                             // [arriving, ...]
   const auto sent = detail::bytes_of(std::move(send_counts), in), received = detail::bytes_of(std::move(recv_counts), in);
-  return posted(group_->mpi().exchange(std::move(in), sent, std::move(out), received), "all_to_all_v", number,
-                [](auto& work) { return work.out; });
+  return posted(
+      "all_to_all_v", number, [&](auto& mpi) { return mpi.exchange(std::move(in), sent, std::move(out), received); },
+      [](auto& work) { return work.out; });
 }
 
 /// For two ranks, and for little data, each gets what all brought and combines it. Else each combines its share for all, so that what
@@ -375,11 +383,14 @@ inline auto Mpi::all_reduce(at::Tensor tensor, ReduceOp op) {
   auto out = detail::empty_rows(in, {ranks, own});                                           // [W, own]
   const auto arriving = detail::bytes_of(Counts(static_cast<std::size_t>(ranks), own), in);
   auto leaving = detail::bytes_of(std::move(shares), in);
-  auto& mpi = group_->mpi();
-  const auto work = at_once ? mpi.gather(in, std::move(out), arriving) : mpi.exchange(in, leaving, std::move(out), arriving);
-  if (!at_once) group_->combine_shares(work, std::move(leaving), op, number);
-  return posted(work, "all_reduce", number, [at_once, op, shape = tensor.sizes().vec()](auto& sum) {
-    return (at_once ? detail::in_rank_order(sum.out, op) : sum.out).view(shape);
+  const auto post = [&](detail::MpiCommunicator& mpi) {
+    if (at_once) return mpi.gather(in, std::move(out), arriving);
+    auto work = mpi.exchange(in, leaving, std::move(out), arriving);
+    group_->combine_shares(work, std::move(leaving), op, number);
+    return work;
+  };
+  return posted("all_reduce", number, post, [at_once, op, shape = tensor.sizes().vec()](auto& work) {
+    return (at_once ? detail::in_rank_order(work.out, op) : work.out).view(shape);
   });
 }
 
@@ -391,43 +402,48 @@ inline auto Mpi::reduce_scatter_v(at::Tensor tensor, Counts counts) {
   const auto own = counts[static_cast<std::size_t>(rank())];
   auto out = detail::empty_rows(in, {world_size(), own});                                    // [W, own, ...]
   const auto arriving = detail::bytes_of(Counts(counts.size(), own), in), leaving = detail::bytes_of(std::move(counts), in);
-  return posted(group_->mpi().exchange(std::move(in), leaving, std::move(out), arriving), "reduce_scatter_v", number,
-                [](auto& work) { return detail::in_rank_order(work.out, ReduceOp::sum); });
+  return posted(
+      "reduce_scatter_v", number, [&](auto& mpi) { return mpi.exchange(std::move(in), leaving, std::move(out), arriving); },
+      [](auto& work) { return detail::in_rank_order(work.out, ReduceOp::sum); });
 }
 
 /// Numbers of rows first, which are waited for here.
 inline auto Mpi::all_gather_v(at::Tensor tensor) {
   const auto number = group_->next_number("all_gather_v", [&] { return detail::fingerprint_of_all_gather_v(tensor); });
   const auto ranks = static_cast<std::size_t>(world_size());
-  const auto counted = group_->mpi().gather(at::empty({1}, at::kLong).fill_(tensor.size(0)), at::empty({world_size()}, at::kLong),   // [W]
-                                      Counts(ranks, sizeof(std::int64_t)));
+  const auto counted = group_->post("all_gather_v", number, [&](auto& mpi) {
+    return mpi.gather(at::empty({1}, at::kLong).fill_(tensor.size(0)), at::empty({world_size()}, at::kLong),   // [W]
+                      Counts(ranks, sizeof(std::int64_t)));
+  });
   group_->wait(*counted, "all_gather_v", number);
   const auto* rows = counted->out.const_data_ptr<std::int64_t>();
   Counts arriving(rows, rows + ranks);
   auto in = tensor.detach().contiguous();
   auto out = detail::empty_rows(in, {std::accumulate(arriving.begin(), arriving.end(), std::int64_t{0})});   // [sum(arriving), ...]
   const auto bytes = detail::bytes_of(arriving, in);
-  return posted(group_->mpi().gather(std::move(in), std::move(out), bytes), "all_gather_v", number,
-                [arriving = std::move(arriving)](auto& work) {
-                  std::vector<at::Tensor> of_rank;
-                  std::int64_t begin = 0;
-                  for (const auto one : arriving) {
-                    of_rank.push_back(work.out.narrow(0, begin, one));
-                    begin += one;
-                  }
-                  return of_rank;
-                });
+  return posted(
+      "all_gather_v", number, [&](auto& mpi) { return mpi.gather(std::move(in), std::move(out), bytes); },
+      [arriving = std::move(arriving)](auto& work) {
+        std::vector<at::Tensor> of_rank;
+        std::int64_t begin = 0;
+        for (const auto one : arriving) {
+          of_rank.push_back(work.out.narrow(0, begin, one));
+          begin += one;
+        }
+        return of_rank;
+      });
 }
 
 inline auto Mpi::broadcast(at::Tensor tensor, int root) {
   const auto number = group_->next_number("broadcast", [&] { return detail::fingerprint_of_broadcast(tensor, root); });
-  return posted(group_->mpi().broadcast(tensor.detach().contiguous().clone(), root), "broadcast", number,
-                [](auto& work) { return work.out; });
+  return posted(
+      "broadcast", number, [&](auto& mpi) { return mpi.broadcast(tensor.detach().contiguous().clone(), root); },
+      [](auto& work) { return work.out; });
 }
 
 inline auto Mpi::barrier() {
   const auto number = group_->next_number("barrier", [] { return std::string("barrier"); });
-  return posted(group_->mpi().barrier(), "barrier", number, [](auto&) { return true; });
+  return posted("barrier", number, [](auto& mpi) { return mpi.barrier(); }, [](auto&) { return true; });
 }
 
 }  // namespace rookery

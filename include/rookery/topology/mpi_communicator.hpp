@@ -156,6 +156,7 @@ struct MpiWork {
       static std::mutex mutex;
       static auto& left_behind = *new std::vector<MpiWork*>;
       auto& library = MpiLibrary::get();
+      std::erase(work->requests, MPI_REQUEST_NULL);          // of what MPI has refused
       if (work->requests.empty()) {
         for (auto* parts : {&work->send, &work->receive})
           for (auto& type : parts->own) library.call([&] { return MPI_Type_free(&type), MPI_SUCCESS; });
