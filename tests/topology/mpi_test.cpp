@@ -207,6 +207,7 @@ int faulty_rank() {
         if (fault == "stop") std::raise(SIGSTOP);
         if (fault == "abort") topology.abort("rank 1, step 10: out of coffee");
         if (fault == "another") all_reduce(topology, at::zeros({3})).wait();
+        if (fault == "terminate") std::raise(SIGTERM), std::fputs("last words\n", stderr), std::this_thread::sleep_for(60s);
         if (fault == "abort") std::this_thread::sleep_for(60s);
       }
       all_to_all_v(topology, at::zeros({topology.world_size() * (1 << 20)}), counts, counts).wait();
@@ -252,6 +253,13 @@ TEST_SUITE("topology/mpi") {
     const auto ended = with_fault("kill");
     CHECK(ended.status != 0);
     CHECK(ended.seconds < 30);
+    CHECK(others_say(ended, "rank 1 ended without a word"));
+  }
+  TEST_CASE("a rank that mpirun ends has a second for its last words") {
+    const auto ended = with_fault("terminate");
+    CHECK(ended.status != 0);
+    CHECK(ended.seconds < 30);
+    CHECK(contains(ended.said, "last words\n"));
     CHECK(others_say(ended, "rank 1 ended without a word"));
   }
   TEST_CASE("F2 a stopped rank ends the others at their deadline") {
