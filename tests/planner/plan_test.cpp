@@ -241,6 +241,8 @@ TEST_SUITE("planner/place") {
                   " and columns 0 to 1073741824"));
     refuse({.tables = {item, {.table = "user_id", .kind = ShardingKind::column_wise, .min_partition = -1}}},
            "Plan: table 'user.embedding_bags.user_id' asks for shards of -1 columns");
+    const Plan on_node{.tables = {item, {.table = "user_id", .kind = ShardingKind::table_column_wise, .ranks = {5}}}};
+    CHECK_THROWS_AS(complete(on_node, two_tables, 6, 4), PlanError);                         // nodes of 4 and 2
     auto plan = place(two_tables, 3);
     refuse(plan, "Plan: it is for 3 ranks and there are 2");
     plan.world_size = 0;

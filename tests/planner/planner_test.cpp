@@ -336,6 +336,21 @@ TEST_SUITE("planner/planner") {
     options.memory_tolerance = .01;
     CHECK(largest() == 11'000 * 32);
   }
+  TEST_CASE("the memory that is named would be enough under the reservation that there is by default, too") {
+    const std::vector<TableDescription> tables{table("a", 400'000, 16), table("b", 400'000, 16), table("c", 400'000, 16)};
+    TopologyFacts facts{.world_size = 1, .host_memory = 50 << 20};
+    const auto advice = what([&] { make_plan(tables, facts); });
+    const auto end = advice.find(" MiB a rank would be enough");
+    REQUIRE(end != std::string::npos);
+    facts.host_memory = std::stoll(advice.substr(advice.rfind(' ', end - 1))) << 20;
+    CHECK(facts.host_memory > 50 << 20);
+    CHECK_NOTHROW(make_plan(tables, facts));
+  }
+  TEST_CASE("a table of more bytes than can be counted is refused") {
+    const std::vector<TableDescription> tables{table("a", std::int64_t{1} << 58, 64)};
+    CHECK_THROWS_AS(make_plan(tables, {.world_size = 1024}), ConfigError);
+    CHECK_THROWS_AS(place(tables, 4), ConfigError);
+  }
   TEST_CASE("tables that do not fit: what is largest, and what would be enough, is true") {
     const std::vector<TableDescription> tables{table("a", 1000, 16), table("b", 3000, 16), table("c", 500, 16)};
     Constraints whole;

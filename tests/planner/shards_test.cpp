@@ -121,6 +121,11 @@ TEST_SUITE("planner/shards") {
     CHECK(ranks_of(shards) == Numbers{3, 1});
     CHECK(rows_of(shards) == Numbers{5, 5});
   }
+  TEST_CASE("column shards of no columns, and on no ranks, are refused") {
+    CHECK_THROWS_WITH_AS(column_wise_shards(9, 1, 1 / 4, {0, 1}), "column shards of 0 columns; there must be one at least", PlanError);
+    CHECK_THROWS_WITH_AS(grid_shards(9, 1, 0, 2, 2), "column shards of 0 columns; there must be one at least", PlanError);
+    CHECK_THROWS_AS(column_wise_shards(9, 8, 4, {}), PlanError);
+  }
 }
 
 }  // namespace rookery

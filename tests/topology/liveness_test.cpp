@@ -184,7 +184,8 @@ TEST_SUITE("topology/liveness") {
     auto whole = join(4);
     for (const std::size_t rank : {0, 1, 2, 3}) whole[rank].come_to(rank == 0 ? 6 : 5);
     CHECK(whole[0].late_ranks(6) == "ranks 1, 2, 3, which have not come to it");
-    CHECK(whole[1].late_ranks(5) == "messages of the other ranks, which have come to it");
+    CHECK(whole[1].late_ranks(5) == "messages of the other ranks, which have come to a collective of that number; with "
+                                     "ROOKERY_CHECK=communicating ranks say to which");
   }
   TEST_CASE("what ranks say is gathered in order, round after round, whoever is first") {
     auto group = join(3);

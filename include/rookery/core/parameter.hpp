@@ -128,6 +128,7 @@ class Buffer {
   }
 
   const std::vector<std::int64_t>& shape() const { return shape_; }
+  at::ScalarType dtype() const { return dtype_; }
   /// The values, of `shape()`. Errors: ConfigError before placement.
   const at::Tensor& tensor() const {
     check<ConfigError>(tensor_.defined(),

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <utility>
@@ -69,6 +70,7 @@ template <class Lazily> class BucketsOf {
   BucketsOf(std::span<DenseParameter> parameters, const BucketOptions& options, std::shared_ptr<PassState> passes, Sums sums);
   BucketsOf(const BucketsOf&) = delete;
   BucketsOf& operator=(const BucketsOf&) = delete;
+  ~BucketsOf() { finish(); }
 
   std::span<const DenseParameter> parameters() const { return parameters_; }
   /// Takes the gradient of a parameter of this step, an undefined one where this rank's loss did not reach it.
@@ -83,15 +85,26 @@ template <class Lazily> class BucketsOf {
   }
   /// Waits for all that was sent: the gradients of this step, summed over ranks, undefined where no rank's loss reached.
   void receive();
-  /// Forgets the step.
-  void clear() {
+  /// Forgets the step, once what is under way has come: other ranks may still read it.
+  void clear() noexcept {
+    finish();
     under_way_.clear();
+    received_ = 0;
     message_ = at::Tensor{};
     for (auto& one : parameters_) one.is_packed = false;
   }
 
  private:
   void send_next();
+  /// Waits for what nobody has received; not on the way out of an error, whose ranks may never come.
+  void finish() noexcept {
+    const auto first = std::exchange(received_, under_way_.size());
+    if (std::uncaught_exceptions() > 0) return;
+    try {
+      for (auto bucket = first; bucket < under_way_.size(); ++bucket) sums_.finish(under_way_[bucket].get());
+    } catch (const std::exception&) {                        // whoever makes the next collective is told
+    }
+  }
 
   std::span<DenseParameter> parameters_;
   Sums sums_;
@@ -99,6 +112,7 @@ template <class Lazily> class BucketsOf {
   std::vector<std::int64_t> begins_{0};      // of the buckets in the message, and its end
   at::Tensor message_;                       // [parameters' numbers + parameters]: each gradient, and 1 if this rank's loss reached it
   std::vector<std::shared_ptr<void>> under_way_;   // buckets that left
+  std::size_t received_ = 0;                 // of these
   std::shared_ptr<void> overlap_;            // goes first
 };
 
@@ -157,7 +171,11 @@ template <class Lazily> void BucketsOf<Lazily>::receive() {
   for (auto p = parameters_.size(); p-- > 0;) {
     auto& one = parameters_[p];
     const auto numbers = one.parameter->numel();
-    if (one.bucket != bucket) sum = sums_.finish(under_way_[bucket = one.bucket].get());
+    if (one.bucket != bucket) {
+      bucket = one.bucket;
+      received_ = bucket + 1;
+      sum = sums_.finish(under_way_[bucket].get());
+    }
     const auto part = sum.narrow(0, one.offset - begins_[bucket], numbers + 1);              // [numbers + 1]
     one.gradient = part[numbers].item<double>() > 0
                        ? part.narrow(0, 0, numbers).to(one.parameter->dtype()).view(one.parameter->shape())

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/mix.hpp>
 #include <rookery/optim/dense.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 
@@ -74,7 +76,9 @@ inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<co
     if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
       values[0] += capture.normaliser.item<double>();
   values[1] = static_cast<double>(passes);
-  for (std::size_t r = 0; r < rates.size(); ++r) values[2 + rank] += static_cast<double>(r + 1) * rates[r];   // the order counts, too
+  std::uint64_t hash = 0;                                    // of which a double holds 53 bits
+  for (const auto rate : rates) hash = mix64(hash + std::bit_cast<std::uint64_t>(rate));
+  values[2 + rank] = static_cast<double>(hash >> 11);
   return sums;
 }
 

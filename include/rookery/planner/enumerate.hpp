@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -100,7 +101,9 @@ inline PlanOption priced_option(const Priced& with, std::size_t table, ShardingK
     for (const auto& run : rows) {
       const auto bytes = with.table.bytes(run.bytes, block.columns) + beside;
       block.runs.push_back({run.ranks, bytes});
-      option.bytes += run.ranks * bytes;
+      std::int64_t of_run = 0;
+      if (__builtin_mul_overflow(std::int64_t{run.ranks}, bytes, &of_run) || __builtin_add_overflow(option.bytes, of_run, &option.bytes))
+        option.bytes = std::numeric_limits<std::int64_t>::max();                             // more than any memory
       option.largest = std::max(option.largest, bytes);
     }
     option.seconds += static_cast<double>(parts) * block.seconds;

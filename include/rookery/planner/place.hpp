@@ -73,7 +73,10 @@ class Placer {
  public:
   Placer(std::span<const TableDescription> tables, int world_size, int local_world_size)
       : tables_(tables), local_(local_world_size), load_(static_cast<std::size_t>(world_size)), shards_(tables.size()),
-        hierarchical_(tables.size()) {}
+        hierarchical_(tables.size()) {
+    check<PlanError>(local_ > 0 && world_size % local_ == 0, "place: ", world_size, " ranks on nodes of ", local_,
+                     "; every node must have as many");
+  }
 
   void put(std::size_t t, ShardingKind kind, const ParameterConstraints& asked) {
     const auto& table = tables_[t];
@@ -161,9 +164,8 @@ class Placer {
 /// Errors: PlanError for a constraint that names no table, several tables, or a rank that does not exist, and for nodes of unlike size.
 inline Plan place(std::span<const TableDescription> tables, int world_size, const Constraints& constraints = {}, int local_world_size = 0) {
   if (local_world_size == 0) local_world_size = world_size;
-  check<PlanError>(local_world_size > 0 && world_size % local_world_size == 0, "place: ", world_size, " ranks on nodes of ",
-                   local_world_size, "; every node must have as many");
   detail::check_constraints(tables, constraints, world_size);
+  detail::check_bytes(tables);
   detail::Placer placer(tables, world_size, local_world_size);
   std::vector<std::size_t> free;
   for (std::size_t t = 0; t < tables.size(); ++t) {

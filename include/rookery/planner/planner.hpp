@@ -133,7 +133,10 @@ inline std::int64_t rounded_up(std::int64_t bytes) {
     const auto less = enough - too_little.probe();
     too_little.tell(would_fit(tables, loads, facts, constraints, options, less));
   }
-  const auto bytes = rounded_up(enough - too_little.low + 1 + reserved);
+  const double fraction = options.reservation.fraction;      // of the memory there would be, too; then bytes for rounding
+  const double kept = static_cast<double>(reserved) - fraction * static_cast<double>(facts.memory());
+  const double wanted = (static_cast<double>(enough - too_little.low + 1) + kept) / std::max(1e-6, 1 - fraction) + (fraction > 0 ? 2 : 0);
+  const auto bytes = rounded_up(static_cast<std::int64_t>(std::min(std::ceil(wanted), 0x1p61)));
   // Ranks: more nodes of the same size, or more ranks on the one node.
   std::string ranks = "more ranks alone would not be enough";
   auto larger = facts;
@@ -168,8 +171,9 @@ inline PlanEstimate estimate_plan(const Plan& plan, std::span<const TableDescrip
   facts.validate();
   detail::check_constraints(tables, constraints, facts.world_size);
   const auto loads = detail::loads_of(tables, constraints, options.batch_size);
-  return detail::estimate_complete(complete(plan, tables, facts.world_size, facts.ranks_per_node()), tables, facts, loads,
-                                   options.storage, reserved_bytes(options.reservation, facts, loads));
+  const auto whole = complete(plan, tables, facts.world_size, facts.ranks_per_node());
+  validate(whole, tables, facts.world_size);
+  return detail::estimate_complete(whole, tables, facts, loads, options.storage, reserved_bytes(options.reservation, facts, loads));
 }
 
 /// The fastest plan that was found for `tables`, of those that fit into every rank's memory.
@@ -180,6 +184,7 @@ inline PlannerResult make_plan(std::span<const TableDescription> tables, const T
                                const PlannerOptions& options = {}) {
   facts.validate();
   detail::check_constraints(tables, constraints, facts.world_size);
+  detail::check_bytes(tables);
   const auto loads = detail::loads_of(tables, constraints, options.batch_size);
   const auto reserved = reserved_bytes(options.reservation, facts, loads);
   const auto capacity = facts.memory() - reserved;

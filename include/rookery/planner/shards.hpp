@@ -88,9 +88,17 @@ inline std::int64_t even_column_partition(std::int64_t columns, std::int64_t par
   return std::min(columns, ((columns + parts - 1) / parts + 3) / 4 * 4);
 }
 
-/// All rows, in blocks of `partition` columns, on `ranks` in turn.
+namespace detail {
+inline void check_partition(std::int64_t partition) {
+  check<PlanError>(partition > 0, "column shards of ", partition, " columns; there must be one at least");
+}
+}  // namespace detail
+
+/// All rows, in blocks of `partition` columns, on `ranks` in turn. Errors: PlanError without ranks, or columns in a block.
 inline std::vector<Shard> column_wise_shards(std::int64_t rows, std::int64_t columns, std::int64_t partition,
                                              const std::vector<int>& ranks) {
+  detail::check_partition(partition);
+  check<PlanError>(!ranks.empty(), "column shards on no ranks");
   std::vector<Shard> shards;
   for (std::int64_t begin = 0; begin < columns; begin += partition)
     shards.push_back({{0, rows, begin, std::min(columns, begin + partition)}, ranks[shards.size() % ranks.size()]});
@@ -101,6 +109,7 @@ inline std::vector<Shard> column_wise_shards(std::int64_t rows, std::int64_t col
 /// over the node's ranks.
 inline std::vector<Shard> grid_shards(std::int64_t rows, std::int64_t columns, std::int64_t partition, int nodes, int local_world_size,
                                       int first_node = 0, std::int64_t row_block = 1) {
+  detail::check_partition(partition);
   std::vector<Shard> shards;
   int node = first_node;
   for (std::int64_t begin = 0; begin < columns; begin += partition, ++node) {

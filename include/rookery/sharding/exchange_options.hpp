@@ -24,7 +24,8 @@ inline c10::ScalarType comm_dtype(CommType type, c10::ScalarType computed) {
 }
 
 /// What a rank asks another for, when it needs the pooled rows of its bags: the sums over the rows that the other has, or these rows,
-/// each once, to pool them itself. Unique rows are fewer bytes where bags are short and their ids repeat.
+/// each once, to pool them itself. Unique rows are fewer bytes where bags are short or their ids repeat; `fewest_bytes` does not look for
+/// them among more than four ids a bag, where finding them costs more than it mostly saves.
 enum class PooledExchange { fewest_bytes, partial_sums, unique_rows };
 
 struct ExchangeOptions {

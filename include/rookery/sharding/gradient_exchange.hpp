@@ -356,16 +356,20 @@ inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const Shard
     const auto& table = routing.tables[t];
     if (!has_split_sums(table)) continue;
     const auto width = static_cast<std::size_t>(table.description.row_sums);
+    std::vector<std::int64_t> number(table.shards.size(), -1);                               // among the local ones
+    for (std::size_t i = 0; i < shards.size(); ++i)
+      if (shards[i].table == t) number[shards[i].shard] = static_cast<std::int64_t>(i);
     for (const auto& receiver : table.shards)
       for (const auto& sender : table.shards) {
+        if (!receiver.local && !sender.local) continue;
         const auto begin = std::max(receiver.box.row_begin, sender.box.row_begin), end = std::min(receiver.box.row_end, sender.box.row_end);
         if (begin >= end) continue;
         const auto add = [&](const PlacedShard& here, const PlacedShard& there, std::vector<std::vector<Piece>>& list) {
-          for (std::size_t i = 0; i < shards.size(); ++i) {
-            if (shards[i].table != t || &table.shards[shards[i].shard] != &here) continue;
-            const auto [first, last] = rows_between(shards[i].gradients, here.box, begin, end);
-            list[static_cast<std::size_t>(there.rank)].push_back({i, first * width, last * width, sender.box.column_begin});
-          }
+          const auto i = number[static_cast<std::size_t>(&here - table.shards.data())];
+          if (i < 0) return;
+          const auto mine = static_cast<std::size_t>(i);
+          const auto [first, last] = rows_between(shards[mine].gradients, here.box, begin, end);
+          list[static_cast<std::size_t>(there.rank)].push_back({mine, first * width, last * width, sender.box.column_begin});
         };
         add(sender, receiver, outgoing);
         add(receiver, sender, incoming);

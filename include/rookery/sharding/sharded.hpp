@@ -188,7 +188,7 @@ template <class Model> class PlacedMembers {
     runtime_.routing().exchange = options.exchange;
   }
   /// What ranks must have in common before they plan, line by line.
-  std::string declaration(const ShardingOptions& options);
+  std::string declaration(const ShardingOptions& options, int local_world_size);
   /// Names of the parameters whose tensors something else computes with too, and their addresses, behind them the process.
   std::pair<std::vector<std::string>, std::vector<std::int64_t>> shared_tensors() const;
   /// Allocates and fills the shards of this rank, and what is dense.
@@ -258,15 +258,16 @@ template <class Model> void PlacedMembers<Model>::list_members() {
   if (!features.empty()) detail::check_features(expected, features);
 }
 
-template <class Model> std::string PlacedMembers<Model>::declaration(const ShardingOptions& options) {
+template <class Model> std::string PlacedMembers<Model>::declaration(const ShardingOptions& options, int local_world_size) {
   auto lines = concat("rookery ", version, ", LibTorch ", TORCH_VERSION, "\nseed ", options.seed, "\nbuffers ",
                       detail::policy_names[static_cast<std::size_t>(options.buffers)], "\nexchange: forward ",
-                      to_string(options.exchange.forward_precision), "; backward ", to_string(options.exchange.backward_precision));
+                      to_string(options.exchange.forward_precision), "; backward ", to_string(options.exchange.backward_precision),
+                      "\nranks on a node ", local_world_size);
   detail::declare_tables(tables(), lines);
   for (const auto& [name, parameter] : parameters_)
     lines += concat("\n", name, " ", c10::toString(parameter->dtype()), " ", parameter->shape(),
                     parameter->is_shared() ? " of a torch::nn::Module" : "");
-  for (const auto& [name, buffer] : buffers_) lines += concat("\n", name, " ", buffer->shape());
+  for (const auto& [name, buffer] : buffers_) lines += concat("\n", name, " ", c10::toString(buffer->dtype()), " ", buffer->shape());
   return lines;
 }
 
@@ -357,7 +358,8 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
       pass.of_first = [](void* on, at::Tensor tensor) { return broadcast(*static_cast<Topology*>(on), std::move(tensor), 0).wait(); };
     }
     this->list_members();
-    if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options));
+    if constexpr (Topology::is_distributed)
+      agree(topology, "ShardingPolicy", this->declaration(options, concepts::local_world_size(topology)));
     this->plan_tables(options, topology.world_size(), concepts::local_world_size(topology));
     if constexpr (Topology::is_distributed) {
       agree(topology, "ShardingPolicy", this->plan().report());

@@ -117,6 +117,7 @@ class TableRuntime {
 
   /// First and second phase of a step: the distinct rows of every local shard with their summed gradients.
   template <class Topology> std::vector<detail::ShardGradients> gradients(Topology& topology) const {
+    if (routing_.slots.empty()) return {};
     const auto received = detail::exchange_gradients(topology, routing_, captures_);
     auto sums = detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received);
     if constexpr (Topology::is_distributed) detail::sum_replicas(topology, routing_, sums);

@@ -198,16 +198,18 @@ class GlooGroup {
       }
       bell->ring();
     }).detach();
+    std::exception_ptr failed;
     {
       std::unique_lock lock(bell_->mutex);
       const auto over = [&] { return connecting->over || !liveness_->cause().empty(); };
       bell_->changed.wait_for(lock, environment_.timeout, over);
       group_ = std::move(connecting->group);
+      failed = connecting->failed;
     }
     if (group_ && !liveness_->gather("connected", 0, environment_.timeout).empty()) return;  // and so are all
-    const auto cause = connecting->failed ? cause_soon() : liveness_->cause();
+    const auto cause = failed ? cause_soon() : liveness_->cause();
     check<CommunicationError>(cause.empty(), cause);
-    if (connecting->failed) std::rethrow_exception(connecting->failed);
+    if (failed) std::rethrow_exception(failed);
     fail<CommunicationError>("waited ", environment_.timeout.count(), " ms for ranks that have met to connect");
   }
   std::string in(std::string_view verb, std::int64_t number) const {

@@ -106,7 +106,8 @@ class Liveness {
       if (count == 1) return concat("rank ", ranks, silent ? ", which does not answer" : ", which has not come to it");
       if (count > 1) return concat("ranks ", ranks, silent ? ", which do not answer" : ", which have not come to it");
     }
-    return "messages of the other ranks, which have come to it";
+    return "messages of the other ranks, which have come to a collective of that number; with ROOKERY_CHECK=communicating ranks say to "
+           "which";
   }
 
   /// Says something to all ranks and gives what each says at its own call of the same number, in rank order; nothing when a rank fails,

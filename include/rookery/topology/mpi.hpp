@@ -164,13 +164,14 @@ class MpiGroup {
 
   /// Waits for the work of collective `number`. Errors: CommunicationError naming rank, step, collective and cause.
   void wait(MpiWork& work, std::string_view verb, std::int64_t number) {
+    bool in_time = false;
     try {
-      poll(work, [&] { return liveness_->left_before(number + 1) >= 0 || !liveness_->cause().empty(); });
+      in_time = poll(work, [&] { return liveness_->left_before(number + 1) >= 0 || !liveness_->cause().empty(); });
     } catch (const std::exception& error) {
       const auto cause = cause_soon();
       fail<CommunicationError>(in(verb, number), ": ", cause.empty() ? one_line(error) : cause);
     }
-    if (!work.requests.empty() || !work.shares.empty()) give_up(verb, number);
+    if (!in_time) give_up(verb, number);
   }
 
   /// Tells all ranks why this one ends.
@@ -193,25 +194,35 @@ class MpiGroup {
  private:
   /// What came of this rank's share is combined, and goes to all.
   void spread(MpiWork& work) {
-    const auto shares = std::exchange(work.shares, {});
+    const auto shares = work.shares;
     const auto sum = in_rank_order(work.out, work.op);                                       // [own]
     work.out = at::empty(work.in.sizes(), work.in.options());                                // [n]
     const auto before = std::accumulate(shares.begin(), shares.begin() + environment_.rank, std::int64_t{0});
     std::memcpy(static_cast<char*>(work.out.mutable_data_ptr()) + before, sum.const_data_ptr(), sum.nbytes());
     mpi_.spread(work, shares, environment_.rank);
+    work.shares.clear();
   }
   /// Spreads what can be of the sums in shares: other ranks may wait for it.
   void spread_all() {
     std::erase_if(in_shares_, [&](const auto& one) {
-      if (!one->done()) return false;
-      spread(*one);
+      try {
+        if (!one->done()) return false;
+        spread(*one);
+      } catch (const std::exception&) {                      // whoever waits for it is told
+        one->failed = std::current_exception();
+      }
       return true;
     });
+  }
+  std::size_t bytes_of(const MpiWork& work) {
+    const std::lock_guard lock(moving_);                     // its output changes when sums in shares are spread
+    return work.bytes();
   }
   /// Moves on. Gives whether the work is done.
   bool moved_on(MpiWork& work) {
     const std::lock_guard lock(moving_);
     spread_all();
+    if (work.failed) std::rethrow_exception(work.failed);
     return work.done() && work.shares.empty();
   }
   /// Messages of a rank may lie still until it calls MPI again, also those that it is done with. So it is called now and then, for ranks
@@ -221,27 +232,26 @@ class MpiGroup {
     for (std::unique_lock lock(moving_); !stop.stop_requested();) {
       try {
         mpi_.move_on();
-        spread_all();
-      } catch (const std::exception&) {                      // whoever waits for it meets it again
+      } catch (const std::exception&) {                      // whoever waits for a message meets it again
       }
+      spread_all();
       nap.wait_for(lock, stop, std::chrono::milliseconds(2), [] { return false; });
     }
   }
 
-  /// Looks until the work is done, `stop` says so, or the deadline has come, which gives false. At first between yields of the core, for as
-  /// long as the bytes may take at 1 GB/s, then between naps that grow with the wait.
+  /// Looks until the work is done, or `stop` says so or the deadline has come, which gives false. At first between yields of the core,
+  /// for as long as the bytes may take at 1 GB/s, then between naps that grow with the wait.
   template <class Stop> bool poll(MpiWork& work, const Stop& stop) {
     using namespace std::chrono;
     const auto begin = Clock::now();
-    const auto lively = microseconds(100) + nanoseconds(work.bytes());
+    const auto lively = microseconds(100) + nanoseconds(bytes_of(work));
     while (!moved_on(work)) {
       const auto waited = Clock::now() - begin;
       if (waited < lively) {
         ::sched_yield();
         continue;
       }
-      if (stop()) return true;
-      if (waited > environment_.timeout) return false;
+      if (stop() || waited > environment_.timeout) return false;
       std::this_thread::sleep_for(std::min<nanoseconds>(waited / 16, microseconds(500)));
     }
     return true;
@@ -263,9 +273,10 @@ class MpiGroup {
     return liveness_->cause();
   }
   void wait_at_start(MpiWork& work) {
-    const bool in_time = poll(work, [&] { return liveness_ && !liveness_->cause().empty(); });
-    check<CommunicationError>(in_time, "waited ", environment_.timeout.count(), " ms for the other ranks");
-    check<CommunicationError>(work.requests.empty(), liveness_ ? liveness_->cause() : "");
+    if (poll(work, [&] { return liveness_ && !liveness_->cause().empty(); })) return;
+    const auto cause = liveness_ ? liveness_->cause() : "";
+    check<CommunicationError>(cause.empty(), cause);
+    fail<CommunicationError>("waited ", environment_.timeout.count(), " ms for the other ranks");
   }
   /// Rank 0's text, at every rank.
   std::string told_by_first(std::string_view text) {

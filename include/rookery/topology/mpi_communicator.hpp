@@ -24,6 +24,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -79,8 +80,8 @@ class MpiLibrary {
       call([] { return MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN); });
       initialised_here_ = true;
     }
-    check<ConfigError>(granted >= MPI_THREAD_SERIALIZED, "mpi: calls from several threads are not granted; initialise MPI by "
-                       "MPI_Init_thread with MPI_THREAD_SERIALIZED, or leave it to the library");
+    check<ConfigError>(granted >= (before ? MPI_THREAD_MULTIPLE : MPI_THREAD_SERIALIZED), "mpi: calls from several threads are not "
+                       "granted; initialise MPI by MPI_Init_thread with MPI_THREAD_MULTIPLE, or leave it to the library");
   }
 
   std::mutex mutex_;
@@ -134,6 +135,7 @@ struct MpiWork {
   MpiParts send{}, receive{};
   Counts shares{};                               // bytes that each rank is to combine for all, and has not yet sent to them
   ReduceOp op = ReduceOp::sum;                   // by which it does
+  std::exception_ptr failed{};                   // why it will never be done
   std::int64_t number = 0;                       // which tells the messages of one such work from another's
   MPI_Comm made = MPI_COMM_NULL;                 // a communicator that it makes
 
