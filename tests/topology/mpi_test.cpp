@@ -155,11 +155,12 @@ void handles(Mpi& topology) {
   } catch (const CommunicationError& error) {
     said = error.what();
   }
-  expect(said.starts_with(concat("rank ", rank, ", step 0, broadcast number ")) && contains(said, ": mpi: MPI_ERR_ROOT"), said);
+  expect(said.starts_with(concat("rank ", rank, ", step 0, broadcast number ")), said);
+  expect(contains(said, ": mpi: ") && contains(said, "nvalid root"), said);
 
   cases::Draw shared(9), own(static_cast<std::uint64_t>(rank) + 100);
   double sum = 0;
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 200; ++i) {
     const auto kind = shared.integer(0, 3);
     at::Tensor got = at::zeros({1}, at::kDouble);
     if (kind == 0) got = all_reduce(topology, own.tensor({3})).wait();
@@ -169,7 +170,7 @@ void handles(Mpi& topology) {
     sum += got.sum().item<double>();
   }
   const auto sums = all_gather_v(topology, at::full({1}, sum, at::kDouble)).wait();
-  for (const auto& one : sums) expect(at::equal(one, sums[0]), "a thousand collectives");
+  for (const auto& one : sums) expect(at::equal(one, sums[0]), "two hundred collectives");
 }
 
 int verbs() {

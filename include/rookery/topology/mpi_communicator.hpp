@@ -64,6 +64,7 @@ class MpiLibrary {
     char text[MPI_MAX_ERROR_STRING] = "";
     int size = 0;
     MPI_Error_string(code, text, &size);
+    std::replace(text, text + size, '\n', ' ');              // MPICH adds a stack
     fail<CommunicationError>("mpi: ", std::string_view(text, static_cast<std::size_t>(size)));
   }
   /// Groups that have not left in order.
