@@ -42,28 +42,27 @@ std::string played(const std::string& id) {
   return said;
 }
 
+/// Three runs of a fault on 2, 3 and 4 ranks each.
+void check_runs(const std::string& fault) {
+  const auto said = played(fault);
+  INFO(said);
+  CHECK(said.ends_with("runs 9, failed 0\n"));
+}
+
 }  // namespace
 
 TEST_SUITE("faults/processes") {
   TEST_CASE("F1 a killed rank ends the others within two seconds, whatever the deadline, each with one line that says who died") {
-    const auto said = played("F1");
-    INFO(said);
-    CHECK(said.ends_with("runs 9, failed 0\n"));
+    check_runs("F1");
   }
   TEST_CASE("F2 a stopped rank ends the others at their deadline, each with one line that says who does not answer") {
-    const auto said = played("F2");
-    INFO(said);
-    CHECK(said.ends_with("runs 9, failed 0\n"));
+    check_runs("F2");
   }
   TEST_CASE("F3 a rank that throws ends the others within two seconds, each with one line that ends with the first cause") {
-    const auto said = played("F3");
-    INFO(said);
-    CHECK(said.ends_with("runs 9, failed 0\n"));
+    check_runs("F3");
   }
   TEST_CASE("F4 a rank that returns or exits with status 0 before the others ends them within two seconds, each with one line") {
-    const auto said = played("F4");
-    INFO(said);
-    CHECK(said.ends_with("runs 9, failed 0\n"));
+    check_runs("F4");
   }
   TEST_CASE("a rank that is stopped and goes on before the deadline changes nothing") {
     const auto said = played("paused");

@@ -111,10 +111,6 @@ inline ShardingKind kind_of(const std::vector<RowGroup>& groups, bool replicated
   return !rows_whole ? grid_shard : one_node ? table_column_wise : column_wise;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// What a complete plan costs, whose tables come in the order of `tables`.
 inline PlanEstimate estimate_complete(const Plan& plan, std::span<const TableDescription> tables, const TopologyFacts& facts,
                                   std::span<const TableLoad> loads, const PipelineStorage& storage, std::int64_t reserved) {

@@ -76,10 +76,6 @@ inline std::string hexadecimal(std::uint64_t number) {
   return digits;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// Errors: PlanError for a plan that names another table than these, or one of them twice, in words that fit several or not at all.
 inline void check_planned_tables(const Plan& plan, std::span<const TableDescription> tables) {
   const auto is = [](const TablePlan& planned, const TableDescription& table) {
