@@ -13,7 +13,10 @@
 #include <rookery/topology/fingerprint.hpp>
 #include <rookery/topology/liveness.hpp>
 #include <rookery/topology/process_environment.hpp>
+#include <rookery/topology/process_group.hpp>
+#include <rookery/topology/rank_rows.hpp>
 #include <rookery/topology/sockets.hpp>
+#include <rookery/topology/store.hpp>
 #include <rookery/topology/with_topology.hpp>
 
 #include <ATen/ops/arange.h>
@@ -86,15 +89,8 @@ int throwing_rank() {
 
 /// What a rank does that dies between meeting the others and connecting to them.
 void dies_while_joining(const ProcessEnvironment& environment) {
-  c10d::TCPStoreOptions at;
-  at.port = static_cast<std::uint16_t>(environment.master_port);
-  at.isServer = environment.rank == 0;
-  at.waitWorkers = false;
-  const auto store = c10::make_intrusive<c10d::PrefixStore>("rookery/0", c10::make_intrusive<c10d::TCPStore>("127.0.0.1", at));
-  const Liveness dying(environment.rank, environment.world_size,
-                       {"127.0.0.1", [&](int port) { store->set("liveness", std::to_string(port)); },
-                        [&] { return std::stoi(store->get_to_str("liveness")); }},
-                       30s, [] {});
+  const auto store = detail::join_store(environment);
+  const Liveness dying(environment.rank, environment.world_size, detail::meeting_in(store, environment), 30s, [] {});
   std::this_thread::sleep_for(200ms);
 }
 
@@ -224,6 +220,17 @@ TEST_SUITE("topology/gloo") {
         4s);
     CHECK(contains(thrown[0], "all_reduce number 0: waited 4000 ms for rank 1, which has not come to it"));
 
+    thrown = on_sockets(
+        3,
+        [](Gloo& topology) {
+          barrier(topology);
+          if (topology.rank() == 1) std::this_thread::sleep_for(4s);
+          else topology.leave();
+        },
+        2s);
+    for (const std::size_t rank : {0, 2})
+      CHECK(thrown[rank] == concat("rank ", rank, ", step 0, after barrier number 0: waited 2000 ms for rank 1 to end too"));
+
     thrown.assign(1, "");
     const int port = detail::listen_somewhere().second;
     try {
@@ -236,6 +243,17 @@ TEST_SUITE("topology/gloo") {
     CHECK(clock.seconds() < 25);                             // far below the thirty seconds of any deadline
   }
 
+  TEST_CASE("counts that are not those of the tensor are an error on the rank that gives them, before anything is sent") {
+    const auto thrown = on_sockets(2, [](Gloo& topology) {
+      if (topology.rank() == 1) return;
+      CHECK_THROWS_WITH_AS(all_to_all_v(topology, at::zeros({3, 2}), {1, 1}, {1, 1}),
+                           "all_to_all_v: counts for 2 rows, and a tensor of [3, 2]", ShapeError);
+      CHECK_THROWS_WITH_AS(all_to_all_v(topology, at::zeros({3}), {3}, {1, 1}), "all_to_all_v: counts for 1 ranks of 2", ShapeError);
+      CHECK_THROWS_WITH_AS(reduce_scatter_v(topology, at::zeros({}), {1, 0}), "reduce_scatter_v: counts for 1 rows, and a tensor of []",
+                           ShapeError);
+    });
+    for (const auto& one : thrown) CHECK(one == "");
+  }
   TEST_CASE("F6 a rank that dies when it has met the others but is not connected to all ends the start of all at once") {
     for (const int victim : {0, 1, 2}) {
       const int port = detail::listen_somewhere().second;

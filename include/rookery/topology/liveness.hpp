@@ -83,7 +83,22 @@ class Liveness {
   /// Whether every other rank has left.
   bool all_left() const {
     const std::lock_guard lock(mutex_);
-    return find([](const Peer& peer) { return peer.left < 0; }) < 0;
+    return find(is_there) < 0;
+  }
+  /// Waits until every other rank has left. Gives what came instead: why the group cannot go on, or who has not left at the deadline.
+  std::string wait_for_leave(std::chrono::milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, timeout, [&] { return find(is_there) < 0 || !cause_.empty(); });
+    if (find(is_there) < 0) return {};
+    if (!cause_.empty()) return cause_;
+    const auto [ranks, count] = those(is_there);
+    return concat("waited ", timeout.count(), " ms for ", ranks, " to end too");
+  }
+  /// Why the group cannot go on, which may still be on its way; empty when nobody has said it by then.
+  std::string cause_within(std::chrono::milliseconds time) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, time, [&] { return !cause_.empty(); });
+    return cause_;
   }
 
   /// Whom a rank has waited for that has come to `collectives`, in words. Asks the others, and gives them a little time.
@@ -96,15 +111,9 @@ class Liveness {
     changed_.wait_for(lock, std::chrono::milliseconds(300), [&] { return find([](const Peer& peer) { return peer.come_to < 0; }) < 0; });
     if (rank_ != 0 && peers_[0].come_to < 0) return "rank 0, which does not answer";   // and passes on no answers
     for (const bool silent : {true, false}) {
-      std::string ranks;
-      int count = 0;
-      for (std::size_t rank = 0; rank < peers_.size(); ++rank)
-        if (is_other(rank) && (silent ? peers_[rank].come_to < 0 : peers_[rank].come_to < collectives)) {
-          ranks += concat(count > 0 ? ", " : "", rank);
-          ++count;
-        }
-      if (count == 1) return concat("rank ", ranks, silent ? ", which does not answer" : ", which has not come to it");
-      if (count > 1) return concat("ranks ", ranks, silent ? ", which do not answer" : ", which have not come to it");
+      const auto [ranks, count] = those([&](const Peer& peer) { return peer.come_to < (silent ? 0 : collectives); });
+      if (count == 1) return concat(ranks, silent ? ", which does not answer" : ", which has not come to it");
+      if (count > 1) return concat(ranks, silent ? ", which do not answer" : ", which have not come to it");
     }
     return "messages of the other ranks, which have come to a collective of that number; with ROOKERY_CHECK=communicating ranks say to "
            "which";
@@ -154,6 +163,15 @@ class Liveness {
       if (is_other(rank) && holds(peers_[rank])) return static_cast<int>(rank);
     return -1;
   }
+  /// The other ranks of which `holds(peer)`, as "rank 1" or "ranks 1, 2", and how many they are. The lock is held.
+  template <class Fn> std::pair<std::string, int> those(Fn&& holds) const {
+    std::string ranks;
+    int count = 0;
+    for (std::size_t rank = 0; rank < peers_.size(); ++rank)
+      if (is_other(rank) && holds(peers_[rank])) ranks += concat(count++ > 0 ? ", " : "", rank);
+    return {concat(count == 1 ? "rank " : "ranks ", ranks), count};
+  }
+  static bool is_there(const Peer& peer) { return peer.left < 0; }
 
   static std::string bytes_of(std::int64_t number) { return std::string(reinterpret_cast<const char*>(&number), sizeof number); }
   static std::int64_t number_in(const std::string& bytes) {

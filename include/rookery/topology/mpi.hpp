@@ -11,10 +11,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/maximum.h>
-#include <ATen/ops/minimum.h>
 
-#include <sched.h>
 #include <signal.h>
 #include <time.h>
 
@@ -25,7 +22,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <memory>
 #include <mutex>
 #include <numeric>
 #include <stop_token>
@@ -37,14 +33,12 @@
 #include <vector>
 
 #include <rookery/concepts/communicator.hpp>
-#include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
-#include <rookery/topology/error_file.hpp>
-#include <rookery/topology/fingerprint.hpp>
 #include <rookery/topology/liveness.hpp>
 #include <rookery/topology/mpi_communicator.hpp>
-#include <rookery/topology/one_line.hpp>
 #include <rookery/topology/process_environment.hpp>
+#include <rookery/topology/process_group.hpp>
+#include <rookery/topology/rank_rows.hpp>
 
 namespace rookery {
 
@@ -71,23 +65,6 @@ inline void take_leave_on_sigterm() {
   (void)installed;
 }
 
-/// What all ranks brought, combined in their order: [W, ...] -> [...].
-inline at::Tensor in_rank_order(const at::Tensor& brought, ReduceOp op) {
-  auto total = brought.select(0, 0).clone();
-  for (std::int64_t rank = 1; rank < brought.size(0); ++rank) {
-    const auto next = brought.select(0, rank);
-    if (op == ReduceOp::sum) total.add_(next);
-    else total = op == ReduceOp::max ? at::maximum(total, next) : at::minimum(total, next);
-  }
-  return total;
-}
-
-/// Without content: [lead..., ...] for rows of `like` [n, ...].
-inline at::Tensor empty_rows(const at::Tensor& like, std::vector<std::int64_t> lead) {
-  const auto of_row = like.sizes().slice(1);
-  lead.insert(lead.end(), of_row.begin(), of_row.end());
-  return at::empty(lead, like.options());
-}
 /// Bytes of so many rows of `like` [n, ...].
 inline Counts bytes_of(Counts rows, const at::Tensor& like) {
   auto bytes = static_cast<std::int64_t>(like.element_size());
@@ -97,54 +74,25 @@ inline Counts bytes_of(Counts rows, const at::Tensor& like) {
 }
 
 /// The processes of a group.
-class MpiGroup {
+class MpiGroup : public ProcessGroup {
  public:
-  explicit MpiGroup(ProcessEnvironment environment) : environment_(std::move(environment)) {
+  explicit MpiGroup(const ProcessEnvironment& environment) : ProcessGroup(environment) {
     environment_.rank = mpi_.world_rank();
     const int started = std::exchange(environment_.world_size, mpi_.world_size());
     check<ConfigError>(started == 1 || environment_.world_size > 1, "mpi: the launcher started ", started,
                        " processes, but MPI knows of one only; is it the launcher of the MPI that this program is linked with?");
-    try {
+    join("mpi", "", [&] {
       const auto work = mpi_.start();
       wait_at_start(*work);
       mpi_.started(*work);
       moving_on_ = std::jthread([this](std::stop_token stop) { keep_moving(stop); });
       std::tie(environment_.local_rank, environment_.local_world_size) = mpi_.node();
-      liveness_ = std::make_unique<Liveness>(environment_.rank, environment_.world_size, meeting(), environment_.timeout, [] {});
+      meet(meeting());
       wait_at_start(*mpi_.barrier());                        // rank 0 passes on nothing to those that it has not met
-    } catch (const std::exception& error) {
-      const auto cause =
-          concat("mpi: rank ", environment_.rank, " of ", environment_.world_size, " did not join the group: ", one_line(error));
-      if (liveness_) liveness_->fail(cause);
-      write_error_file(environment_.error_file, cause);
-      fail<CommunicationError>(cause);
-    }
+    });
     take_leave_on_sigterm();
   }
-  MpiGroup(const MpiGroup&) = delete;
-  MpiGroup& operator=(const MpiGroup&) = delete;
 
-  const ProcessEnvironment& environment() const { return environment_; }
-  void at_step(std::int64_t step) { step_ = step; }
-  /// "rank 1, step 12, after all_reduce number 40": where this rank is, for messages.
-  std::string where() const {
-    return concat("rank ", environment_.rank, ", step ", step_, ", ",
-                  verb_.empty() ? "before any collective" : concat("after ", verb_, " number ", posted_ - 1));
-  }
-
-  /// Counts a collective that is about to be posted and gives its number. In the check level `communicating` ranks first compare what
-  /// they are about to do, of which `said()` is this one's.
-  template <class Fn> std::int64_t next_number(std::string_view verb, const Fn& said) {
-    if (environment_.check_level == CheckLevel::communicating) {
-      const auto all = liveness_->gather(said(), posted_ + 1, environment_.timeout);
-      if (all.empty()) give_up(verb, posted_);
-      const auto wrong = disagreement(posted_, all);
-      check<CommunicationError>(wrong.empty(), "rank ", environment_.rank, ", step ", step_, ": ", wrong);
-    }
-    verb_ = verb;
-    liveness_->come_to(posted_ + 1);
-    return posted_++;
-  }
   /// The work that `fn(mpi)` posts for collective `number`. Errors: CommunicationError as in `wait`.
   template <class Fn> MpiWork::Pointer post(std::string_view verb, std::int64_t number, const Fn& fn) {
     try {
@@ -166,27 +114,16 @@ class MpiGroup {
   void wait(MpiWork& work, std::string_view verb, std::int64_t number) {
     bool in_time = false;
     try {
-      in_time = poll(work, [&] { return liveness_->left_before(number + 1) >= 0 || !liveness_->cause().empty(); });
+      in_time = look_for(work, [&] { return is_in_vain(number); });
     } catch (const std::exception& error) {
-      const auto cause = cause_soon();
-      fail<CommunicationError>(in(verb, number), ": ", cause.empty() ? one_line(error) : cause);
+      fail_in(verb, number, error);
     }
     if (!in_time) give_up(verb, number);
   }
 
-  /// Tells all ranks why this one ends.
-  void abort(std::string_view cause) {
-    write_error_file(environment_.error_file, cause);
-    liveness_->fail(cause);
-  }
   /// Ends in order: waits until all ranks have. Errors: CommunicationError when one has failed.
   void leave() {
-    liveness_->leave(posted_);
-    for (const auto deadline = Clock::now() + environment_.timeout; !liveness_->all_left() && liveness_->cause().empty();) {
-      if (Clock::now() > deadline) return;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    check<CommunicationError>(liveness_->all_left(), where(), ": ", liveness_->cause());
+    ProcessGroup::leave();
     moving_on_ = {};
     mpi_.free();
   }
@@ -239,43 +176,13 @@ class MpiGroup {
     }
   }
 
-  /// Looks until the work is done, or `stop` says so or the deadline has come, which gives false. At first between yields of the core,
-  /// for as long as the bytes may take at 1 GB/s, then between naps that grow with the wait.
-  template <class Stop> bool poll(MpiWork& work, const Stop& stop) {
-    using namespace std::chrono;
-    const auto begin = Clock::now();
-    const auto lively = microseconds(100) + nanoseconds(bytes_of(work));
-    while (!moved_on(work)) {
-      const auto waited = Clock::now() - begin;
-      if (waited < lively) {
-        ::sched_yield();
-        continue;
-      }
-      if (stop() || waited > environment_.timeout) return false;
-      std::this_thread::sleep_for(std::min<nanoseconds>(waited / 16, microseconds(500)));
-    }
-    return true;
-  }
-  std::string in(std::string_view verb, std::int64_t number) const {
-    return concat("rank ", environment_.rank, ", step ", step_, ", ", verb, " number ", number);
-  }
-  /// Says why collective `number` will not be.
-  [[noreturn]] void give_up(std::string_view verb, std::int64_t number) {
-    const auto early = liveness_->left_before(number + 1);
-    check<CommunicationError>(early < 0, in(verb, number), ": rank ", early, " returned before it", same_batches);
-    const auto cause = liveness_->cause();
-    check<CommunicationError>(cause.empty(), in(verb, number), ": ", cause);
-    fail<CommunicationError>(in(verb, number), ": waited ", environment_.timeout.count(), " ms for ", liveness_->late_ranks(number + 1));
-  }
-  /// What the other ranks say went wrong; a death is often known to MPI a moment earlier.
-  std::string cause_soon() {
-    for (int look = 0; look < 1000 && liveness_->cause().empty(); ++look) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return liveness_->cause();
+  template <class Stop> bool look_for(MpiWork& work, const Stop& stop) {
+    return look([&] { return moved_on(work); }, stop, bytes_of(work));
   }
   void wait_at_start(MpiWork& work) {
-    if (poll(work, [&] { return liveness_ && !liveness_->cause().empty(); })) return;
-    const auto cause = liveness_ ? liveness_->cause() : "";
-    check<CommunicationError>(cause.empty(), cause);
+    if (look_for(work, [&] { return !cause().empty(); })) return;
+    const auto why = cause();
+    check<CommunicationError>(why.empty(), why);
     fail<CommunicationError>("waited ", environment_.timeout.count(), " ms for the other ranks");
   }
   /// Rank 0's text, at every rank.
@@ -296,12 +203,8 @@ class MpiGroup {
   }
 
   MpiCommunicator mpi_;
-  ProcessEnvironment environment_;
-  std::unique_ptr<Liveness> liveness_;
   std::mutex moving_;
   std::vector<MpiWork::Pointer> in_shares_;      // sums that are yet to be spread
-  std::int64_t posted_ = 0, step_ = 0;
-  std::string_view verb_;                        // the last
   std::jthread moving_on_;
 };
 
@@ -311,29 +214,15 @@ class MpiGroup {
 ///
 ///   auto topology = Mpi::join();    ...    topology.leave();
 /// or by with_topology, which also says why a rank failed. A program that has initialised MPI finalizes it, after leave().
-class Mpi {
+class Mpi : public detail::ProcessTopology<detail::MpiGroup> {
  public:
-  static constexpr bool is_distributed = true;
   static constexpr std::string_view name = "mpi";
 
   /// Meets the other ranks: those of MPI_COMM_WORLD, whatever the environment says of them; the deadline is the environment's.
   /// Errors: ConfigError where the launcher is not that of the MPI linked; CommunicationError when ranks do not come before the deadline.
-  static Mpi join(const ProcessEnvironment& environment = ProcessEnvironment::read(false)) {
-    return Mpi(std::make_shared<detail::MpiGroup>(environment));
-  }
+  static Mpi join(const ProcessEnvironment& environment = ProcessEnvironment::read(false)) { return Mpi(environment); }
 
-  int rank() const { return group_->environment().rank; }
-  int world_size() const { return group_->environment().world_size; }
-  int local_world_size() const { return group_->environment().local_world_size; }
   c10::Device device() const { return c10::Device(c10::DeviceType::CPU); }
-  /// Tells error messages which step this rank is at.
-  void at_step(std::int64_t step) { group_->at_step(step); }
-  /// Where this rank is, for messages.
-  std::string where() const { return group_->where(); }
-  /// Ends all ranks, which give `cause` as their reason.
-  void abort(std::string_view cause) { group_->abort(cause); }
-  /// Ends in order, when all ranks do.
-  void leave() { group_->leave(); }
 
   auto all_to_all_v(at::Tensor send, Counts send_counts, Counts recv_counts);
   auto all_reduce(at::Tensor tensor, ReduceOp op);
@@ -343,38 +232,16 @@ class Mpi {
   auto barrier();
 
  private:
-  explicit Mpi(std::shared_ptr<detail::MpiGroup> group) : group_(std::move(group)) {}
-
-  /// A posted collective; `Finish` makes the result of what it holds.
-  template <class Finish> struct Handle {
-    std::shared_ptr<detail::MpiGroup> group;
-    detail::MpiWork::Pointer work;
-    std::string_view verb;
-    std::int64_t number;
-    Finish finish;
-    auto wait() {
-      check<Error>(group != nullptr, "a handle of ", verb, " is waited for twice");
-      const auto own = std::exchange(group, nullptr);
-      own->wait(*work, verb, number);
-      return finish(*std::exchange(work, nullptr));
-    }
-  };
-  template <class Post, class Finish> Handle<Finish> posted(std::string_view verb, std::int64_t number, const Post& post, Finish finish) {
-    return {group_, group_->post(verb, number, post), verb, number, std::move(finish)};
-  }
-
-  std::shared_ptr<detail::MpiGroup> group_;
+  using ProcessTopology::ProcessTopology;
 };
 
 inline auto Mpi::all_to_all_v(at::Tensor send, Counts send_counts, Counts recv_counts) {
   const auto number = group_->next_number("all_to_all_v", [&] {
     return detail::with_counts(detail::fingerprint_of_all_to_all_v(send), send_counts, recv_counts);
   });
-  const auto rows = std::accumulate(send_counts.begin(), send_counts.end(), std::int64_t{0});
-  check<ShapeError>(rows == send.size(0), "all_to_all_v: counts for ", rows, " rows, and a tensor of ", send.size(0));
+  detail::check_counts("all_to_all_v", send, send_counts, world_size());
   auto in = send.detach().contiguous();
-  const auto arriving = std::accumulate(recv_counts.begin(), recv_counts.end(), std::int64_t{0});
-  auto out = detail::empty_rows(in, {arriving});                                             // [arriving, ...]
+  auto out = detail::empty_rows(in, {detail::sum_of(recv_counts)});                          // [sum(recv_counts), ...]
   const auto sent = detail::bytes_of(std::move(send_counts), in), received = detail::bytes_of(std::move(recv_counts), in);
   return posted(
       "all_to_all_v", number, [&](auto& mpi) { return mpi.exchange(std::move(in), sent, std::move(out), received); },
@@ -407,8 +274,7 @@ inline auto Mpi::all_reduce(at::Tensor tensor, ReduceOp op) {
 
 inline auto Mpi::reduce_scatter_v(at::Tensor tensor, Counts counts) {
   const auto number = group_->next_number("reduce_scatter_v", [&] { return detail::fingerprint_of_reduce_scatter_v(tensor, counts); });
-  const auto rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-  check<ShapeError>(rows == tensor.size(0), "reduce_scatter_v: counts for ", rows, " rows, and a tensor of ", tensor.size(0));
+  detail::check_counts("reduce_scatter_v", tensor, counts, world_size());
   auto in = tensor.detach().contiguous();
   const auto own = counts[static_cast<std::size_t>(rank())];
   auto out = detail::empty_rows(in, {world_size(), own});                                    // [W, own, ...]
@@ -430,19 +296,11 @@ inline auto Mpi::all_gather_v(at::Tensor tensor) {
   const auto* rows = counted->out.const_data_ptr<std::int64_t>();
   Counts arriving(rows, rows + ranks);
   auto in = tensor.detach().contiguous();
-  auto out = detail::empty_rows(in, {std::accumulate(arriving.begin(), arriving.end(), std::int64_t{0})});   // [sum(arriving), ...]
+  auto out = detail::empty_rows(in, {detail::sum_of(arriving)});                             // [sum(arriving), ...]
   const auto bytes = detail::bytes_of(arriving, in);
   return posted(
       "all_gather_v", number, [&](auto& mpi) { return mpi.gather(std::move(in), std::move(out), bytes); },
-      [arriving = std::move(arriving)](auto& work) {
-        std::vector<at::Tensor> of_rank;
-        std::int64_t begin = 0;
-        for (const auto one : arriving) {
-          of_rank.push_back(work.out.narrow(0, begin, one));
-          begin += one;
-        }
-        return of_rank;
-      });
+      [arriving](auto& work) { return detail::rows_of_ranks(work.out, arriving); });
 }
 
 inline auto Mpi::broadcast(at::Tensor tensor, int root) {
