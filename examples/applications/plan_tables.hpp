@@ -3,8 +3,6 @@
 
 // The program plan_tables as a function, so that tests can call it.
 
-#include <CLI/CLI.hpp>
-
 #include <cstdint>
 #include <sstream>
 #include <string>
@@ -20,8 +18,8 @@
 #include <rookery/topology/one_line.hpp>
 #include <rookery/topology/threads.hpp>
 
+#include "command_line.hpp"
 #include "tables_file.hpp"
-#include "unknown_options.hpp"
 
 namespace examples {
 
@@ -44,29 +42,27 @@ struct Said {
 };
 
 inline void add_options(CLI::App& app, PlanTablesOptions& options) {
-  const auto bytes = CLI::AsSizeValue(true);                     // GB is 10^9, GiB is 2^30
   app.option_defaults()->always_capture_default();
   app.add_option("tables", options.tables, "TOML or JSON file that describes the tables; see tables.toml")->required();
-  app.add_option("--ranks", options.ranks, "ranks to plan for")->check(CLI::Range(1, 1 << 20));
-  app.add_option("--local-ranks", options.local_ranks, "ranks on each node; 0: all on one")->check(CLI::Range(0, 1 << 20));
+  app.add_option("--ranks", options.ranks, "ranks to plan for")->check(whole_number(1));
+  app.add_option("--local-ranks", options.local_ranks, "ranks on each node; 0: all on one")->check(whole_number(0));
   app.add_option("--device", options.device, "where the tables are")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--memory", options.memory, "of each rank, such as 80GB or 512GiB; 0: 32 GiB of a device, 128 GiB of a host")
-      ->transform(bytes);
-  app.add_option("--batch-size", options.batch_size, "rows of a batch on each rank")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40));
+      ->transform(bytes());
+  app.add_option("--batch-size", options.batch_size, "rows of a batch on each rank")->check(whole_number(0));
   app.add_option("--reserve", options.reserve, "share of the memory that tables do not get")->check(CLI::Range(0., 1.));
-  app.add_option("--dense", options.dense, "bytes of the dense parameters; six times as much is kept for them")->transform(bytes);
+  app.add_option("--dense", options.dense, "bytes of the dense parameters; six times as much is kept for them")->transform(bytes());
   app.add_option("--pipeline", options.pipeline, "batches under way at once")
       ->check(CLI::IsMember({"none", "sparse_dist", "prefetch_sparse_dist"}));
-  app.add_option("--device-bandwidth", options.device_bandwidth, "bytes a second, such as 3TB; 0: a constant")->transform(bytes);
-  app.add_option("--host-bandwidth", options.host_bandwidth, "the same of the host's memory")->transform(bytes);
-  app.add_option("--intra-node-bandwidth", options.intra_node_bandwidth, "the same of a rank to the ranks of its node")->transform(bytes);
-  app.add_option("--inter-node-bandwidth", options.inter_node_bandwidth, "the same to ranks of other nodes")->transform(bytes);
+  app.add_option("--device-bandwidth", options.device_bandwidth, "bytes a second, such as 3TB; 0: a constant")->transform(bytes());
+  app.add_option("--host-bandwidth", options.host_bandwidth, "the same of the host's memory")->transform(bytes());
+  app.add_option("--intra-node-bandwidth", options.intra_node_bandwidth, "the same of a rank to the ranks of its node")->transform(bytes());
+  app.add_option("--inter-node-bandwidth", options.inter_node_bandwidth, "the same to ranks of other nodes")->transform(bytes());
   app.add_flag("--calibrate", options.calibrate, "measure the host's memory and the exchange inside a node on this machine");
   app.add_option("--plan", options.plan, "JSON file of a plan to judge, in place of making one");
   app.add_option("--output", options.output, "JSON file to write the plan to, for ShardingOptions::plan");
   app.add_option("--diff", options.diff, "JSON file of a plan to say the differences from");
-  app.add_option("--lines", options.lines, "most tables, ranks and moved parts to print");
+  app.add_option("--lines", options.lines, "most tables, ranks and moved parts to print")->check(whole_number(0));
 }
 
 inline rk::TopologyFacts facts_of(const PlanTablesOptions& options) {
@@ -112,10 +108,15 @@ inline std::string describe(const rk::TopologyFacts& facts) {
                     rate(facts.intra_node_bandwidth), " in a node and ", rate(facts.inter_node_bandwidth), " between nodes\n");
 }
 
-/// A plan out of a file, for these tables.
+/// A plan out of a file, for these tables. Errors: ConfigError that starts with the file when it is none for them.
 inline rk::Plan load_plan_for(const std::string& path, const TablesFile& file, const rk::TopologyFacts& facts) {
-  auto plan = rk::complete(rk::load_plan(path), file.tables, facts.world_size, facts.ranks_per_node());
-  rk::validate(plan, file.tables, facts.world_size);
+  auto plan = rk::load_plan(path);
+  try {
+    plan = rk::complete(plan, file.tables, facts.world_size, facts.ranks_per_node());
+    rk::validate(plan, file.tables, facts.world_size);
+  } catch (const rk::PlanError& error) {
+    rk::fail<rk::ConfigError>(path, ": ", error.what());
+  }
   return plan;
 }
 
@@ -145,7 +146,7 @@ inline int plan_tables(const PlanTablesOptions& options, std::string& out) {
   out += rk::concat("\n", estimate.report(options.lines), "\nhash ", rk::detail::hexadecimal(plan.hash()), "\n");
   if (!options.diff.empty()) {
     auto other = rk::load_plan(options.diff);
-    if (other.world_size == 0) other = rk::complete(other, file.tables, facts.world_size, facts.ranks_per_node());
+    if (other.world_size == 0) other = load_plan_for(options.diff, file, facts);
     const auto lines = rk::diff(other, plan, options.lines);
     out += lines.empty() ? rk::concat("\nthe same plan as ", options.diff, "\n") : rk::concat("\nfrom ", options.diff, ":\n", lines);
   }
@@ -170,10 +171,10 @@ inline Said plan_tables(std::vector<std::string> arguments) {
     app.parse(static_cast<int>(argv.size()), argv.data());
     said.status = plan_tables(options, said.out);
   } catch (const CLI::ParseError& error) {
-    std::ostringstream out, err;
-    said.status = app.exit(error, out, err) == 0 ? 0 : 2;
-    said.out = out.str();
-    said.error = err.str() + (said.status == 0 ? "" : about_unknown_options(app));
+    std::ostringstream help;
+    said.status = app.exit(error, help, help) == 0 ? 0 : 2;
+    if (said.status == 0) said.out = help.str();
+    else said.error = rk::concat("plan_tables: ", mistake(app, error), "\n");
   } catch (const rk::PlanError& error) {
     said.status = 1;
     said.error = rk::concat("plan_tables: ", rk::one_line(error), "\n");

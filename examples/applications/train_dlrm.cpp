@@ -4,9 +4,8 @@
 //
 //   train_dlrm --schema movielens.toml --data folder-of-the-files
 //   train_dlrm --schema mine.toml --ranks 4 --row-wise user --epochs 2
-//   torchrun --nproc-per-node 2 --no-python train_dlrm --schema mine.toml
-
-#include <CLI/CLI.hpp>
+//   torchrun --nproc-per-node 2 --no-python train_dlrm --schema mine.toml --plan plan.json
+//   mpirun -n 2 train_dlrm --schema mine.toml
 
 #include <ATen/Parallel.h>
 
@@ -20,6 +19,7 @@
 #include <thread>
 
 #include <rookery/core/text.hpp>
+#include <rookery/planner/plan_json.hpp>
 #include <rookery/topology/gloo.hpp>
 #include <rookery/topology/local.hpp>
 #ifdef WITH_MPI                              // Meson found it
@@ -30,9 +30,9 @@
 #include <rookery/topology/threads.hpp>
 #include <rookery/topology/with_topology.hpp>
 
+#include "command_line.hpp"
 #include "schema_toml.hpp"
 #include "train_dlrm/options.hpp"
-#include "unknown_options.hpp"
 
 namespace {
 
@@ -41,7 +41,7 @@ namespace rk = rookery;
 examples::TrainDlrmOptions parse(int argc, char** argv) {
   examples::TrainDlrmOptions options;
   options.environment = rk::Environment::read();
-  const auto at_least_one = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40, "POSITIVE");
+  const auto at_least_one = examples::whole_number(1), at_least_none = examples::whole_number(0);
   CLI::App app{"Trains a DLRM on a table of examples described by a TOML file."};
   app.option_defaults()->always_capture_default();
   app.add_option("--schema", options.schema, "TOML file that says what the columns mean")->required();
@@ -60,12 +60,13 @@ examples::TrainDlrmOptions parse(int argc, char** argv) {
   app.add_flag("--skip-non-finite", options.skip_non_finite, "leave out steps whose gradient is not finite instead of stopping");
   app.add_option("--initial", options.initial, "law of the tables' initial values")->check(CLI::IsMember({"normal", "uniform", "zeros"}));
   app.add_option("--stddev", options.stddev, "of --initial normal")->check(CLI::NonNegativeNumber);
-  app.add_option("--seed", options.seed, "of initial values and the order of rows");
+  app.add_option("--seed", options.seed, "of initial values and the order of rows")->check(at_least_none);
   app.add_option("--ranks", options.environment.ranks, "threads of this process, or processes that a launcher has started")
       ->check(at_least_one);
   app.add_option("--topology", options.environment.topology, "local, threads, gloo or mpi");
-  app.add_option("--threads", options.threads, "OpenMP threads over all ranks; 0: as many as there are cores");
-  app.add_option("--row-wise", options.row_wise, "tables whose rows are split over the ranks")->delimiter(',');
+  app.add_option("--threads", options.threads, "OpenMP threads over all ranks; 0: as many as there are cores")->check(at_least_none);
+  auto* const row_wise = app.add_option("--row-wise", options.row_wise, "tables whose rows are split over the ranks")->delimiter(',');
+  app.add_option("--plan", options.plan_file, "JSON file that says where tables go; plan_tables writes one")->excludes(row_wise);
   app.add_option("--without", options.without, "id columns to leave out")->delimiter(',');
   app.add_option("--frozen", options.frozen, "tables that are looked up and never trained; 'all' for every table")->delimiter(',');
   app.add_option("--evaluate", options.part, "the part to evaluate on")->check(CLI::IsMember({"test", "validation", "train", "none"}));
@@ -76,10 +77,10 @@ examples::TrainDlrmOptions parse(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    const bool speaks = rk::ProcessEnvironment::read(false).rank == 0;
-    const int status = speaks ? app.exit(error) : error.get_exit_code();
-    if (status != 0 && speaks) fmt::print(stderr, "{}", examples::about_unknown_options(app));
-    std::exit(status);
+    const bool speaks = rk::ProcessEnvironment::read(false).rank == 0;                          // one of several processes
+    if (speaks && error.get_exit_code() == 0) app.exit(error);
+    else if (speaks) fmt::print(stderr, "train_dlrm: {}\n", examples::mistake(app, error));
+    std::exit(error.get_exit_code() == 0 ? 0 : 2);
   }
   auto& [topology, ranks, otherwise] = options.environment;
   if (app.count("--topology") > 0) otherwise.clear();
@@ -101,14 +102,15 @@ int main(int argc, char** argv) {
     if (examples::interrupted.exchange(true)) std::_Exit(130);           // a second Ctrl-C does not wait
   });
   try {
-    const auto options = parse(argc, argv);
+    auto options = parse(argc, argv);
+    if (!options.plan_file.empty()) options.plan = rk::load_plan(options.plan_file);
     const auto& topology = options.environment.topology;
     const int ranks = options.environment.ranks;
-    const bool in_one_process = topology == "local" || topology == "threads";
-    const auto started = in_one_process ? rk::ProcessEnvironment{} : rk::ProcessEnvironment::read(false);
-    rk::check<rk::ConfigError>(in_one_process || ranks == started.world_size, "--ranks ", ranks, " --topology ", topology, ": there ",
+    const bool by_processes = topology == "gloo" || topology == "mpi";
+    const auto started = by_processes ? rk::ProcessEnvironment::read(false) : rk::ProcessEnvironment{};
+    rk::check<rk::ConfigError>(!by_processes || ranks == started.world_size, "--ranks ", ranks, " --topology ", topology, ": there ",
                                started.world_size == 1 ? "is 1 process" : rk::concat("are ", started.world_size, " processes"),
-                               "; examples/run, torchrun, mpirun or srun starts as many as there are ranks");
+                               "; start as many as there are ranks by examples/run, torchrun, mpirun or srun");
     share_cores(options, started.local_world_size);
     const auto table = examples::load_clicks(options.schema, options.data);
     const auto run = [&](auto joined) { return examples::train_dlrm(joined, table, options); };

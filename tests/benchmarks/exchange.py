@@ -75,8 +75,7 @@ def run_once(one, options, ids):
         return start(command, ROOKERY_RANKS=str(options.ranks), ROOKERY_TOPOLOGY="threads")
     if one["topology"] == "gloo":
         return start([ROOT / "examples/launch", options.ranks, *command])
-    return start(["mpirun", "-n", options.ranks, *command], ROOKERY_TOPOLOGY="mpi", OMPI_ALLOW_RUN_AS_ROOT="1",
-                 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_hwloc_base_binding_policy="none")
+    return start([ROOT / "examples/mpirun", options.ranks, *command], ROOKERY_TOPOLOGY="mpi")
 
 
 def summary(one, runs):

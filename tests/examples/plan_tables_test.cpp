@@ -116,8 +116,11 @@ TEST_SUITE("examples/plan_tables") {
     const auto turned = examples::plan_tables({tables, "--ranks=2", "--plan", other, "--diff", by_hand});
     CHECK(contains(turned.out, rk::concat("\nfrom ", by_hand, ":\nuser_id: rank 1 -> rank 0; 73.2 MiB move\n")));
     const auto wrong = examples::plan_tables({tables, "--ranks=1", "--plan", by_hand});
-    CHECK(wrong.status == 1);
-    CHECK(wrong.error == "plan_tables: Plan: table 'user_id' has a shard on rank 1 of 1\n");
+    CHECK(wrong.status == 2);
+    CHECK(wrong.error == rk::concat("plan_tables: ", by_hand, ": Plan: table 'user_id' has a shard on rank 1 of 1\n"));
+    const auto less = examples::plan_tables({tables, "--ranks=4", "--plan", folder / "out.json"});
+    CHECK(less.status == 2);
+    CHECK(less.error == rk::concat("plan_tables: ", folder / "out.json", ": Plan: it is for 2 ranks and there are 4\n"));
   }
   TEST_CASE("what is measured takes the place of constants, what is given that of both") {
     const Folder folder;
@@ -140,8 +143,11 @@ TEST_SUITE("examples/plan_tables") {
     const auto tables = folder.write("a.toml", in_toml);
     const auto misspelt = examples::plan_tables({tables, "--rank", "2"});
     CHECK(misspelt.status == 2);
-    CHECK(contains(misspelt.error, "--rank is no option; did you mean '--ranks'?\n"));
-    CHECK(examples::plan_tables({tables, "--memory", "much"}).status == 2);
+    CHECK(misspelt.error == "plan_tables: --rank is no option; did you mean '--ranks'?\n");
+    const auto much = examples::plan_tables({tables, "--host-bandwidth", "-3"});
+    CHECK(much.status == 2);
+    CHECK(much.error == "plan_tables: --host-bandwidth: it must be a number of bytes, such as 80GB or 512GiB, not '-3'\n");
+    CHECK(examples::plan_tables({tables, "--lines", "-1"}).status == 2);
     CHECK(examples::plan_tables({"--help"}).status == 0);
     const auto absent = examples::plan_tables({folder / "none.toml"});
     CHECK(absent.status == 2);

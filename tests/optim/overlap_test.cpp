@@ -3,37 +3,24 @@
 #include <rookery/optim/overlap.hpp>
 
 #include <ATen/ops/equal.h>
-#include <ATen/ops/relu.h>
-#include <ATen/ops/scalar_tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <rookery/embedding/embedding_bag_collection.hpp>
-#include <rookery/modules/batch_norm.hpp>
-#include <rookery/modules/linear.hpp>
-#include <rookery/modules/mlp.hpp>
-#include <rookery/optim/gradient_buckets.hpp>
-#include <rookery/optim/optimizer.hpp>
-#include <rookery/rules/adam.hpp>
-#include <rookery/rules/sgd.hpp>
-#include <rookery/sharding/gather.hpp>
-#include <rookery/sharding/global_mean.hpp>
-#include <rookery/sharding/sharding_policy.hpp>
+#include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
-#include "support/random_batches.hpp"
+#include "optim/overlap_cases.hpp"
+#include "support/processes.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
 
-using namespace cases;
+using namespace cases::overlap;
 
 namespace {
 
@@ -47,89 +34,6 @@ struct Counting : Threads {
   std::shared_ptr<int> sums = std::make_shared<int>(0);
 };
 
-struct Batch {
-  at::Tensor dense;                                          // [B, 5]
-  KeyedJaggedTensor ids;
-  bool left = true, right = true;                            // the parts that the loss reaches
-  std::int64_t size() const { return dense.size(0); }
-};
-struct Output {
-  at::Tensor values;                                         // [B]
-};
-
-/// Two towers over one layer, of which a batch uses one, both or none, and a table; with a norm on request.
-struct Towers {
-  EmbeddingBagCollection<Rules<Adam>> tables;
-  Linear below{8, 6};
-  std::optional<BatchNorm> norm;
-  Mlp left{6, {7, 5, 1}}, right{6, {4, 1}};
-  static constexpr auto members() {
-    return rookery::members("tables", &Towers::tables, "below", &Towers::below, "norm", &Towers::norm, "left", &Towers::left, "right",
-                            &Towers::right);
-  }
-  auto lookups(const Batch& b) const { return rookery::lookups(rookery::lookup<&Towers::tables>(b.ids)); }
-  Output forward(const Batch& b, const auto& pooled) {
-    auto x = below(at::cat({b.dense, get<&Towers::tables>(pooled).values()}, 1));            // [B, 6]
-    if (norm) x = (*norm)(x);
-    auto values = at::zeros({b.size(), 1});
-    if (b.left) values = values.add(left(at::relu(x)));
-    if (b.right) values = values.add(right(at::relu(x)));
-    return {values.squeeze(1)};
-  }
-};
-struct Squares {
-  at::Tensor operator()(const Output& output, const Batch&) const { return output.values.sub(1).square().sum(); }
-  at::Tensor normaliser(const Batch& b) const { return at::scalar_tensor(static_cast<double>(b.size()), at::kDouble); }
-};
-ModelAndLoss<Towers, Squares, Batch> declared() {
-  Towers towers;
-  towers.tables = {{.name = "t", .num_embeddings = 7, .embedding_dim = 3}};
-  return {std::move(towers), {}};
-}
-
-Batch draw_batch(std::uint64_t seed, std::int64_t rows) {
-  Draw draw(seed);
-  return {draw.tensor({rows, 5}, at::kFloat), random_features(draw, {"t"}, {7}, rows, {}), draw.chance(.7), draw.chance(.7)};
-}
-
-struct How {
-  int passes = 1, steps = 6;
-  double clip_norm = 0;
-  BucketOptions buckets{};
-  GradientDivision division = GradientDivision::global_mean;
-  bool norm = false;
-};
-
-/// Every weight and state after some steps with batches of ranks that reach different parts.
-template <class Topology> std::vector<at::Tensor> train(Topology& topology, const How& how) {
-  auto towers = declared();
-  if (how.norm) towers.model.norm.emplace(6);
-  auto model = maybe_shard_model(std::move(towers), topology, {.seed = 3});
-  Optimizer step(model, Adam{.learning_rate = .01},
-                 {.clip_norm = how.clip_norm, .division = how.division, .buckets = how.buckets});
-  std::uint64_t seed = static_cast<std::uint64_t>(topology.rank());
-  for (int i = 0; i < how.steps; ++i) {
-    for (int pass = 0; pass < how.passes; ++pass) {
-      const auto batch = draw_batch(seed += 100, (topology.rank() + i + pass) % 4);
-      const auto loss = model(batch).loss;
-      loss.backward();
-      global_mean(model, loss, batch);                       // another collective between backward and step
-    }
-    step();
-  }
-  std::vector<at::Tensor> found{gather_table(model, "t")};
-  for (const auto& one : step.dense().parameters()) {
-    found.push_back(one.parameter->tensor().detach().clone());
-    for (const auto& state : one.state) found.push_back(state.clone());
-    found.push_back(at::scalar_tensor(one.steps, at::kLong));
-  }
-  return found;
-}
-bool same(const std::vector<at::Tensor>& one, const std::vector<at::Tensor>& other) {
-  for (std::size_t i = 0; i < one.size(); ++i)
-    if (!at::equal(one[i], other[i])) return false;
-  return one.size() == other.size();
-}
 std::vector<at::Tensor> train_on(int ranks, const How& how) {
   std::vector<at::Tensor> found;
   Threads::run(ranks, [&](Threads topology) {
@@ -139,15 +43,17 @@ std::vector<at::Tensor> train_on(int ranks, const How& how) {
   return found;
 }
 
-/// Buckets of about 100 bytes, so that there are several of them.
-BucketOptions small_buckets(Overlap overlap = {}) { return {.bytes = 100, .first_bytes = 20, .overlap = overlap}; }
+int play_overlap() {
+  return cases::play([](Gloo& topology) { return differs(topology); });
+}
+[[maybe_unused]] const bool listed = cases::roles().emplace("overlap", &play_overlap).second;
 
 }  // namespace
 
 TEST_SUITE("optim/overlap") {
   TEST_CASE("with overlap every bit is as without, whatever ranks reach, with clipping, divided by pass, in passes, and twice the same") {
     for (const int ranks : {1, 2, 3})
-      for (const auto& how : {How{}, How{.clip_norm = .1}, How{.division = GradientDivision::mean}, How{.passes = 3}}) {
+      for (const auto& how : all_ways()) {
         auto with = how, alone = how;
         with.buckets = small_buckets(during_backward(how.passes));
         alone.buckets = small_buckets();
@@ -157,6 +63,14 @@ TEST_SUITE("optim/overlap") {
         CHECK(same(found, train_on(ranks, with)));
         CHECK(same(found, train_on(ranks, how)));            // threads sum in rank order, wherever a bucket begins
       }
+  }
+
+  TEST_CASE("processes over Gloo: with overlap every bit is as without") {
+    for (const int ranks : {2, 3}) {
+      const auto ended = cases::run_processes("overlap", ranks);
+      CHECK(ended.said == "");
+      CHECK(ended.status == 0);
+    }
   }
 
   TEST_CASE("a norm over all ranks takes backward to step(), where gradients leave then") {

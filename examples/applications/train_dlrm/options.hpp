@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include <rookery/planner/plan.hpp>
 #include <rookery/topology/environment.hpp>
 
 namespace rookery { class Table; }
@@ -29,6 +30,8 @@ struct TrainDlrmOptions {
   std::uint64_t seed = 0;
   double best_auc = 0;
   bool skip_non_finite = false;
+  std::string plan_file;
+  rk::Plan plan;                                               // what the file says
   rk::Environment environment;
 };
 

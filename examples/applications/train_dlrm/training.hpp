@@ -153,7 +153,7 @@ int train_dlrm_with(DenseRule dense, Topology& topology, const std::shared_ptr<c
       table, {.batch_size = options.batch_size, .rank = topology.rank(), .world_size = topology.world_size(), .seed = options.seed}};
   rk::Constraints constraints;
   for (const auto& name : options.row_wise) constraints[name].kinds = {rk::ShardingKind::row_wise};
-  rk::ShardingPolicy<Topology> sharding{topology, {.constraints = constraints, .seed = options.seed}};
+  rk::ShardingPolicy<Topology> sharding{topology, {.plan = options.plan, .constraints = constraints, .seed = options.seed}};
   auto model = sharding.apply(rk::ModelAndLoss<Model, rk::Bce, rk::TableBatch>{declare(options, reader), {}});
   const bool reports = topology.rank() == 0;
   if (reports) introduce(model, reader, options);
