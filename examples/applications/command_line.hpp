@@ -61,6 +61,8 @@ inline std::string mistake(const CLI::App& app, const CLI::ParseError& error) {
   const std::string_view said = error.what();
   if (error.get_name() == "ArgumentMismatch" && said.ends_with(" missing"))
     return rookery::concat(said.substr(0, said.find(':')), " needs a value");
+  if (error.get_name() == "ArgumentMismatch" && said.find(": At Most 1 ") != said.npos)
+    return rookery::concat(said.substr(0, said.find(':')), " may be given once");
   if (const auto value = said.find(" = "); error.get_name() == "ConversionError" && value != said.npos) {
     const auto name = said.find("--");                           // Could not convert: --over = 64,x
     return rookery::concat(said.substr(name, value - name), " cannot be '", said.substr(value + 3), "'");

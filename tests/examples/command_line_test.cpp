@@ -53,6 +53,7 @@ TEST_SUITE("examples/command_line") {
     CHECK(about({"--ranks", "2.5"}) == "--ranks: it must be a whole number from 1 on, not '2.5'");
     CHECK(about({"--batch-size", "-1"}) == "--batch-size: it must be a whole number from 0 on, not '-1'");
     CHECK(about({"--ranks", "9999999999"}) == "--ranks cannot be '9999999999'");
+    CHECK(about({"--ranks", "2", "--ranks=3"}) == "--ranks may be given once");
     CHECK(about({"--over", "64,x"}) == "--over cannot be '64,x'");
     CHECK(about({"--memory", "much"}) == "--memory: it must be a number of bytes, such as 80GB or 512GiB, not 'much'");
     CHECK(about({"--memory", "-3"}) == "--memory: it must be a number of bytes, such as 80GB or 512GiB, not '-3'");
