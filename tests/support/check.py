@@ -7,6 +7,7 @@
     check.py program <source> <output> <depfile> <seconds> <megabytes> <ranks> <flags and compiler...> -- <link flags...>
                                                                    builds within a budget, and runs
     check.py readme  <README.md> <output>   its first C++ block becomes a source file
+    check.py samples <page> <source> <output>   the C++ blocks of a page take the places of lines `// docs: <heading>`
     check.py consumer <subproject|pkg-config|plain> <output> <repository> <build folder> <compiler...> -- <link flags...>
 """
 
@@ -144,6 +145,20 @@ def readme(page, output):
     if not block:
         fail(f"{page} has no ```cpp block")
     pathlib.Path(output).write_text(block[1])
+
+
+def samples(page, source, output):
+    """Each heading's blocks go to the one line that names it; a block without a line fails, and so does a line without a block."""
+    blocks, heading = {}, ""
+    for language, block, title in re.findall(r"^```(\w*)\n(.*?)^```|^#+ +(.+?) *$", pathlib.Path(page).read_text(), re.M | re.S):
+        heading = title or heading
+        if language == "cpp":
+            blocks[heading] = blocks.get(heading, "") + block
+    text = re.sub(r"^ *// docs: (.+)\n", lambda line: blocks.pop(line[1], f"#error {page} has no sample under '{line[1]}'\n"),
+                  pathlib.Path(source).read_text(), flags=re.M)
+    if blocks:
+        fail(f"{source} has no line `// docs: ` for {', '.join(blocks)} of {page}")
+    pathlib.Path(output).write_text(text)
 
 
 def consumer(way, output, repository, build, *arguments):
