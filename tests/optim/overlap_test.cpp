@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <rookery/optim/gradient_buckets.hpp>
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
