@@ -6,14 +6,16 @@
 
 #include <arpa/inet.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
-#include <filesystem>
+#include <exception>
 #include <functional>
 #include <future>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -70,15 +72,40 @@ struct Hello {
   char protocol[8] = {'r', 'o', 'o', 'k', 'e', 'r', 'y', '1'};
   std::int32_t rank = 0, world_size = 0;
 };
-std::ptrdiff_t open_files() {
-  return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
+/// What `fn()` gives, or throws, in a process of its own that may have `soft` open files more than this one has, and no more than `hard`.
+template <class Fn> std::string with_few_files(rlim_t soft, rlim_t hard, Fn&& fn) {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const auto process = ::fork();
+  if (process == 0) {
+    const auto open = static_cast<rlim_t>(detail::open_files());
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    limit = {open + soft, std::min(limit.rlim_max, open + hard)};
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+    std::string said;
+    try {
+      said = fn();
+    } catch (const std::exception& error) {
+      said = error.what();
+    }
+    [[maybe_unused]] const auto written = ::write(ends[1], said.data(), said.size());
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  const detail::Descriptor output(ends[0]);
+  std::string said(1000, '\0');
+  said.resize(static_cast<std::size_t>(std::max<ssize_t>(::read(ends[0], said.data(), said.size()), 0)));
+  ::waitpid(process, nullptr, 0);
+  return said;
 }
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 
 TEST_SUITE("topology/liveness") {
   TEST_CASE("every rank hears of a failure, a farewell and a death, and nothing stays open") {
-    const auto before = open_files();
+    const auto before = detail::open_files();
     for (int round = 0; round < 20; ++round) {
       auto group = join(4);
       for (const auto& thrown : group.thrown) REQUIRE(thrown == "");
@@ -94,7 +121,7 @@ TEST_SUITE("topology/liveness") {
       for (const std::size_t rank : {0, 3})
         CHECK(soon([&] { return group[rank].cause() == (round % 2 == 0 ? "rank 1: no more" : "rank 1 ended without a word"); }));
     }
-    CHECK(open_files() == before);
+    CHECK(detail::open_files() == before);
   }
   TEST_CASE("rank 0 dies: the others know by themselves") {
     auto group = join(3);
@@ -128,9 +155,9 @@ TEST_SUITE("topology/liveness") {
       CHECK(clock.seconds() < 5);
       return group.thrown[0];
     };
-    CHECK(refused(3, 4) == "liveness: a process says that it is rank 3 of 4; rank 0 is one of 3");
-    CHECK(refused(0, 3) == "liveness: a process says that it is rank 0 of 3; rank 0 is one of 3");
-    CHECK(refused(-1, 3) == "liveness: a process says that it is rank -1 of 3; rank 0 is one of 3");
+    CHECK(refused(3, 4) == "a process says that it is rank 3 of 4; rank 0 is one of 3");
+    CHECK(refused(0, 3) == "a process says that it is rank 0 of 3; rank 0 is one of 3");
+    CHECK(refused(-1, 3) == "a process says that it is rank -1 of 3; rank 0 is one of 3");
     detail::Descriptor twice;
     auto group = join(3, 20s, [&](int port) {
       std::thread([port, &twice] {
@@ -139,7 +166,7 @@ TEST_SUITE("topology/liveness") {
         send(twice, &hello, sizeof hello);
       }).join();
     }, {0, 1});
-    CHECK(group.thrown[0] == "liveness: two processes say that they are rank 1");
+    CHECK(group.thrown[0] == "two processes say that they are rank 1");
   }
   TEST_CASE("a rank that dies while others are awaited ends the start at once; one that does not come, at the deadline") {
     const Stopwatch clock;
@@ -153,10 +180,10 @@ TEST_SUITE("topology/liveness") {
         dying = {};
       }).detach();
     }, {0, 2});
-    CHECK(group.thrown[0] == "liveness: rank 1 ended without a word");
+    CHECK(group.thrown[0] == "rank 1 ended without a word");
     CHECK(soon([&] { return group[1].cause() == "rank 1 ended without a word"; }));          // rank 2
     CHECK(clock.seconds() < 5);
-    CHECK(join(4, 500ms, [](int) {}, {0, 2}).thrown[0] == "liveness: after 500 ms ranks [1, 3] have not come");
+    CHECK(join(4, 500ms, [](int) {}, {0, 2}).thrown[0] == "after 500 ms ranks 1, 3 have not come");
   }
   TEST_CASE("a link that says what no rank says is as one that has ended") {
     for (const std::int32_t size : {-1, 1 << 30, 5}) {
@@ -236,6 +263,63 @@ TEST_SUITE("topology/liveness") {
     group.links.clear();
     files.clear();
     ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  TEST_CASE("the limit of open files is raised for many ranks; where it cannot be, that is said at once") {
+    CHECK(with_few_files(8, RLIM_INFINITY, [] {                // an eventfd, a link and rank 0's end of it for each
+            auto group = join(100);
+            for (const auto& thrown : group.thrown)
+              if (!thrown.empty()) return thrown;
+            group[7].fail("all here");
+            for (const auto& link : group.links)
+              if (link != group.links[7] && !soon([&] { return link->cause() == "all here"; })) return std::string("not heard");
+            return std::string("met");
+          }) == "met");
+    const Stopwatch clock;
+    const auto refused = with_few_files(50, 60, [] {
+      Liveness(0, 1000, {"127.0.0.1", [](int) {}, [] { return 0; }}, 10min, [] {});
+      return std::string("met");
+    });
+    CHECK_MESSAGE(contains(refused, "liveness: rank 0 of 1000 needs 1016 more open files, but of "), refused);
+    CHECK_MESSAGE(contains(refused, "(ulimit -n; hard limit "), refused);
+    std::vector<detail::Descriptor> taken;
+    const auto full = with_few_files(30, 30, [&] {             // others take what was free when it looked
+      Liveness(0, 3, {"127.0.0.1", [&](int port) {
+                        taken.push_back(detail::connect_to("127.0.0.1", port, 5s));
+                        while (taken.back()) taken.emplace_back(::dup(2));
+                      }, [] { return 0; }}, 10min, [] {});
+      return std::string("met");
+    });
+    CHECK_MESSAGE(contains(full, "rank 0 cannot connect to all of 3 ranks: Too many open files; "), full);
+    CHECK(clock.seconds() < 10);
+  }
+  TEST_CASE("what is said before all have connected reaches those who come later, in order") {
+    std::promise<int> said;
+    const auto port = said.get_future().share();
+    const Liveness::Meeting meeting{"127.0.0.1", [&](int number) { said.set_value(number); }, [&] { return port.get(); }};
+    std::unique_ptr<Liveness> zero;
+    std::jthread meets([&] { zero = std::make_unique<Liveness>(0, 3, meeting, 20s, [] {}); });
+    Liveness one(1, 3, meeting, 20s, [] {});
+    std::vector<std::string> heard;
+    std::jthread speaks([&] { heard = one.gather("one", 0, 20s); });
+    std::this_thread::sleep_for(200ms);
+    Liveness two(2, 3, meeting, 20s, [] {});
+    meets.join();
+    std::jthread answers([&] { zero->gather("zero", 0, 20s); });
+    CHECK(two.gather("two", 0, 20s) == std::vector<std::string>{"zero", "one", "two"});
+    speaks.join();
+    CHECK(heard == std::vector<std::string>{"zero", "one", "two"});
+  }
+  TEST_CASE("a rank that does not read is told nothing more, and all hear that") {
+    detail::Descriptor silent;
+    auto group = join(3, 20s, [&](int port) {
+      const Hello hello{.rank = 2, .world_size = 3};
+      silent = detail::connect_to("127.0.0.1", port, 5s);
+      send(silent, &hello, sizeof hello);
+    }, {0, 1});
+    std::jthread speaks([&] {
+      for (int i = 0; i < 40 && group[1].cause().empty(); ++i) group[1].gather(std::string(1 << 20, 'x'), i, 10ms);
+    });
+    for (const std::size_t rank : {0, 1}) CHECK(soon([&] { return group[rank].cause() == "rank 2 does not read what it is told"; }));
   }
   TEST_CASE("hosts by name and by address of either kind; one that is not there is said so") {
     auto [listener, port] = detail::listen_somewhere();

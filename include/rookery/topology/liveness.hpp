@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -31,8 +32,10 @@ namespace rookery {
 
 /// What a rank hears of the others.
 ///
-/// Cost:    one thread that sleeps, one connection a rank; rank 0 has one to every other.
-/// Errors:  CommunicationError from the constructor when ranks do not meet before `timeout`, or one fails before they have met.
+/// Cost:    one thread that sleeps, one connection a rank; rank 0 has one to every other. The process's limit of open files is raised for
+///          them, and for as many of whatever carries the messages, where its hard limit lets it.
+/// Errors:  CommunicationError from the constructor when ranks do not meet before `timeout`, one fails before they have met, or the limit
+///          of open files is too low.
 class Liveness {
  public:
   /// Where rank 0 listens: it says its port to the others by `publish`, and they learn it by `look_up`, which waits.
@@ -45,7 +48,10 @@ class Liveness {
   Liveness(int rank, int world_size, const Meeting& meeting, std::chrono::milliseconds timeout, std::function<void()> told)
       : rank_(rank), told_(std::move(told)), wake_(::eventfd(0, EFD_CLOEXEC)), peers_(static_cast<std::size_t>(world_size)) {
     if (world_size == 1) return;
+    const int needed = few_files + (rank == 0 ? world_size : 1);
+    detail::make_room_for_files(needed, needed + 4 * world_size, concat("liveness: rank ", rank, " of ", world_size));   // and transports'
     if (rank == 0) {
+      for (std::size_t other = 1; other < peers_.size(); ++other) peers_[other].is_awaited = true;
       auto [listener, port] = detail::listen_somewhere();
       listener_ = std::move(listener);
       meeting.publish(port);
@@ -144,6 +150,9 @@ class Liveness {
     std::string received{};
     std::int64_t left = -1, come_to = -1;                    // collectives that it took part in, once it has left or was asked
     std::deque<std::string> said{};
+    bool is_awaited = false;                                 // will connect
+    bool is_deaf = false;                                    // has not read what it was told
+    std::string unsent{};                                    // for when it connects
   };
   /// What a rank says first to rank 0.
   struct Hello {
@@ -155,6 +164,7 @@ class Liveness {
     std::int32_t kind = 0, rank = 0, size = 0;
   };
   static constexpr std::int32_t longest = 1 << 24;           // bytes of a message
+  static constexpr int few_files = 16;                       // beside the links: strangers among them
 
   bool is_other(std::size_t rank) const { return static_cast<int>(rank) != rank_; }
   /// The first other rank of which `holds(peer)`, or -1. The lock is held.
@@ -187,8 +197,18 @@ class Liveness {
   void say(char kind, int about, std::string_view text) {
     const auto bytes = message(kind, about, text);
     const std::lock_guard lock(sending_);
-    for (std::size_t rank = 0; rank < peers_.size(); ++rank)
-      if (static_cast<int>(rank) != about) detail::send_all(peers_[rank].link, bytes);
+    for (std::size_t rank = 0; rank < peers_.size(); ++rank) {
+      auto& peer = peers_[rank];
+      if (static_cast<int>(rank) == about) continue;
+      if (peer.link) send(peer, bytes);
+      else if (peer.is_awaited) peer.unsent += bytes;
+    }
+  }
+  /// Sends all of it or breaks the link, for what follows a part of a message is no message. Its end is found by `listen`.
+  static void send(Peer& peer, std::string_view bytes) {
+    const int reason = detail::send_all(peer.link, bytes);
+    if (reason == ETIMEDOUT) peer.is_deaf = true;
+    if (reason != 0) ::shutdown(peer.link.get(), SHUT_RDWR);
   }
   void stop() {
     {
@@ -206,35 +226,45 @@ class Liveness {
     const auto absent = [](const Peer& peer) { return !peer.link; };
     changed_.wait_for(lock, timeout, [&] { return find(absent) < 0 || !cause_.empty(); });
     if (cause_.empty() && find(absent) < 0) return;
-    std::vector<std::size_t> missing;
-    for (std::size_t rank = 1; rank < peers_.size(); ++rank)
-      if (absent(peers_[rank])) missing.push_back(rank);
-    const auto cause = cause_.empty() ? concat("after ", timeout.count(), " ms ranks ", missing, " have not come") : cause_;
+    const auto [ranks, count] = those(absent);
+    const auto have = count == 1 ? " has" : " have";
+    const auto cause = cause_.empty() ? concat("after ", timeout.count(), " ms ", ranks, have, " not come") : cause_;
     lock.unlock();
     fail(cause);
     stop();
-    rookery::fail<CommunicationError>("liveness: ", cause);
+    rookery::fail<CommunicationError>(cause);
   }
 
   void listen() {
+    const auto links = rank_ == 0 ? peers_.size() : 1;
     for (;;) {
       std::vector<pollfd> waiting{{wake_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};   // poll takes no notice of a number below 0
-      for (const auto* peers : {&peers_, &newcomers_})
-        for (const auto& peer : *peers) waiting.push_back({peer.link.get(), POLLIN, 0});
-      if (::poll(waiting.data(), waiting.size(), -1) < 0) continue;                          // interrupted
+      for (std::size_t rank = 0; rank < links; ++rank) waiting.push_back({peers_[rank].link.get(), POLLIN, 0});
+      for (const auto& newcomer : newcomers_) waiting.push_back({newcomer.link.get(), POLLIN, 0});
+      if (::poll(waiting.data(), waiting.size(), -1) < 0) {
+        if (errno == EINTR) continue;
+        return hear('F', rank_, concat("rank ", rank_, " cannot watch ", waiting.size(), " connections: ", std::strerror(errno)));
+      }
       {
         const std::lock_guard lock(mutex_);
         if (stopping_) return;
       }
       const auto ready = [&](std::size_t i) { return waiting[i].revents != 0; };
-      for (std::size_t rank = 0; rank < peers_.size(); ++rank)
+      for (std::size_t rank = 0; rank < links; ++rank)
         if (ready(2 + rank)) read(rank);
-      for (std::size_t i = waiting.size() - 2 - peers_.size(); i-- > 0;)   // from the last on: one that has been greeted goes
-        if (i < newcomers_.size() && ready(2 + peers_.size() + i)) greet(i);
-      if (!listener_ || !ready(1)) continue;
-      detail::Descriptor link(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-      if (link) newcomers_.push_back({.link = std::move(link)});
+      for (std::size_t i = waiting.size() - 2 - links; i-- > 0;)           // from the last on: one that has been greeted goes
+        if (i < newcomers_.size() && ready(2 + links + i)) greet(i);
+      if (listener_ && ready(1)) accept();
     }
+  }
+  void accept() {
+    detail::Descriptor link(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    const int reason = errno;
+    if (link) return void(newcomers_.emplace_back().link = std::move(link));
+    if (reason != EMFILE && reason != ENFILE && reason != ENOBUFS && reason != ENOMEM) return;   // whoever came has gone again
+    listener_ = {};
+    hear('F', 0, concat("rank 0 cannot connect to all of ", peers_.size(), " ranks: ", std::strerror(reason), "; ", detail::open_files(),
+                        " files are open (ulimit -n)"));
   }
   /// Appends what a peer has sent; false when its link has ended.
   static bool receive(Peer& peer, std::size_t most) {
@@ -267,7 +297,10 @@ class Liveness {
     detail::watch(link);
     {
       const std::scoped_lock lock(sending_, mutex_);
-      peers_[static_cast<std::size_t>(hello.rank)].link = std::move(link);
+      auto& met = peers_[static_cast<std::size_t>(hello.rank)];
+      met.link = std::move(link);
+      met.is_awaited = false;
+      send(met, std::exchange(met.unsent, {}));
       if (find([](const Peer& peer) { return !peer.link; }) >= 0) return;
     }
     listener_ = {};
@@ -289,12 +322,14 @@ class Liveness {
     }
     if (whole) return;
     bool expected = false;
+    const char* how = " ended without a word";
     {
       const std::scoped_lock lock(sending_, mutex_);         // who sends must not meet a number that another file has got
       peer.link = {};
       expected = peer.left >= 0;
+      if (peer.is_deaf) how = " does not read what it is told";
     }
-    if (!expected) hear('F', static_cast<int>(from), concat("rank ", from, " ended without a word"));
+    if (!expected) hear('F', static_cast<int>(from), concat("rank ", from, how));
   }
   void hear(char kind, int about, const std::string& text) {
     {

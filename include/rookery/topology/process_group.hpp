@@ -81,7 +81,8 @@ class ProcessGroup {
     } catch (const std::exception& error) {
       auto why = one_line(error);
       if (const auto prefix = concat(name, ": "); why.starts_with(prefix)) why.erase(0, prefix.size());
-      const auto cause = concat(name, ": rank ", environment_.rank, " of ", environment_.world_size, " did not join the group", at, ": ", why);
+      const auto cause =
+          concat(name, ": rank ", environment_.rank, " of ", environment_.world_size, " did not join the group", at, ": ", why);
       if (liveness_) liveness_->fail(concat("rank ", environment_.rank, ": ", why));
       write_error_file(environment_.error_file, cause);
       fail<CommunicationError>(cause);

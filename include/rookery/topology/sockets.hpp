@@ -3,11 +3,13 @@
 
 // Sockets: what the link between processes needs of TCP, over IPv4 and IPv6.  Include cost: none.
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -111,20 +113,43 @@ inline void watch(const Descriptor& link) {
   set(IPPROTO_TCP, TCP_USER_TIMEOUT, 120000);
 }
 
-/// Sends all of it, or as much as a peer takes that has not been reading for a second; whoever is gone is noticed by its closed link.
-inline void send_all(const Descriptor& link, std::string_view bytes) {
+/// Sends all of it; gives why it could not, or 0. ETIMEDOUT: the peer has not been reading for a second. A link over which a part was sent
+/// is good for nothing any more.
+inline int send_all(const Descriptor& link, std::string_view bytes) {
   const auto deadline = Clock::now() + std::chrono::seconds(1);
-  while (link && !bytes.empty()) {
+  while (!bytes.empty()) {
     const auto sent = ::send(link.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent >= 0) {
       bytes.remove_prefix(static_cast<std::size_t>(sent));
     } else if (errno == EAGAIN) {
       pollfd full{link.get(), POLLOUT, 0};
-      if (::poll(&full, 1, milliseconds_until(deadline)) == 0 && Clock::now() >= deadline) return;
+      if (::poll(&full, 1, milliseconds_until(deadline)) == 0 && Clock::now() >= deadline) return ETIMEDOUT;
     } else if (errno != EINTR) {
-      return;
+      return errno;
     }
   }
+  return 0;
+}
+
+/// Files that this process has open.
+inline std::int64_t open_files() {
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(::opendir("/proc/self/fd"), &::closedir);
+  std::int64_t count = -3;                                   // the folder itself, . and ..
+  while (folder && ::readdir(folder.get())) ++count;
+  return std::max<std::int64_t>(count, 0);
+}
+
+/// Raises this process's limit of open files towards its hard limit, for `wanted` more, and refuses to go on with fewer than `needed`.
+/// Errors: CommunicationError that says for what, how many, and the limits.
+inline void make_room_for_files(std::int64_t needed, std::int64_t wanted, std::string_view what) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const auto open = static_cast<rlim_t>(open_files());
+  const auto enough = std::min(limit.rlim_max, open + static_cast<rlim_t>(wanted));
+  const rlimit raised{enough, limit.rlim_max};
+  if (limit.rlim_cur < enough && ::setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+  check<CommunicationError>(open + static_cast<rlim_t>(needed) <= limit.rlim_cur, what, " needs ", needed, " more open files, but of ",
+                            limit.rlim_cur, " that this process may have (ulimit -n; hard limit ", limit.rlim_max, ") ", open, " are open");
 }
 
 }  // namespace rookery::detail
