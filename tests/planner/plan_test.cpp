@@ -215,15 +215,126 @@ TEST_SUITE("planner/place") {
   TEST_CASE("by hand, each kind is what a constraint to it gives; a kind without ranks goes where least lies beside what is said") {
     const std::vector tables{table("first", 50, 16), table("t", 10, 16)};
     for (std::size_t k = 0; k < sharding_kind_names.size(); ++k)
-      for (const auto& ranks : {std::vector<int>{}, std::vector<int>{5, 2}})
+      for (const auto& ranks : {std::vector<int>{}, std::vector<int>{5}, std::vector<int>{5, 2}})
         for (const std::int64_t min_partition : {0, 8}) {
           const auto kind = static_cast<ShardingKind>(k);
+          const bool any_ranks = kind == ShardingKind::row_wise || kind == ShardingKind::column_wise;
+          if (!any_ranks && ranks.size() > (kind == ShardingKind::data_parallel ? 0U : 1U)) continue;
+          if (!splits_columns(kind) && min_partition > 0) continue;
           const auto plan = complete({.tables = {{"first", table_wise_shards(50, 16, 0)},
                                                  {.table = "t", .kind = kind, .ranks = ranks, .min_partition = min_partition}}},
                                      tables, 8, 4);
           const auto placed = place(tables, 8, {{"first", {.ranks = {0}}}, {"t", {{kind}, ranks, min_partition}}}, 4);
           CHECK((plan.tables == placed.tables));
         }
+  }
+  TEST_CASE("fields of a table's plan that do not go together are refused with their values") {
+    using enum ShardingKind;
+    const auto refuse = [](TablePlan planned, const std::string& sentence) {
+      planned.table = "user_id";
+      const Plan plan{.tables = {{"item_id", table_wise_shards(6, 2, 0)}, planned}};
+      CHECK_THROWS_WITH_AS(complete(plan, two_tables, 4, 2), concat("Plan: table 'user.embedding_bags.user_id' ", sentence).c_str(),
+                           PlanError);
+    };
+    const auto rows = row_wise_shards(10, 4, 4), columns = column_wise_shards(10, 4, 2, {0, 1});
+    const auto no_sums = "; where shards have all rows there are no sums to add up";
+    refuse({}, "has kind none, 0 shards, ranks [], min_partition 0, hierarchical false; it needs a kind or shards");
+    refuse({.table = "", .ranks = {1}},
+           "has kind none, 0 shards, ranks [1], min_partition 0, hierarchical false; it needs a kind or shards");
+    refuse({.table = "", .shards = rows, .kind = row_wise},
+           "has kind row_wise, 4 shards, ranks [], min_partition 0, hierarchical false; it may have a kind or shards, not both");
+    refuse({.table = "", .shards = rows, .ranks = {1, 2}},
+           "has kind none, 4 shards, ranks [1, 2], min_partition 0, hierarchical false; ranks and min_partition go with a kind");
+    refuse({.table = "", .shards = rows, .min_partition = 4},
+           "has kind none, 4 shards, ranks [], min_partition 4, hierarchical false; ranks and min_partition go with a kind");
+    refuse({.table = "", .shards = columns, .hierarchical = true},
+           concat("has kind none, 2 shards, ranks [], min_partition 0, hierarchical true", no_sums));
+    refuse({.table = "", .shards = data_parallel_shards(10, 4, 4), .hierarchical = true},
+           concat("has kind none, 4 shards, ranks [], min_partition 0, hierarchical true", no_sums));
+    refuse({.table = "", .kind = data_parallel, .ranks = {0}},
+           "has kind data_parallel, 0 shards, ranks [0], min_partition 0, hierarchical false; every rank has a copy");
+    refuse({.table = "", .kind = table_wise, .ranks = {0, 1}},
+           "has kind table_wise, 0 shards, ranks [0, 1], min_partition 0, hierarchical false; the table is whole, on one rank");
+    for (const auto kind : {table_row_wise, table_column_wise, grid_shard})
+      refuse({.table = "", .kind = kind, .ranks = {0, 3}},
+             concat("has kind ", to_string(kind), ", 0 shards, ranks [0, 3], min_partition 0, hierarchical false; one rank names the node, "
+                    "all of whose ranks are taken"));
+    for (const auto kind : {data_parallel, table_wise, row_wise, table_row_wise})
+      refuse({.table = "", .kind = kind, .min_partition = 4},
+             concat("has kind ", to_string(kind), ", 0 shards, ranks [], min_partition 4, hierarchical false; this kind splits no ",
+                    "columns"));
+    for (const auto kind : {data_parallel, table_wise, column_wise, table_column_wise})
+      refuse({.table = "", .kind = kind, .hierarchical = true},
+             concat("has kind ", to_string(kind), ", 0 shards, ranks [], min_partition 0, hierarchical true", no_sums));
+  }
+  TEST_CASE("sums are said to be added up in each node where they are, and nowhere else") {
+    using enum ShardingKind;
+    const std::vector tables{table("t", 10, 8)};
+    const auto is_summed = [&](ShardingKind kind, int ranks, int local) {
+      const auto plan = place(tables, ranks, {{"t", {.kinds = {kind}, .min_partition = 4, .hierarchical = true}}}, local);
+      CHECK((plan.report().find("summed in each node first") != std::string::npos) == plan.tables[0].hierarchical);
+      return plan.tables[0].hierarchical;
+    };
+    for (std::size_t k = 0; k < sharding_kind_names.size(); ++k) {
+      const auto kind = static_cast<ShardingKind>(k);
+      CHECK(is_summed(kind, 4, 2) == splits_rows(kind));
+      CHECK(!is_summed(kind, 4, 4));
+      CHECK(!is_summed(kind, 4, 1));
+      CHECK(!is_summed(kind, 1, 1));
+    }
+    const Plan by_hand{.tables = {{.table = "t", .kind = row_wise, .hierarchical = true}}};
+    CHECK(complete(by_hand, tables, 4, 2).tables[0].hierarchical);
+    CHECK(!complete(by_hand, tables, 4).tables[0].hierarchical);
+    const Plan two_nodes{.tables = {{.table = "t", .shards = row_wise_shards({0, 10, 0, 8}, {0, 2}), .hierarchical = true}}};
+    CHECK(!complete(two_nodes, tables, 4, 2).tables[0].hierarchical);
+    CHECK(complete(two_nodes, tables, 6, 3).tables[0].hierarchical);
+  }
+  TEST_CASE("nodes of unlike size bear every plan but those that are made of nodes") {
+    using enum ShardingKind;
+    const std::vector tables{table("t", 10, 8)};
+    for (std::size_t k = 0; k < sharding_kind_names.size(); ++k) {
+      const auto kind = static_cast<ShardingKind>(k);
+      const Plan by_hand{.tables = {{.table = "t", .kind = kind}}};
+      const Constraints constraints{{"t", {.kinds = {kind}}}};
+      if (is_on_nodes(kind)) {
+        const auto sentence = concat("Plan: table 'embedding_bags.t' is ", to_string(kind),
+                                     ", which is for nodes of as many ranks each; those of this topology differ");
+        CHECK_THROWS_WITH_AS(complete(by_hand, tables, 6, detail::nodes_differ), sentence.c_str(), PlanError);
+        CHECK_THROWS_WITH_AS(place(tables, 6, constraints, detail::nodes_differ), sentence.c_str(), PlanError);
+      } else {
+        CHECK((complete(by_hand, tables, 6, detail::nodes_differ).tables == complete(by_hand, tables, 6).tables));
+        CHECK((place(tables, 6, constraints, detail::nodes_differ).tables == place(tables, 6, constraints).tables));
+      }
+    }
+    CHECK_THROWS_WITH_AS(place(tables, 6, {{"t", {.kinds = {row_wise}, .hierarchical = true}}}, detail::nodes_differ),
+                         "Plan: table 'embedding_bags.t' is hierarchical, which is for nodes of as many ranks each; those of this topology "
+                         "differ",
+                         PlanError);
+  }
+  TEST_CASE("a plan that says what its tables are is refused for tables of other rows, columns or dtypes") {
+    const auto plan = place(two_tables, 2);
+    const auto refuse = [&](auto change, const std::string& is) {
+      auto tables = two_tables;
+      change(tables[0]);
+      CHECK_THROWS_WITH_AS(complete(plan, tables, 2),
+                           concat("Plan: it is for a table 'user.embedding_bags.user_id' of [10, 4] Float, and the model's is ", is)
+                               .c_str(),
+                           PlanError);
+    };
+    refuse([](TableDescription& t) { t.num_embeddings = 12; }, "[12, 4] Float");
+    refuse([](TableDescription& t) { t.embedding_dim = 3; }, "[10, 3] Float");
+    refuse([](TableDescription& t) { t.data_type = at::kHalf; }, "[10, 4] Half");
+    auto tables = two_tables;
+    tables[0].rule = "adam";
+    CHECK_NOTHROW(complete(plan, tables, 2));
+  }
+  TEST_CASE("thousands of shards are checked in the time of a few: rows behind rows are behind all before them") {
+    const std::vector tables{table("t", 2'000'000, 4)};
+    auto shards = row_wise_shards(2'000'000, 4, 200'000);
+    CHECK_NOTHROW(validate({.tables = {{"t", shards}}}, tables, 200'000));
+    shards.back().box = shards[shards.size() - 2].box;
+    CHECK_THROWS_WITH_AS(validate({.tables = {{"t", shards}}}, tables, 200'000),
+                         "Plan: table 'embedding_bags.t' has shards 199998 and 199999 that overlap", PlanError);
   }
   TEST_CASE("a plan for other tables or ranks is refused before anything is cut") {
     const auto refuse = [](const Plan& plan, const std::string& sentence) {

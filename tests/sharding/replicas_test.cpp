@@ -5,9 +5,11 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,7 +34,7 @@ namespace {
 
 using Bags = EmbeddingBagCollection<Rules<Sgd, RowwiseAdagrad, Adagrad>>;
 
-/// Copies of a small table and of a large one on every rank. All of one dtype travel in one way, so the number of rows decides for both.
+/// Copies of a small table and of a larger one on every rank. All of one dtype travel in one way: whole where ranks see most rows.
 Bags declared(std::int64_t rows, at::ScalarType dtype) {
   return {{.name = "small", .num_embeddings = 9, .embedding_dim = 3, .data_type = dtype, .optimizer = Adagrad{.learning_rate = .1}},
           {.name = "large",
@@ -44,8 +46,21 @@ Bags declared(std::int64_t rows, at::ScalarType dtype) {
 Plan copies(std::int64_t rows, int ranks) {
   return {{{"small", data_parallel_shards(9, 3, ranks)}, {"large", data_parallel_shards(rows, 16, ranks)}}};
 }
-constexpr std::int64_t few = 1'000, many = 20'000;
-static_assert(few * 17 + 9 * 4 <= detail::most_dense_numbers && many * 17 > detail::most_dense_numbers);
+constexpr std::int64_t few = 40, many = 20'000;
+
+/// Notes which collectives a step took.
+struct Noting : Threads {
+  explicit Noting(Threads base) : Threads(std::move(base)) {}
+  int reduced = 0, gathered = 0;
+  auto all_reduce(at::Tensor tensor, ReduceOp op) {
+    ++reduced;
+    return Threads::all_reduce(std::move(tensor), op);
+  }
+  auto all_gather_v(at::Tensor tensor) {
+    ++gathered;
+    return Threads::all_gather_v(std::move(tensor));
+  }
+};
 
 /// Tables and state after three steps of batches whose rows ranks share out, the first rank without any.
 template <class Topology> std::vector<at::Tensor> trained(Topology& topology, std::int64_t rows, at::ScalarType dtype) {
@@ -54,7 +69,7 @@ template <class Topology> std::vector<at::Tensor> trained(Topology& topology, st
   Optimizer step{model, Sgd{}};
   cases::Draw draw(8);
   for (int i = 0; i < 3; ++i) {
-    const auto whole = cases::random_features(draw, {"small", "large"}, {9, rows}, 30);
+    const auto whole = cases::random_features(draw, {"small", "large"}, {9, rows - rows / 4}, 30, {.longest_bag = 7});
     const auto ranks = topology.world_size();
     const auto cut = [&](int rank) { return rank == 0 ? 0 : rank == ranks ? 30 : 30 * (rank - 1) / std::max(1, ranks - 1); };
     model(whole.slice(cut(topology.rank()), cut(topology.rank() + 1))).values().square().sum().backward();
@@ -78,8 +93,8 @@ TEST_SUITE("sharding/replicas") {
         Local local;
         const auto expected = trained(local, rows, dtype);
         const auto untouched = expected[3].eq(0);                                            // [E]
-        CHECK(untouched.sum().item<std::int64_t>() > rows - 300);
-        CHECK(untouched.sum().item<std::int64_t>() < rows - 100);
+        CHECK(untouched.sum().item<std::int64_t>() >= std::max(rows - 3 * 30 * 7, rows / 4));
+        CHECK(untouched.sum().item<std::int64_t>() < rows - 20);
         for (const int ranks : {2, 3, 4})
           Threads::run(ranks, [&](Threads topology) {
             const auto found = trained(topology, rows, dtype);
@@ -92,21 +107,47 @@ TEST_SUITE("sharding/replicas") {
       }
   }
 
-  TEST_CASE("large tables exchange the rows that were seen, in one collective") {
-    Threads::run(2, [](Threads threads) {
-      cases::Counting topology(std::move(threads));
-      ShardingPolicy sharding{topology, {.plan = copies(many, 2)}};
-      auto model = sharding.apply(declared(many, at::kFloat));
-      const auto batch = KeyedJaggedTensor::from_lengths({"small", "large"}, at::tensor({1, 2}, at::kLong), at::ones({2}, at::kLong));
-      model(batch).values().sum().backward();
-      topology.taken();
-      const auto sums = model.runtime().gradients(topology);
-      CHECK(topology.taken() <= 2);                              // with the exchange of gradients, which both tables have no part in
-      for (const auto& shard : sums) {
-        CHECK(shard.gradients.rows == std::vector<std::int64_t>{shard.table == 0 ? 1 : 2});
-        CHECK(shard.gradients.sums.eq(2).all().item<bool>());    // of both ranks
-      }
-    });
+  TEST_CASE("what moves fewer bytes is what a step does: rows that were seen, or whole tables once ranks together see enough of them") {
+    constexpr std::int64_t rows = 90;                            // whole: 2 (90 * 17 + 9 * 4) * 4 = 12,528 bytes
+    for (const std::int64_t seen : {20, 90})
+      for (const int ranks : {1, 2, 4, 8, 9})
+        Threads::run(ranks, [&](Threads threads) {
+          Noting topology(std::move(threads));
+          ShardingPolicy sharding{topology, {.plan = copies(rows, ranks)}};
+          auto model = sharding.apply(declared(rows, at::kFloat));
+          std::vector<std::int64_t> ids{1, 1};                   // a row of the small table is 8 + 3 * 4 bytes, twice or once
+          for (std::int64_t i = 0; i < seen; ++i) ids.push_back(i);
+          const auto batch = KeyedJaggedTensor::from_lengths({"small", "large"}, at::tensor(ids, at::kLong),
+                                                             at::tensor({std::int64_t{2}, seen}, at::kLong));
+          model(batch).values().sum().backward();
+          topology.reduced = topology.gathered = 0;
+          const auto sums = model.runtime().gradients(topology);
+          const bool whole = ranks * (20 + seen * (8 + 16 * 4)) >= 12'528;
+          CHECK(whole == (seen == 90 ? ranks >= 2 : ranks >= 9));
+          CHECK(topology.reduced == (ranks > 1 && whole));
+          CHECK(topology.gathered == (ranks > 1 && !whole));
+          CHECK(static_cast<std::int64_t>(sums[1].gradients.rows.size()) == seen);
+          CHECK(sums[1].gradients.sums.eq(ranks).all().item<bool>());
+          CHECK(sums[0].gradients.rows == std::vector<std::int64_t>{1});
+          CHECK(sums[0].gradients.sums.eq(2 * ranks).all().item<bool>());
+        });
+  }
+
+  TEST_CASE("a rank has routes to its own copies only, and asks no other rank about them") {
+    for (const int ranks : {2, 5})
+      Threads::run(ranks, [&](Threads topology) {
+        const auto self = static_cast<std::size_t>(topology.rank());
+        auto plan = copies(many, ranks);
+        plan.tables[0].shards = row_wise_shards(9, 3, ranks);
+        auto model = ShardingPolicy(topology, {.plan = plan}).apply(declared(many, at::kFloat));
+        const auto& routing = model.runtime().routing();
+        CHECK(routing.routes.size() == plan.tables[0].shards.size() + 1);
+        for (std::size_t rank = 0; rank < routing.routes_of.size(); ++rank) CHECK(routing.routes_of[rank].size() == 1 + (rank == self));
+        const auto none = KeyedJaggedTensor::from_lengths({"small", "large"}, at::zeros({0}, at::kLong), at::zeros({2}, at::kLong));
+        auto capture = detail::own_bags(routing, std::span(&none, 1), false);
+        const auto message = detail::pack_ids(routing, capture, self, false);
+        for (std::size_t rank = 0; rank < routing.routes_of.size(); ++rank) CHECK(message.counts_out[rank] == 4 + 2 * (rank == self));
+      });
   }
 }
 

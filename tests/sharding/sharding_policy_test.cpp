@@ -241,6 +241,75 @@ TEST_SUITE("sharding/sharding_policy") {
         PlanError);
   }
 
+  TEST_CASE("constraints beside a plan are refused, which it would not look at") {
+    ShardingOptions options{.plan = {{{"id", table_wise_shards(20, 6, 0)}}},
+                            .constraints = {{"id", {.kinds = {ShardingKind::row_wise}}}}};
+    const auto apply = [&] {
+      ShardingPolicy<Local>(options).apply(EmbeddingBagCollection<Set>{{.name = "id", .num_embeddings = 20, .embedding_dim = 6}});
+    };
+    CHECK_THROWS_WITH_AS(apply(),
+                         "ShardingPolicy: there are constraints, on 'id' first, beside a plan for 1 tables, which says all that they could; "
+                         "leave out one or the other",
+                         ConfigError);
+    options.constraints.clear();
+    CHECK_NOTHROW(apply());
+  }
+
+  TEST_CASE("a plan that was made for a table of another size is refused") {
+    const auto planned = [](std::int64_t rows, const Plan& given) {
+      Plan plan;
+      Threads::run(2, [&](Threads topology) {
+        auto model = ShardingPolicy(topology, {.plan = given})
+                         .apply(EmbeddingBagCollection<Set>{{.name = "id", .num_embeddings = rows, .embedding_dim = 6}});
+        if (topology.rank() == 0) plan = model.plan();
+      });
+      return plan;
+    };
+    const auto saved = planned(20, {});
+    CHECK((planned(20, saved).tables == saved.tables));
+    CHECK_THROWS_WITH_AS(planned(24, saved),
+                         doctest::Contains("Plan: it is for a table 'embedding_bags.id' of [20, 6] Float, and the model's is [24, 6] "
+                                           "Float"),
+                         PlanError);
+  }
+
+  TEST_CASE("nodes of 4 and 2 ranks train under plans that are not made of nodes, as one process, and refuse the others") {
+    struct Uneven : Threads {
+      explicit Uneven(Threads base) : Threads(std::move(base)) {}
+      int local_world_size() const { return rank() < 4 ? 4 : 2; }
+    };
+    const auto step_once = [](auto& topology, const ShardingOptions& options, std::int64_t begin, std::int64_t end) {
+      auto model = maybe_shard_model(declared(), topology, options);
+      Optimizer step(model, Sgd{.learning_rate = .1});
+      const auto all = batch();
+      const Batch mine{all.queries.slice(begin, end), all.items.slice(begin, end)};
+      model(mine).loss.backward();
+      step();
+      return weights_of(model);
+    };
+    Local local;
+    const auto expected = step_once(local, {}, 0, 3);
+    auto mixed = in_rows;
+    mixed.constraints["item.tables.embedding_bags.id"] = {.kinds = {ShardingKind::column_wise}, .min_partition = 4};
+    mixed.constraints["item.tables.embedding_bags.other"] = {.kinds = {ShardingKind::data_parallel}};
+    Threads::run(6, [&](Threads threads) {
+      Uneven topology(std::move(threads));
+      const auto rank = topology.rank();
+      const auto found = step_once(topology, mixed, std::min(rank, 3), std::min(rank + 1, 3));
+      for (std::size_t i = 0; i < found.size(); ++i)
+        CHECK_MESSAGE(found[i].second.allclose(expected[i].second, 1e-5, 1e-6), found[i].first);
+    });
+    mixed.constraints["item.tables.embedding_bags.id"].kinds = {ShardingKind::grid_shard};
+    CHECK_THROWS_WITH_AS(Threads::run(6,
+                                      [&](Threads threads) {
+                                        Uneven topology(std::move(threads));
+                                        maybe_shard_model(declared(), topology, mixed);
+                                      }),
+                         doctest::Contains("Plan: table 'item.tables.embedding_bags.id' is grid_shard, which is for nodes of as many ranks "
+                                           "each; those of this topology differ"),
+                         PlanError);
+  }
+
   TEST_CASE("ranks that declare different models, plans or seeds are told the first line that differs") {
     const auto run = [](auto change) {
       try {

@@ -225,7 +225,9 @@ inline Plan draw_plan(Draw& draw, const Trial& trial) {
       else if (kind == 1) shards = row_wise_shards(table.num_embeddings, table.embedding_dim, trial.ranks);
       else if (kind == 2) shards = data_parallel_shards(table.num_embeddings, table.embedding_dim, trial.ranks);
       else draw_shards(draw, {0, table.num_embeddings, 0, table.embedding_dim}, 3, trial.ranks, shards);
-      plan.tables.push_back({.table = table.name, .shards = std::move(shards), .hierarchical = draw.chance(.5)});
+      const auto is_part = [&](const Shard& shard) { return shard.box.rows() < table.num_embeddings; };
+      const bool splits_rows = std::any_of(shards.begin(), shards.end(), is_part);
+      plan.tables.push_back({.table = table.name, .shards = std::move(shards), .hierarchical = draw.chance(.5) && splits_rows});
     }
   return plan;
 }

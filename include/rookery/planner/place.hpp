@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <limits>
 #include <map>
-#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -32,7 +31,7 @@ struct ParameterConstraints {
   std::vector<double> pooling_factors{}; // ids of a bag on average, for each feature or one for all; empty: 1
   std::vector<double> num_poolings{};    // bags of a sample, in the same way; empty: 1
   std::vector<std::int64_t> batch_sizes{};   // of a rank, in the same way; empty: that of the planner's options
-  bool hierarchical = false;             // sums of row shards are added up inside a node before they leave it
+  bool hierarchical = false;             // sums of row shards are added up inside a node before they leave it, where a node has several
 };
 
 /// Constraints by table: the full name, or the config's name where that is unique.
@@ -65,7 +64,21 @@ inline void check_constraints(std::span<const TableDescription> tables, const Co
     check<PlanError>(named == 1, "constraints: '", name, "' names ", named, " tables of the model; it must name one");
     for (const auto rank : one.second.ranks)
       check<PlanError>(rank >= 0 && rank < world_size, "constraints: '", name, "' asks for rank ", rank, " of ", world_size);
+    check<PlanError>(one.second.min_partition >= 0, "constraints: '", name, "' asks for shards of ", one.second.min_partition, " columns");
   }
+}
+
+/// In place of a number of ranks on each node: nodes have different ones.
+inline constexpr int nodes_differ = -1;
+
+/// Whether several shards on a node of `local_world_size` ranks have the same columns and some of the rows each.
+inline bool adds_up_in_nodes(const std::vector<Shard>& shards, const TableDescription& table, int local_world_size) {
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    for (std::size_t j = 0; j < i && shards[i].box.rows() < table.num_embeddings; ++j)
+      if (shards[i].rank / local_world_size == shards[j].rank / local_world_size &&
+          shards[i].box.column_begin == shards[j].box.column_begin && shards[i].box.column_end == shards[j].box.column_end)
+        return true;
+  return false;
 }
 
 /// Puts tables on ranks one after the other, each where least lies.
@@ -74,13 +87,15 @@ class Placer {
   Placer(std::span<const TableDescription> tables, int world_size, int local_world_size)
       : tables_(tables), local_(local_world_size), load_(static_cast<std::size_t>(world_size)), shards_(tables.size()),
         hierarchical_(tables.size()) {
-    check<PlanError>(local_ > 0 && world_size % local_ == 0, "place: ", world_size, " ranks on nodes of ", local_,
-                     "; every node must have as many");
+    check<PlanError>(local_ == nodes_differ || (local_ > 0 && world_size % local_ == 0), "Plan: ", world_size, " ranks on nodes of ",
+                     local_, "; every node must have as many");
   }
 
   void put(std::size_t t, ShardingKind kind, const ParameterConstraints& asked) {
     const auto& table = tables_[t];
     hierarchical_[t] = asked.hierarchical;
+    check<PlanError>(local_ > 0 || !is_on_nodes(kind), "Plan: table '", table.name, "' is ", to_string(kind),
+                     ", which is for nodes of as many ranks each; those of this topology differ");
     const auto rows = table.num_embeddings, columns = table.embedding_dim;
     const auto ranks = static_cast<int>(load_.size());
     const auto partition = [&](int parts) {
@@ -108,8 +123,10 @@ class Placer {
     Plan plan;
     plan.world_size = static_cast<int>(load_.size());
     plan.descriptions.assign(tables_.begin(), tables_.end());
-    for (std::size_t t = 0; t < tables_.size(); ++t)
-      plan.tables.push_back({.table = tables_[t].name, .shards = std::move(shards_[t]), .hierarchical = hierarchical_[t] != 0});
+    for (std::size_t t = 0; t < tables_.size(); ++t) {
+      const bool hierarchical = hierarchical_[t] && sums_in_nodes(t);
+      plan.tables.push_back({.table = tables_[t].name, .shards = std::move(shards_[t]), .hierarchical = hierarchical});
+    }
     return plan;
   }
 
@@ -118,6 +135,12 @@ class Placer {
     for (const auto& shard : shards)
       load_[static_cast<std::size_t>(shard.rank)] += tables_[t].bytes(shard.box.rows(), shard.box.columns());
     shards_[t] = std::move(shards);
+  }
+  /// Whether a node has several shards of the same columns, whose sums can be added up before they leave it.
+  bool sums_in_nodes(std::size_t t) const {
+    check<PlanError>(local_ > 0, "Plan: table '", tables_[t].name,
+                     "' is hierarchical, which is for nodes of as many ranks each; those of this topology differ");
+    return nodes() > 1 && adds_up_in_nodes(shards_[t], tables_[t], local_);
   }
   int nodes() const { return static_cast<int>(load_.size()) / local_; }
   /// The node of the first rank asked for, or the one that holds least.
@@ -129,8 +152,9 @@ class Placer {
     return least;
   }
   std::int64_t load_of_node(int node) const {
-    const auto begin = load_.begin() + node * local_;
-    return std::accumulate(begin, begin + local_, std::int64_t{0});
+    std::int64_t load = 0;
+    for (int rank = node * local_; rank < (node + 1) * local_; ++rank) load += load_[static_cast<std::size_t>(rank)];
+    return load;
   }
   /// Column shards on `asked` in turn, or each where least lies of `count` ranks.
   std::vector<Shard> columns_on(const TableDescription& table, std::int64_t partition, const std::vector<int>& asked, int first,
@@ -157,11 +181,25 @@ class Placer {
   std::vector<char> hierarchical_;
 };
 
+/// Errors: PlanError where a plan says of a table that it has another size or dtype.
+inline void check_described(const Plan& plan, std::string_view name, const TableDescription& table) {
+  for (const auto& one : plan.descriptions) {
+    if (one.name != name) continue;
+    const bool same = one.num_embeddings == table.num_embeddings && one.embedding_dim == table.embedding_dim &&
+                      one.data_type == table.data_type;
+    check<PlanError>(same, "Plan: it is for a table '", name, "' of [", one.num_embeddings, ", ", one.embedding_dim, "] ",
+                     c10::toString(one.data_type), ", and the model's is [", table.num_embeddings, ", ", table.embedding_dim, "] ",
+                     c10::toString(table.data_type));
+    return;
+  }
+}
+
 }  // namespace detail
 
-/// A plan for `tables` on `world_size` ranks, `local_world_size` of them on each node (0: all on one); the same on every rank, whoever
-/// computes it.
-/// Errors: PlanError for a constraint that names no table, several tables, or a rank that does not exist, and for nodes of unlike size.
+/// A plan for `tables` on `world_size` ranks, `local_world_size` of them on each node (0: all on one, detail::nodes_differ: not as many on
+/// each); the same on every rank, whoever computes it.
+/// Errors: PlanError for a constraint that names no table, several tables, or a rank that does not exist, and for kinds on nodes where
+///         nodes are of unlike size.
 inline Plan place(std::span<const TableDescription> tables, int world_size, const Constraints& constraints = {}, int local_world_size = 0) {
   if (local_world_size == 0) local_world_size = world_size;
   detail::check_constraints(tables, constraints, world_size);
@@ -181,8 +219,8 @@ inline Plan place(std::span<const TableDescription> tables, int world_size, cons
 
 /// A plan for all of `tables`, by their full names and in their order, out of one that was made elsewhere or by hand; what it asks by kind
 /// has shards then. The same on every rank, whoever computes it. validate() says whether it covers the tables.
-/// Errors: PlanError for a plan of other tables or another number of ranks, and for shards that lie outside; ConfigError for tables of
-///         more than 2^63 bytes.
+/// Errors: PlanError for a plan of other tables, sizes, dtypes or another number of ranks, for shards that lie outside, for fields that do
+///         not go together, and for kinds on nodes where nodes are of unlike size; ConfigError for tables of more than 2^63 bytes.
 inline Plan complete(const Plan& given, std::span<const TableDescription> tables, int world_size, int local_world_size = 0) {
   if (local_world_size == 0) local_world_size = world_size;
   check<PlanError>(given.world_size == 0 || given.world_size == world_size, "Plan: it is for ", given.world_size, " ranks and there are ",
@@ -193,11 +231,16 @@ inline Plan complete(const Plan& given, std::span<const TableDescription> tables
   std::vector<std::size_t> by_kind;
   for (std::size_t t = 0; t < tables.size(); ++t) {
     const auto& planned = given.of(tables[t]);
+    detail::check_described(given, planned.table, tables[t]);
+    if (const auto* mistake = detail::mistake_of_fields(tables[t], planned))
+      fail<PlanError>("Plan: table '", tables[t].name, "' has kind ", planned.kind ? to_string(*planned.kind) : "none", ", ",
+                      planned.shards.size(), " shards, ranks ", planned.ranks, ", min_partition ", planned.min_partition,
+                      ", hierarchical ", planned.hierarchical, "; ", mistake);
     for (const int rank : planned.ranks) detail::check_rank(tables[t], rank, world_size);
     for (const auto& shard : planned.shards) detail::check_shard(tables[t], shard, world_size);
     check<PlanError>(planned.min_partition >= 0 && planned.min_partition < std::int64_t{1} << 40, "Plan: table '", tables[t].name,
                      "' asks for shards of ", planned.min_partition, " columns");
-    if (planned.shards.empty() && planned.kind) by_kind.push_back(t);
+    if (planned.kind) by_kind.push_back(t);
     else placer.put(t, planned.shards, planned.hierarchical);
   }
   for (const auto t : by_kind) {

@@ -28,19 +28,22 @@ struct TablePlan {
   std::string table;                 // full name, "user.embedding_bags.user_id", or the config's name where that is unique
   std::vector<Shard> shards{};
   std::optional<ShardingKind> kind{};   // of a table without shards
-  std::vector<int> ranks{};          // that hold its shards, in turn; of kinds on nodes the first names the node; empty: any
+  std::vector<int> ranks{};          // that hold its shards, in turn; of kinds on nodes one, which names the node; empty: any
   std::int64_t min_partition = 0;    // columns of its shards at least, where columns are split; 0: as many shards as ranks or nodes
-  bool hierarchical = false;         // sums of row shards are added up inside a node before they leave it
+  bool hierarchical = false;         // sums of row shards are added up inside a node before they leave it, where a node has several
 
   friend bool operator==(const TablePlan&, const TablePlan&) = default;
 
+  /// Whether it is planned for this table, by its full name or its config's.
+  bool is_of(const TableDescription& described) const { return table == described.name || table == described.table; }
   /// Whether every rank of `world_size` holds a copy of the whole table.
   bool is_replicated(const TableDescription& described, int world_size) const {
-    return world_size > 1 && static_cast<int>(shards.size()) == world_size &&
-           std::all_of(shards.begin(), shards.end(), [&](const Shard& shard) {
-             return shard.rank == &shard - shards.data() && shard.box.rows() == described.num_embeddings &&
-                    shard.box.columns() == described.embedding_dim;
-           });
+    if (world_size == 1 || static_cast<int>(shards.size()) != world_size) return false;
+    for (const auto& shard : shards)
+      if (shard.rank != &shard - shards.data() || shard.box.rows() != described.num_embeddings ||
+          shard.box.columns() != described.embedding_dim)
+        return false;
+    return true;
   }
 };
 
@@ -54,7 +57,7 @@ struct Plan {
   /// What is planned for a table, by its full name, or its config's name. Errors: PlanError when nothing is.
   const TablePlan& of(const TableDescription& table) const {
     for (const auto& one : tables)
-      if (one.table == table.name || one.table == table.table) return one;
+      if (one.is_of(table)) return one;
     fail<PlanError>("Plan: table '", table.name, "' has no shards");
   }
 
@@ -78,22 +81,40 @@ inline std::string hexadecimal(std::uint64_t number) {
 
 /// Errors: PlanError for a plan that names another table than these, or one of them twice, in words that fit several or not at all.
 inline void check_planned_tables(const Plan& plan, std::span<const TableDescription> tables) {
-  const auto is = [](const TablePlan& planned, const TableDescription& table) {
-    return planned.table == table.name || planned.table == table.table;
-  };
+  std::vector<std::int64_t> times(tables.size());            // that each is planned
   for (const auto& one : plan.tables) {
-    const auto named = std::count_if(tables.begin(), tables.end(), [&](const auto& table) { return is(one, table); });
+    std::int64_t named = 0;
+    for (std::size_t t = 0; t < tables.size(); ++t) {
+      if (!one.is_of(tables[t])) continue;
+      ++named;
+      ++times[t];
+    }
     check<PlanError>(named > 0, "Plan: table '", one.table, "' is not in the model");
     check<PlanError>(named == 1, "Plan: '", one.table, "' names ", named, " tables; give the full name");
   }
-  for (const auto& table : tables) {
-    const auto times = std::count_if(plan.tables.begin(), plan.tables.end(), [&](const auto& one) { return is(one, table); });
-    check<PlanError>(times < 2, "Plan: table '", table.name, "' is planned ", times, " times");
-  }
+  for (std::size_t t = 0; t < tables.size(); ++t)
+    check<PlanError>(times[t] < 2, "Plan: table '", tables[t].name, "' is planned ", times[t], " times");
 }
 
 inline void check_rank(const TableDescription& table, int rank, int world_size) {
   check<PlanError>(rank >= 0 && rank < world_size, "Plan: table '", table.name, "' has a shard on rank ", rank, " of ", world_size);
+}
+
+/// Why the fields of a table's plan do not go together; null where they do.
+inline const char* mistake_of_fields(const TableDescription& table, const TablePlan& planned) {
+  bool splits = false;
+  for (const auto& shard : planned.shards) splits |= shard.box.rows() < table.num_embeddings;
+  if (!planned.kind && planned.shards.empty()) return "it needs a kind or shards";
+  if (planned.kind && !planned.shards.empty()) return "it may have a kind or shards, not both";
+  if (!planned.kind && (!planned.ranks.empty() || planned.min_partition != 0)) return "ranks and min_partition go with a kind";
+  if (planned.hierarchical && !(planned.kind ? splits_rows(*planned.kind) : splits))
+    return "where shards have all rows there are no sums to add up";
+  if (!planned.kind) return nullptr;
+  if (planned.min_partition != 0 && !splits_columns(*planned.kind)) return "this kind splits no columns";
+  if (*planned.kind == ShardingKind::data_parallel && !planned.ranks.empty()) return "every rank has a copy";
+  if (*planned.kind == ShardingKind::table_wise && planned.ranks.size() > 1) return "the table is whole, on one rank";
+  if (is_on_nodes(*planned.kind) && planned.ranks.size() > 1) return "one rank names the node, all of whose ranks are taken";
+  return nullptr;
 }
 
 /// Errors: PlanError for a shard on no rank, or not of the table.
@@ -126,31 +147,40 @@ inline void check_bytes(std::span<const TableDescription> tables) {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Errors: PlanError for shards that do not cover a table exactly.
+inline void check_cover(const TableDescription& table, const TablePlan& planned, int world_size) {
+  const auto& shards = planned.shards;
+  const bool replicated = planned.is_replicated(table, world_size);
+  check<PlanError>(!replicated || !table.managed_collision, "Plan: table '", table.name,
+                   "' has a copy on every rank; the vocabulary of managed collision needs one place for each id");
+  std::int64_t area = 0, row_end = 0, column_end = 0;        // of the shards so far
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const auto& box = shards[i].box;
+    check_shard(table, shards[i], world_size);
+    const bool behind_all = box.row_begin >= row_end || box.column_begin >= column_end;      // so are most of thousands
+    for (std::size_t j = 0; j < i && !replicated && !behind_all; ++j) {
+      const auto& other = shards[j].box;
+      const bool apart = box.row_end <= other.row_begin || other.row_end <= box.row_begin || box.column_end <= other.column_begin ||
+                         other.column_end <= box.column_begin;
+      check<PlanError>(apart, "Plan: table '", table.name, "' has shards ", j, " and ", i, " that overlap");
+    }
+    row_end = std::max(row_end, box.row_end), column_end = std::max(column_end, box.column_end);
+    if (!replicated || i == 0) area += box.rows() * box.columns();
+  }
+  check<PlanError>(area == table.num_embeddings * table.embedding_dim, "Plan: table '", table.name, "' has ",
+                   table.num_embeddings * table.embedding_dim, " weights and its shards cover ", area);
+}
+
+}  // namespace detail
+
 /// Checks that the plan covers every table exactly, on ranks that exist, and names no other table.
 /// Errors: PlanError with the table and the numbers; ConfigError for tables of more than 2^63 bytes.
 inline void validate(const Plan& plan, std::span<const TableDescription> tables, int world_size) {
   detail::check_planned_tables(plan, tables);
   detail::check_bytes(tables);
-  for (const auto& table : tables) {
-    const auto& shards = plan.of(table).shards;
-    const bool replicated = plan.of(table).is_replicated(table, world_size);
-    check<PlanError>(!replicated || !table.managed_collision, "Plan: table '", table.name,
-                     "' has a copy on every rank; the vocabulary of managed collision needs one place for each id");
-    std::int64_t area = 0;
-    for (std::size_t i = 0; i < shards.size(); ++i) {
-      const auto& box = shards[i].box;
-      detail::check_shard(table, shards[i], world_size);
-      for (std::size_t j = 0; j < i && !replicated; ++j) {
-        const auto& other = shards[j].box;
-        const bool apart = box.row_end <= other.row_begin || other.row_end <= box.row_begin || box.column_end <= other.column_begin ||
-                           other.column_end <= box.column_begin;
-        check<PlanError>(apart, "Plan: table '", table.name, "' has shards ", j, " and ", i, " that overlap");
-      }
-      if (!replicated || i == 0) area += box.rows() * box.columns();
-    }
-    check<PlanError>(area == table.num_embeddings * table.embedding_dim, "Plan: table '", table.name, "' has ",
-                     table.num_embeddings * table.embedding_dim, " weights and its shards cover ", area);
-  }
+  for (const auto& table : tables) detail::check_cover(table, plan.of(table), world_size);
 }
 
 inline std::string Plan::report() const {

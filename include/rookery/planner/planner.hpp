@@ -202,11 +202,12 @@ inline PlannerResult make_plan(std::span<const TableDescription> tables, const T
   const auto* places = search.best()->places.data();
   for (std::size_t t = 0; t < tables.size(); ++t) {
     const auto& option = space[t][search.choice()[t]];
+    auto shards = shards_of(option, places, tables[t], facts);
     // Rows of one node are priced as summed there before they leave.
-    const bool in_node = facts.nodes() > 1 && (option.kind == ShardingKind::table_row_wise || option.kind == ShardingKind::grid_shard);
-    result.plan.tables.push_back({.table = tables[t].name,
-                                  .shards = shards_of(option, places, tables[t], facts),
-                                  .hierarchical = in_node || detail::constraint_of(constraints, tables[t]).hierarchical});
+    const bool in_node = option.kind == ShardingKind::table_row_wise || option.kind == ShardingKind::grid_shard;
+    const bool hierarchical = (in_node || detail::constraint_of(constraints, tables[t]).hierarchical) && facts.nodes() > 1 &&
+                              detail::adds_up_in_nodes(shards, tables[t], facts.ranks_per_node());
+    result.plan.tables.push_back({.table = tables[t].name, .shards = std::move(shards), .hierarchical = hierarchical});
     places += option.blocks.size();
   }
   result.estimate = detail::estimate_complete(result.plan, tables, facts, loads, options.storage, reserved);

@@ -32,6 +32,17 @@ inline ShardingKind sharding_kind(std::string_view name) {
   return static_cast<ShardingKind>(found - sharding_kind_names.begin());
 }
 
+inline bool splits_rows(ShardingKind kind) {
+  return kind == ShardingKind::row_wise || kind == ShardingKind::table_row_wise || kind == ShardingKind::grid_shard;
+}
+inline bool splits_columns(ShardingKind kind) {
+  return kind == ShardingKind::column_wise || kind == ShardingKind::table_column_wise || kind == ShardingKind::grid_shard;
+}
+/// Whether a kind takes all ranks of a node.
+inline bool is_on_nodes(ShardingKind kind) {
+  return kind == ShardingKind::table_row_wise || kind == ShardingKind::table_column_wise || kind == ShardingKind::grid_shard;
+}
+
 /// A rectangle of a table on one rank.
 struct Shard {
   ShardBox box;

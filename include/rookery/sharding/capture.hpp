@@ -57,6 +57,7 @@ struct Capture {
   std::vector<at::Tensor> slot_leaves;                       // per slot, by slot: [bags or ids, D]
   at::Tensor used;                                           // [] a leaf: has a gradient once the pass's loss was back-propagated
   at::Tensor normaliser;                                     // [] of this rank
+  std::int64_t replica_bytes = 0;                            // of rows of copied tables that ids name, added up over all ranks
   std::vector<at::Tensor> alive;                             // what the pointers point into
 
   const std::int64_t* keep(const std::vector<std::int64_t>& numbers) {

@@ -37,7 +37,6 @@ struct Bucket {
 /// Sorts the ids of a slot into the buckets of routes whose shards have the same columns, in one pass.
 inline void sort_into_buckets(const Routing& routing, const Capture& capture, const std::vector<std::size_t>& group,
                               std::vector<Bucket>& buckets) {
-  if (!routing.asks(group.front())) return;
   const auto& route = routing.routes[group.front()];
   const auto& bags = capture.own[route.slot];
   const auto& table = routing.table_of(route).description;
@@ -180,8 +179,24 @@ inline void route_ids_here(const Routing& routing, Capture& capture, bool captur
   }
 }
 
+/// Bytes of the rows, with their gradients, that this rank's ids name in tables that have a copy on every rank.
+inline std::int64_t replica_bytes(const Routing& routing, const Capture& capture) {
+  std::int64_t bytes = 0;
+  for (const auto& asked : routing.asked) {
+    const auto& table = routing.tables[asked.table].description;
+    if (!routing.tables[asked.table].is_replicated || table.frozen) continue;
+    std::vector<std::int64_t> ids;
+    for (const auto i : asked.routes) {
+      const auto& bags = capture.own[routing.routes[routing.routes_of[static_cast<std::size_t>(routing.self)][i]].slot];
+      ids.insert(ids.end(), bags.ids, bags.ids + bags.count());
+    }
+    bytes += static_cast<std::int64_t>(kernels::transpose(ids).rows.size()) * replica_row_bytes(table);
+  }
+  return bytes;
+}
+
 /// Ids for the ranks that hold their rows: counts, so that a rank knows what comes, and words.
-/// Counts for a rank are: capturing, then bags and ids of each route.
+/// Counts for a rank are: capturing, bytes of replicas, then bags and ids of each route by which it is asked.
 struct IdMessage {
   at::Tensor counts, words;                                  // [sum(counts_out)], [sum(words_out)]
   Counts counts_out, counts_in, words_out;
@@ -194,16 +209,19 @@ inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t 
   std::size_t most_words = 0;
   for (const auto& one : buckets) most_words += one.offsets.size() + 1 + one.ids.size() + one.weights.size();
   words.reserve(most_words);
-  for (const auto& theirs : routing.routes_of) {
+  const auto of_replicas = capturing ? replica_bytes(routing, capture) : 0;
+  for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer) {
+    const auto &theirs = routing.routes_of[peer], &mine = routing.routes_of[self];
     const auto before = words.size();
     counts.push_back(capturing);
+    counts.push_back(of_replicas);
     for (const auto r : theirs) {
       const auto [bags, ids] = ask(routing, capture, r, std::move(buckets[r]), capturing, words);
       counts.push_back(bags);
       counts.push_back(ids);
     }
-    message.counts_out.push_back(static_cast<std::int64_t>(1 + 2 * theirs.size()));
-    message.counts_in.push_back(static_cast<std::int64_t>(1 + 2 * routing.routes_of[self].size()));
+    message.counts_out.push_back(static_cast<std::int64_t>(2 + 2 * theirs.size()));
+    message.counts_in.push_back(2 + 2 * std::count_if(mine.begin(), mine.end(), [&](std::size_t r) { return routing.asks(peer, r); }));
     message.words_out.push_back(static_cast<std::int64_t>(words.size() - before));
   }
   message.counts = host_tensor(counts);
@@ -217,10 +235,14 @@ inline Counts words_to_come(const Routing& routing, std::size_t self, bool captu
   const auto* count = counts.const_data_ptr<std::int64_t>();
   Counts words(routing.routes_of.size());
   for (std::size_t from = 0; from < words.size(); ++from) {
-    check<CommunicationError>(*count++ == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
+    check<CommunicationError>(*count == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
                               " disagree about training: one captures gradients and the other does not");
-    for (std::size_t i = 0; i < mine.size(); ++i, count += 2)
-      words[from] += request_words(count[0], count[1], routing.layout_of(routing.routes[mine[i]]).is_weighted);
+    count += 2;
+    for (const auto r : mine) {
+      if (!routing.asks(from, r)) continue;
+      words[from] += request_words(count[0], count[1], routing.layout_of(routing.routes[r]).is_weighted);
+      count += 2;
+    }
   }
   return words;
 }
@@ -232,11 +254,15 @@ inline void read_ids(const Routing& routing, Capture& capture, std::size_t self,
   const auto* word = words.const_data_ptr<std::int64_t>();
   capture.routed.resize(mine.size());
   for (std::size_t from = 0; from < routing.routes_of.size(); ++from) {
-    ++count;                                                                                 // capturing
-    for (std::size_t i = 0; i < mine.size(); ++i, count += 2) {
+    capture.replica_bytes += count[1];
+    count += 2;
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      auto& bags = capture.routed[i].emplace_back();
+      if (!routing.asks(from, mine[i])) continue;
       const bool weighted = routing.layout_of(routing.routes[mine[i]]).is_weighted;
-      capture.routed[i].push_back(read_request(word, count[0], count[1], weighted));
+      bags = read_request(word, count[0], count[1], weighted);
       word += request_words(count[0], count[1], weighted);
+      count += 2;
     }
   }
   capture.alive.push_back(std::move(words));

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// Placement: where the shards of every table are, and the storage of those that are here.  Include cost: tensor.
+// Placement: where the shards of every table are, and the storage of those that are here; and the nodes that they are placed on.
+// Include cost: tensor.
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
+#include <rookery/comm/agree.hpp>
+#include <rookery/comm/all_gather_v.hpp>
+#include <rookery/concepts/topology.hpp>
 #include <rookery/embedding/config.hpp>
 #include <rookery/embedding/table_collection.hpp>
+#include <rookery/planner/place.hpp>
 
 namespace rookery {
 
@@ -30,4 +36,17 @@ struct PlacedTable {
   bool is_primary(const PlacedShard& shard) const { return !is_replicated || shard.rank == 0; }
 };
 
+namespace detail {
+
+/// Ranks on each node, or nodes_differ where ranks say otherwise. Ranks: all.
+template <class Topology> int ranks_on_each_node(Topology& topology) {
+  const int here = concepts::local_world_size(topology);
+  if constexpr (Topology::is_distributed) {
+    const bool same = all_same(all_gather_v(topology, host_tensor(std::vector<std::int64_t>{here})).wait());
+    if (!same || topology.world_size() % here != 0) return nodes_differ;
+  }
+  return here;
+}
+
+}  // namespace detail
 }  // namespace rookery

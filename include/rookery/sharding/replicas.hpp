@@ -3,8 +3,9 @@
 
 // Replicas: the gradients of tables that have a copy on every rank, summed over ranks, so that all copies take the same update.
 //
-// Small tables go in one all-reduce, dense, with a mark for each row that a rank has seen; of larger ones every rank gathers the rows
-// that any has seen, in rank order, so that a step costs what its batch does. Rows that no rank has seen stay as they are, bit by bit.
+// Every rank gathers the rows that any has seen, in rank order, so that a step costs what its batch does; where ranks have seen most rows
+// it is fewer bytes to add up whole tables in one all-reduce, with a mark for each row that a rank has seen. Rows that no rank has seen
+// stay as they are, bit by bit.
 // Answers to torchrec's data_parallel sharding, whose gradient is dense and touches every row.
 // Include cost: tensor.
 
@@ -23,6 +24,7 @@
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/dtype.hpp>
+#include <rookery/sharding/capture.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 #include <rookery/sharding/routing.hpp>
 
@@ -111,14 +113,29 @@ inline void add_rows(const std::vector<at::Tensor>& packed, std::span<ShardGradi
   }
 }
 
-/// Numbers of one dtype up to which replicated tables go dense: 1 MB of float32.
-inline constexpr std::int64_t most_dense_numbers = 1 << 18;
+/// Whether an all-reduce of whole tables moves fewer bytes than a gather of the rows that ranks have seen, so that it is what a step does.
+///
+/// Of N bytes an all-reduce moves 2 N (W - 1) / W at each rank; of P bytes that ranks have together, a gather moves P (W - 1) / W. So tables
+/// go whole where 2 N <= P, with N = sum over tables of E (D + 1) b, for numbers of b bytes, and P = sum over ranks and tables of
+/// U (8 + D b), for the U rows that a rank's ids name: P grows with the ranks, N does not. Ranks know P from the counts of ids.
+inline bool are_replicas_whole(const Routing& routing, std::span<const Capture> captures) {
+  std::int64_t whole = 0, rows = 0;
+  for (const auto& asked : routing.asked) {
+    const auto& table = routing.tables[asked.table];
+    const auto number = static_cast<std::int64_t>(c10::elementSize(compute_dtype(table.description.data_type)));
+    if (table.is_replicated && !table.description.frozen) whole += replica_numbers(table.shards[asked.shard].box) * number;
+  }
+  for (const auto& capture : captures) rows += capture.replica_bytes;
+  return 2 * whole <= rows;
+}
 
 /// Sums the gradients of replicated tables over ranks. One collective for each dtype that such tables have; none without them.
-/// Cost:  of tables of up to `most_dense_numbers` an all-reduce of all their rows; else an all-gather of the rows that ranks have seen.
+/// Cost:  an all-reduce of all rows, or an all-gather of those that ranks have seen; see are_replicas_whole.
 /// Ranks: all, in the same order.
-template <class Topology> void sum_replicas(Topology& topology, const Routing& routing, std::span<ShardGradients> shards) {
+template <class Topology>
+void sum_replicas(Topology& topology, const Routing& routing, std::span<const Capture> captures, std::span<ShardGradients> shards) {
   const auto box_of = [&](const ShardGradients& shard) { return routing.tables[shard.table].shards[shard.shard].box; };
+  const bool whole = are_replicas_whole(routing, captures);
   for (const auto dtype : {at::kFloat, at::kDouble}) {
     std::int64_t numbers = 0;
     std::vector<ShardGradients*> of_dtype;
@@ -129,16 +146,16 @@ template <class Topology> void sum_replicas(Topology& topology, const Routing& r
       numbers += replica_numbers(box_of(shard));
     }
     if (of_dtype.empty()) continue;
-    if (numbers > most_dense_numbers) {
+    if (!whole) {
       add_rows(all_gather_v(topology, pack_rows(of_dtype)).wait(), of_dtype);
       continue;
     }
     auto message = at::zeros({numbers}, dtype);                                              // [sum(E * (D + 1))]
-    const auto for_parts = [&](const at::Tensor& whole, auto&& fn) {
+    const auto for_parts = [&](const at::Tensor& all, auto&& fn) {
       std::int64_t begin = 0;
       for (auto* shard : of_dtype) {
         const auto box = box_of(*shard);
-        fn(*shard, box, whole.narrow(0, begin, replica_numbers(box)));
+        fn(*shard, box, all.narrow(0, begin, replica_numbers(box)));
         begin += replica_numbers(box);
       }
     };

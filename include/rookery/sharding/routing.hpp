@@ -4,8 +4,9 @@
 // Routing: which ids of which lookup go to which shard. Fixed when the model is placed, the same on every rank.
 //
 // A slot is one feature of one lookup, looked up in one table; a route is a slot and one shard of its table. Everything that is
-// exchanged is laid out in route order, so no message has to say what it holds. Where a plan is hierarchical, the sums of a node's
-// shards of the same columns are added up on one rank of the node, and only that sum leaves it.  Include cost: tensor.
+// exchanged is laid out in route order, so no message has to say what it holds. Of a table with a copy everywhere a rank looks up its own,
+// so that it has no route to any other. Where a plan is hierarchical, the sums of a node's shards of the same columns are added up on one
+// rank of the node, and only that sum leaves it.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
 
@@ -56,7 +57,7 @@ struct Routing {
   std::vector<LookupLayout> lookups;
   std::vector<Slot> slots;                            // by lookup, then feature
   std::vector<Route> routes;                          // by slot, then shard
-  std::vector<std::vector<std::size_t>> routes_of;    // rank -> routes whose shard it holds, ascending
+  std::vector<std::vector<std::size_t>> routes_of;    // rank -> routes whose shard it holds, ascending; of copies this rank's own only
   std::vector<std::vector<std::size_t>> row_groups;   // routes of one slot and the same columns, by rows, which no two have in common
   std::vector<std::size_t> place;                     // per route: its number among those of its rank
   std::vector<std::vector<std::size_t>> relays;       // per route: those whose sums are added up inside its node, itself too; or none
@@ -80,8 +81,10 @@ struct Routing {
   /// Whether the route's shard has all rows of its table, so that it is asked for every id of the slot.
   bool has_all_rows(const Route& route) const { return shard_of(route).box.rows() == table_of(route).description.num_embeddings; }
 
-  /// Whether this rank asks for rows by a route: of a table with copies everywhere, it asks only itself.
-  bool asks(std::size_t route) const { return !table_of(routes[route]).is_replicated || shard_of(routes[route]).rank == self; }
+  /// Whether a rank asks by a route that is here: of a table with copies everywhere, a rank asks only itself.
+  bool asks(std::size_t rank, std::size_t route) const {
+    return rank == static_cast<std::size_t>(self) || !table_of(routes[route]).is_replicated;
+  }
 
   /// The route by which the sums of `route` come to a rank: itself, or one whose rank adds up what its node has.
   std::size_t gateway(std::size_t route, std::size_t rank) const {
@@ -93,18 +96,22 @@ struct Routing {
     self = rank;
     if (world_size == 1) exchange = {};                                                      // nothing travels
     routes_of.resize(static_cast<std::size_t>(world_size));
-    for (std::size_t slot = 0; slot < slots.size(); ++slot)
-      for (std::size_t shard = 0; shard < tables[slots[slot].table].shards.size(); ++shard) {
-        auto& of_rank = routes_of[static_cast<std::size_t>(tables[slots[slot].table].shards[shard].rank)];
+    for (std::size_t slot = 0; slot < slots.size(); ++slot) {
+      const auto& table = tables[slots[slot].table];
+      for (std::size_t shard = 0; shard < table.shards.size(); ++shard) {
+        const auto holder = table.shards[shard].rank;
+        if (table.is_replicated && holder != self) continue;
+        auto& of_rank = routes_of[static_cast<std::size_t>(holder)];
         place.push_back(of_rank.size());
         of_rank.push_back(routes.size());
         routes.push_back({slot, shard});
       }
+    }
     list_asked();
     group_by_columns();
     relays.resize(routes.size());
     for (const auto& group : row_groups)
-      if (local_world_size < world_size && table_of(routes[group.front()]).is_hierarchical) lay_out_relays(group, local_world_size);
+      if (table_of(routes[group.front()]).is_hierarchical) lay_out_relays(group, local_world_size);
   }
 
  private:
@@ -128,7 +135,7 @@ struct Routing {
       if (r > 0 && routes[r].slot != routes[r - 1].slot) first = row_groups.size();
       auto group = first;
       while (group < row_groups.size() && !have_same_columns(row_groups[group].front(), r)) ++group;
-      if (group == row_groups.size() || table_of(routes[r]).is_replicated) row_groups.emplace_back().push_back(r);
+      if (group == row_groups.size()) row_groups.emplace_back().push_back(r);
       else insert_by_rows(row_groups[group], r);
     }
   }
@@ -143,14 +150,22 @@ struct Routing {
   }
   /// Of a group, those on one node, where there are several.
   void lay_out_relays(const std::vector<std::size_t>& group, int local_world_size) {
+    if (group.size() == 1) return;
+    const auto node_of = [&](std::size_t r) { return static_cast<std::size_t>(shard_of(routes[r]).rank / local_world_size); };
+    std::vector<std::vector<std::size_t>> of_node(routes_of.size());                         // nodes are no more than ranks
+    for (const auto r : group) of_node[node_of(r)].push_back(r);
     for (const auto r : group) {
-      for (const auto other : group)
-        if (shard_of(routes[other]).rank / local_world_size == shard_of(routes[r]).rank / local_world_size) relays[r].push_back(other);
-      if (relays[r].size() == 1) relays[r].clear();
-      has_relays = has_relays || !relays[r].empty();
+      if (of_node[node_of(r)].size() == 1) continue;
+      relays[r] = of_node[node_of(r)];
+      has_relays = true;
     }
   }
 };
+
+/// Bytes that a row of a copied table takes in a message: its number and its gradient.
+inline std::int64_t replica_row_bytes(const TableDescription& table) {
+  return 8 + table.embedding_dim * static_cast<std::int64_t>(c10::elementSize(compute_dtype(table.data_type)));
+}
 
 /// Bytes of a block in a message; blocks start at multiples of 8.
 inline std::int64_t padded(std::int64_t bytes) { return (bytes + 7) / 8 * 8; }

@@ -38,6 +38,7 @@
 #include <rookery/planner/plan.hpp>
 #include <rookery/sharding/exchange_options.hpp>
 #include <rookery/sharding/model_and_loss.hpp>
+#include <rookery/sharding/placement.hpp>
 #include <rookery/sharding/table_runtime.hpp>
 #include <rookery/sharding/table_view.hpp>
 #include <rookery/sparse/validate.hpp>
@@ -101,6 +102,9 @@ inline Plan plan_of(std::vector<PlacedTable>& tables, const ShardingOptions& opt
   std::vector<TableDescription> described;
   for (const auto& table : tables) described.push_back(table.description);
   const bool by_default = options.plan.tables.empty() && options.plan.world_size == 0;
+  if (!by_default && !options.constraints.empty())
+    fail<ConfigError>("ShardingPolicy: there are constraints, on '", options.constraints.begin()->first, "' first, beside a plan for ",
+                      options.plan.tables.size(), " tables, which says all that they could; leave out one or the other");
   auto plan = by_default ? place(described, world_size, options.constraints, local_world_size)
                          : complete(options.plan, described, world_size, local_world_size);
   validate(plan, described, world_size);
@@ -188,7 +192,7 @@ template <class Model> class PlacedMembers {
     runtime_.routing().exchange = options.exchange;
   }
   /// What ranks must have in common before they plan, line by line.
-  std::string declaration(const ShardingOptions& options, int local_world_size);
+  std::string declaration(const ShardingOptions& options);
   /// Names of the parameters whose tensors something else computes with too, and their addresses, behind them the process.
   std::pair<std::vector<std::string>, std::vector<std::int64_t>> shared_tensors() const;
   /// Allocates and fills the shards of this rank, and what is dense.
@@ -258,11 +262,10 @@ template <class Model> void PlacedMembers<Model>::list_members() {
   if (!features.empty()) detail::check_features(expected, features);
 }
 
-template <class Model> std::string PlacedMembers<Model>::declaration(const ShardingOptions& options, int local_world_size) {
+template <class Model> std::string PlacedMembers<Model>::declaration(const ShardingOptions& options) {
   auto lines = concat("rookery ", version, ", LibTorch ", TORCH_VERSION, "\nseed ", options.seed, "\nbuffers ",
                       detail::policy_names[static_cast<std::size_t>(options.buffers)], "\nexchange: forward ",
-                      to_string(options.exchange.forward_precision), "; backward ", to_string(options.exchange.backward_precision),
-                      "\nranks on a node ", local_world_size);
+                      to_string(options.exchange.forward_precision), "; backward ", to_string(options.exchange.backward_precision));
   detail::declare_tables(tables(), lines);
   for (const auto& [name, parameter] : parameters_)
     lines += concat("\n", name, " ", c10::toString(parameter->dtype()), " ", parameter->shape(),
@@ -358,9 +361,8 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
       pass.of_first = [](void* on, at::Tensor tensor) { return broadcast(*static_cast<Topology*>(on), std::move(tensor), 0).wait(); };
     }
     this->list_members();
-    if constexpr (Topology::is_distributed)
-      agree(topology, "ShardingPolicy", this->declaration(options, concepts::local_world_size(topology)));
-    this->plan_tables(options, topology.world_size(), concepts::local_world_size(topology));
+    if constexpr (Topology::is_distributed) agree(topology, "ShardingPolicy", this->declaration(options));
+    this->plan_tables(options, topology.world_size(), detail::ranks_on_each_node(topology));
     if constexpr (Topology::is_distributed) {
       agree(topology, "ShardingPolicy", this->plan().report());
       if (const auto [names, addresses] = this->shared_tensors(); !names.empty())

@@ -120,7 +120,7 @@ class TableRuntime {
     if (routing_.slots.empty()) return {};
     const auto received = detail::exchange_gradients(topology, routing_, captures_);
     auto sums = detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received);
-    if constexpr (Topology::is_distributed) detail::sum_replicas(topology, routing_, sums);
+    if constexpr (Topology::is_distributed) detail::sum_replicas(topology, routing_, captures_, sums);
     return sums;
   }
 
