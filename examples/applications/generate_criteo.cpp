@@ -29,7 +29,8 @@ int main(int argc, char** argv) {
   const std::string path = argv[1];
   const std::int64_t training = std::atoll(argv[2]), test = std::atoll(argv[3]);
   try {
-    rk::check<rk::ConfigError>(training >= 0 && test > 0, "generate_criteo: ", argv[2], " training and ", argv[3], " test rows");
+    rk::check<rk::ConfigError>(training >= 0 && test > 0, argv[2], " training and ", argv[3],
+                               " test rows; they must be whole numbers, the second above 0");
     const rk::SyntheticCriteo clicks{{.most_ids = 200}};
     clicks.write(path, 0, training + test);
     const auto end = clicks.write(path + ".end", training, test);

@@ -110,6 +110,20 @@ TEST_SUITE("examples/train_dlrm") {
     CHECK(std::abs(auc(two + on_movielens()) - local_auc()) <= 0.003);
   }
 
+  TEST_CASE("a plan out of a file says where tables go") {
+    if (on_movielens().empty()) return;
+    const auto file = (std::filesystem::temp_directory_path() / concat("rookery_train_dlrm_plan_", ::getpid())).string();
+    std::ofstream(file) << R"({"tables": {
+      "user": {"kind": "row_wise"}, "item": {"kind": "column_wise", "min_partition": 8}, "age": {"kind": "data_parallel"},
+      "gender": {"kind": "table_wise", "ranks": [1]}, "occupation": {"kind": "table_wise"}, "zip": {"kind": "row_wise"},
+      "year": {"kind": "table_wise"}, "genres": {"kind": "data_parallel"}}})";
+    const auto ended = shell(concat(on_movielens(), " --ranks 2 --plan ", file));
+    std::filesystem::remove(file);
+    CHECK(std::abs(auc(ended) - local_auc()) <= 0.003);
+    CHECK(says(ended, "on rank 0 rows 0-471, rank 1 rows 472-942\n"));
+    CHECK(says(ended, "on every rank\n"));
+  }
+
   TEST_CASE("mistakes are one sentence and a status") {
     const auto program = train_dlrm();
     if (program.empty()) return;
