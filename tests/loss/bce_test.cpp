@@ -130,7 +130,7 @@ TEST_SUITE("loss/bce") {
 
   TEST_CASE("B8 a label outside [0, 1] is refused with its row; the bounds, integers, truth values and what lies between are labels") {
     const auto refused = [](const at::Tensor& labels, const char* start) {
-      const auto sentence = concat(start, " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
+      const auto sentence = concat(start, " is outside [0, 1]; a label is 0, 1 or a probability");
       CHECK_THROWS_WITH_AS(Bce{}(Output{at::zeros(labels.sizes())}, Unweighted{labels}), sentence.c_str(), DataError);
     };
     refused(at::tensor({0., 1., 4.5, 5.}, at::kDouble), "Bce: label 4.5 of row 2");

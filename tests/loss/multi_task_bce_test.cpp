@@ -170,8 +170,7 @@ TEST_SUITE("loss/multi_task_bce") {
     CHECK_THROWS_WITH_AS(loss(Output{logits}, Batch{at::zeros({2, 2}), {}}), "MultiTaskBce: logits have shape [3, 2] and labels [2, 2]",
                          ShapeError);
     CHECK_THROWS_WITH_AS(loss(Output{logits}, Batch{rows_of({1, 0, 0, 1, 1, 2}), {}}),
-                         "MultiTaskBce: label 2 of row 2 is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels "
-                         "of numbers",
+                         "MultiTaskBce: label 2 of row 2 is outside [0, 1]; a label is 0, 1 or a probability",
                          DataError);
     CHECK_THROWS_AS(MultiTaskBce({{"a"}}, columns, {.divide_by = DivideBy::weights}).normaliser(Batch{labels, {}}), ConfigError);
     CHECK(number(loss(Output{at::zeros({0, 2})}, Batch{at::zeros({0, 2}), {}})) == 0);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <rookery/planner/cost.hpp>
 
+#include <cmath>
 #include <string>
 
 #include "support/test.hpp"
@@ -117,10 +118,19 @@ TEST_SUITE("planner/cost") {
     CHECK(load_of(one, {}, 512).ids == 3 * 512);
     one.pooling = PoolingType::none;
     CHECK(load_of(one, {.pooling_factors = {4}}, 512).rows == 3 * 4 * 512);
-    CHECK_THROWS_WITH_AS(load_of(one, {.pooling_factors = {1, 2}}, 1),
-                         "constraints: table 'embedding_bags.t' has 3 features and a list of 2 numbers for them", PlanError);
-    CHECK_THROWS_WITH_AS(load_of(one, {.num_poolings = {-1}}, 1), "constraints: table 'embedding_bags.t' is to be looked up -1 times",
-                         PlanError);
+    const auto refuse = [&](const ParameterConstraints& asked, std::int64_t batch_size, const std::string& sentence) {
+      CHECK_THROWS_WITH_AS(load_of(one, asked, batch_size), concat("constraints: table 'embedding_bags.t' has ", sentence).c_str(),
+                           PlanError);
+    };
+    refuse({.pooling_factors = {1, 2}}, 1, "3 features and 2 pooling_factors; give one for all or one for each");
+    refuse({.pooling_factors = {1, 2, 3, 4}}, 1, "3 features and 4 pooling_factors; give one for all or one for each");
+    refuse({.batch_sizes = {1, 2, 3, 4}}, 1, "3 features and 4 batch_sizes; give one for all or one for each");
+    refuse({.num_poolings = {-1}}, 1, "-1 in its num_poolings; that must be a number from 0 on");
+    refuse({.pooling_factors = {1, 1, INFINITY}}, 1, "inf in its pooling_factors; that must be a number from 0 on");
+    refuse({.batch_sizes = {8, 0, 8}}, 1, "0 in its batch_sizes; that must be a number from 1 on");
+    refuse({.batch_sizes = {-1}}, 1, "-1 in its batch_sizes; that must be a number from 1 on");
+    one.features = 1;
+    refuse({.pooling_factors = {1, 2}}, 1, "1 feature and 2 pooling_factors; give one for all or one for each");
   }
 }
 

@@ -133,6 +133,7 @@ TEST_SUITE("planner/plan_json") {
           "}\n");
   }
   TEST_CASE("mistakes are one sentence with the path to the value") {
+    const std::string shards = R"({"shards": [{"rank": 0, "rows": [0, 3], "columns": [0, 2]}], )";
     const auto table = [](std::string_view entry) { return refusal(concat(R"({"tables": {"a": )", entry, "}}")); };
     CHECK(refusal("") == "p.json:1:1: this is not JSON");
     CHECK(refusal("{\n  \"tables\": x}") == "p.json:2:13: this is not JSON");
@@ -147,7 +148,11 @@ TEST_SUITE("planner/plan_json") {
     CHECK(refusal(R"({"tables": {"a": {"kind": "row_wise"}, "a": {"kind": "table_wise"}}})") ==
           "p.json: key 'a' is given twice in one object");
     CHECK(table("null") == "p.json: tables['a']: must be an object, not null");
-    CHECK(table("{}") == "p.json: tables['a']: needs 'kind' or 'shards'");
+    const auto nowhere = "p.json: tables['a']: does not say where the table goes; give it a 'kind', one of [data_parallel, table_wise, "
+                         "column_wise, row_wise, table_row_wise, table_column_wise, grid_shard], or a list of 'shards'";
+    CHECK(table("{}") == nowhere);
+    CHECK(table(R"({"ranks": [1]})") == nowhere);
+    CHECK(table(R"({"shards": []})") == "p.json: tables['a'].shards: there are none; a table has one at least");
     CHECK(table(R"({"kind": "row_wise", "rank": [1]})") ==
           "p.json: tables['a']: unknown key 'rank'; there are [kind, ranks, min_partition, shards, hierarchical, table, "
           "num_embeddings, embedding_dim, data_type, rule, state_numbers_per_row]");
@@ -164,7 +169,7 @@ TEST_SUITE("planner/plan_json") {
     CHECK(table(R"({"kind": "row_wise", "min_partition": 1.5})") ==
           "p.json: tables['a'].min_partition: is 1.5; it must be a whole number from 0 to 1073741824");
     CHECK(table(R"({"kind": "row_wise", "shards": []})") == "p.json: tables['a']: has both 'kind' and 'shards'");
-    CHECK(table(R"({"shards": [], "ranks": [1]})") == "p.json: tables['a']: has 'ranks', which goes with 'kind', not with 'shards'");
+    CHECK(table(shards + R"("ranks": [1]})") == "p.json: tables['a']: has 'ranks', which goes with 'kind', not with 'shards'");
     CHECK(table(R"({"kind": "row_wise", "hierarchical": 1})") == "p.json: tables['a'].hierarchical: must be true or false, not a number");
     CHECK(table(R"({"shards": {}})") == "p.json: tables['a'].shards: must be a list, not an object");
     CHECK(table(R"({"shards": [true]})") == "p.json: tables['a'].shards[0]: must be an object, not true or false");
@@ -173,9 +178,9 @@ TEST_SUITE("planner/plan_json") {
           "p.json: tables['a'].shards[0].rows: must be two numbers, the first and the one behind the last; there are 1");
     CHECK(table(R"({"shards": [{"rank": 0, "rows": [2, 1], "columns": [0, 1]}]})") ==
           "p.json: tables['a'].shards[0].rows[1]: is 1; it must be a whole number from 2 on");
-    CHECK(table(R"({"shards": [], "rule": "sgd"})") == "p.json: tables['a']: has 'rule' and no 'num_embeddings'");
-    CHECK(table(R"({"shards": [], "num_embeddings": 3})") == "p.json: tables['a']: 'table' is missing");
-    const auto described = R"({"shards": [], "table": "a", "num_embeddings": 3, "embedding_dim": 2, "rule": "sgd", "state_numbers_per_row": 0,
+    CHECK(table(shards + R"("rule": "sgd"})") == "p.json: tables['a']: has 'rule' and no 'num_embeddings'");
+    CHECK(table(shards + R"("num_embeddings": 3})") == "p.json: tables['a']: 'table' is missing");
+    const auto described = shards + R"("table": "a", "num_embeddings": 3, "embedding_dim": 2, "rule": "sgd", "state_numbers_per_row": 0,
                                "data_type": "float8"})";
     CHECK(table(described) == "p.json: tables['a'].data_type: is 'float8'; use float32, float64, float16 or bfloat16");
   }

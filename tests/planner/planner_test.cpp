@@ -27,7 +27,7 @@ TableDescription table(const std::string& name, std::int64_t rows, std::int64_t 
   return {.name = "embedding_bags." + name, .table = name, .num_embeddings = rows, .embedding_dim = dim, .rule = "sgd"};
 }
 /// Memory for tables alone.
-PlannerOptions without_reservation(std::int64_t batch_size = 0) {
+PlannerOptions without_reservation(std::int64_t batch_size = 1) {
   PlannerOptions options{.batch_size = batch_size};
   options.reservation = StorageReservation::fixed_percentage(0);
   return options;
@@ -91,11 +91,11 @@ Case draw_case(std::uint64_t seed) {
         asked.ranks.push_back(static_cast<int>(draw.integer(0, one.facts.world_size - 1)));
     if (draw.chance(.3)) asked.min_partition = draw.integer(1, 32);
     if (draw.chance(.5)) asked.pooling_factors = {draw.real(0, 20)};
-    if (draw.chance(.2)) asked.batch_sizes = {draw.integer(0, 64)};
+    if (draw.chance(.2)) asked.batch_sizes = {draw.integer(1, 64)};
     one.constraints[next.table] = asked;
     one.tables.push_back(std::move(next));
   }
-  one.options.batch_size = draw.integer(0, 64);
+  one.options.batch_size = draw.integer(1, 64);
   one.options.storage.pipeline = draw.one_of<TrainPipeline>({TrainPipeline::none, TrainPipeline::sparse_dist});
   one.options.reservation.fraction = draw.real(0, .3);
   one.options.memory_tolerance = draw.chance(.5) ? 0 : draw.real(0, .2);
@@ -373,12 +373,21 @@ TEST_SUITE("planner/planner") {
     facts.host_memory = 100;
     CHECK(what([&] { make_plan(std::vector{table("a", 10)}, facts, {}, options); }) ==
           "make_plan: 1 table of 320 B does not fit on 1 rank of 100 B less 0 B reserved; the largest is 'embedding_bags.a' of 320 B, "
-          "which may be [table_wise]; 320 B a rank would be enough; 4 ranks would be enough");
+          "which may be [table_wise]; 360 B a rank would be enough; more ranks alone would not be enough");
   }
   TEST_CASE("constraints and facts that mean nothing are refused") {
     const std::vector<TableDescription> tables{table("a", 10)};
     CHECK(what([&] { make_plan(tables, {}, {{"b", {}}}); }) == "constraints: no table 'b' in the model; there are [embedding_bags.a]");
     CHECK(what([&] { make_plan(tables, {}, {{"a", {.ranks = {1}}}}); }) == "constraints: 'a' asks for rank 1 of 1");
+    CHECK(what([&] { make_plan(tables, {}, {{"a", {.min_partition = -4}}}); }) == "constraints: 'a' asks for shards of -4 columns");
+    for (const std::int64_t rows : {0, -1}) {
+      const auto sentence = concat("PlannerOptions: batch_size is ", rows, "; each rank has at least 1 row");
+      CHECK(what([&] { make_plan(tables, {}, {}, {.batch_size = rows}); }) == sentence);
+      CHECK(what([&] { estimate_plan(place(tables, 1), tables, {}, {}, {.batch_size = rows}); }) == sentence);
+    }
+    CHECK(what([&] { make_plan(tables, {}, {}, {.memory_bins = 0}); }) == "PlannerOptions: memory_bins is 0; there must be at least 1");
+    CHECK(what([&] { make_plan(tables, {}, {}, {.memory_tolerance = -.5}); }) ==
+          "PlannerOptions: memory_tolerance is -0.5; it must be a share of the time, 0 or more");
     CHECK_THROWS_AS(make_plan(tables, {.world_size = 3, .local_world_size = 2}), ConfigError);
     CHECK(make_plan({}, {.world_size = 3}).plan.tables.empty());
   }

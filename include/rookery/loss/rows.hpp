@@ -87,7 +87,7 @@ template <class Batch> at::Tensor divisor(std::string_view who, const Batch& bat
 }
 
 inline void check_probabilities(std::string_view who, const at::Tensor& labels) {
-  check_numbers(who, "label", labels, 0, 1, " is outside [0, 1]; a comparison in the schema, such as rating >= 4, makes labels of numbers");
+  check_numbers(who, "label", labels, 0, 1, " is outside [0, 1]; a label is 0, 1 or a probability");
 }
 inline void check_finite(std::string_view who, const at::Tensor& labels) {
   check_numbers(who, "label", labels, std::numeric_limits<double>::lowest(), std::numeric_limits<double>::max(), " is not finite");

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include <rookery/core/error.hpp>
@@ -27,21 +28,22 @@ struct TableLoad {
   double filled_rows = 0;                                    // of those, the ones that hold an id
 };
 
-/// Errors: PlanError for lists in `asked` whose lengths differ from each other, or from the number of features where they are longer
-///         than one, and for numbers that are negative.
+/// Errors: PlanError for lists in `asked` that have neither one number nor one for each feature, for numbers that are negative or not
+///         finite, and for batches without a row.
 inline TableLoad load_of(const TableDescription& table, const ParameterConstraints& asked, std::int64_t batch_size) {
-  const auto features = std::max({static_cast<std::size_t>(table.features), asked.pooling_factors.size(), asked.num_poolings.size(),
-                                  asked.batch_sizes.size()});
-  const auto at = [&](const auto& list, std::size_t feature, auto otherwise) {
+  const auto features = static_cast<std::size_t>(table.features);
+  const auto at = [&](std::string_view what, const auto& list, std::size_t feature, auto otherwise, double least) {
     check<PlanError>(list.size() < 2 || list.size() == features, "constraints: table '", table.name, "' has ", features,
-                     " features and a list of ", list.size(), " numbers for them");
-    const auto value = list.empty() ? otherwise : list.size() == 1 ? list.front() : list[feature];
-    check<PlanError>(value >= 0, "constraints: table '", table.name, "' is to be looked up ", value, " times");
-    return static_cast<double>(value);
+                     features == 1 ? " feature and " : " features and ", list.size(), " ", what, "; give one for all or one for each");
+    const auto value = static_cast<double>(list.empty() ? otherwise : list.size() == 1 ? list.front() : list[feature]);
+    check<PlanError>(value >= least && std::isfinite(value), "constraints: table '", table.name, "' has ", value, " in its ", what,
+                     "; that must be a number from ", least, " on");
+    return value;
   };
   TableLoad load;
   for (std::size_t f = 0; f < features; ++f) {
-    const double pooling = at(asked.pooling_factors, f, 1.), bags = at(asked.num_poolings, f, 1.) * at(asked.batch_sizes, f, batch_size);
+    const double pooling = at("pooling_factors", asked.pooling_factors, f, 1., 0);
+    const double bags = at("num_poolings", asked.num_poolings, f, 1., 0) * at("batch_sizes", asked.batch_sizes, f, batch_size, 1);
     load.ids += pooling * bags;
     load.rows += bags;
     load.filled_rows += std::min(1., pooling) * bags;

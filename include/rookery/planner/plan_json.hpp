@@ -156,7 +156,9 @@ class PlanReader {
                        "rule", "state_numbers_per_row"});
     TablePlan table{.table = std::string(path.key)};
     const bool by_kind = value.contains("kind");
-    if (by_kind == value.contains("shards")) refuse(path, by_kind ? "has both 'kind' and 'shards'" : "needs 'kind' or 'shards'");
+    if (by_kind && value.contains("shards")) refuse(path, "has both 'kind' and 'shards'");
+    if (!by_kind && !value.contains("shards"))
+      refuse(path, "does not say where the table goes; give it a 'kind', one of ", sharding_kind_names, ", or a list of 'shards'");
     for (const auto* key : {"ranks", "min_partition"})
       if (!by_kind && value.contains(key)) refuse(path, "has '", key, "', which goes with 'kind', not with 'shards'");
     if (by_kind) {
@@ -178,6 +180,7 @@ class PlanReader {
         const auto [column_begin, column_end] = range({&at, "columns"}, required(at, one, "columns"));
         table.shards.push_back({{row_begin, row_end, column_begin, column_end}, rank({&at, "rank"}, required(at, one, "rank"))});
       }
+      if (table.shards.empty()) refuse(shards, "there are none; a table has one at least");
     }
     if (const auto found = value.find("hierarchical"); found != value.end()) {
       if (!found->is_boolean()) refuse({&path, "hierarchical"}, "must be true or false, not ", kind_of(*found));
@@ -214,15 +217,12 @@ class PlanReader {
     if (plan.descriptions.empty()) return;
     if (plan.world_size == 0) refuse({}, "'world_size' is missing, where tables say what they are");
     check_bytes(plan.descriptions);
-    Plan described;
-    std::vector<TableDescription> tables;
-    for (const auto& table : plan.descriptions)
-      for (const auto& one : plan.tables)
-        if (one.table == table.name && !one.kind) {
-          described.tables.push_back(one);
-          tables.push_back(table);
-        }
-    validate(described, tables, plan.world_size);
+    auto described = plan.descriptions.begin();               // in the order of the tables, of which some are not described
+    for (const auto& one : plan.tables) {
+      if (described == plan.descriptions.end() || described->name != one.table) continue;
+      if (!one.kind) check_cover(*described, one, plan.world_size);
+      ++described;
+    }
   }
 
   std::string_view file_;

@@ -42,6 +42,14 @@ struct PlannerOptions {
   std::int64_t max_steps = 500'000'000;                      // of each proposer: placing blocks of tables, some nanoseconds each
   int memory_bins = 100;                                     // of each rank, for dynamic programming; 4 million in all
   double memory_tolerance = 0;                               // a share of the time that may be given up for memory that is more even
+
+  /// Errors: PlanError for a batch without a row, no bins, and a tolerance that is no share.
+  void validate() const {
+    check<PlanError>(batch_size >= 1, "PlannerOptions: batch_size is ", batch_size, "; each rank has at least 1 row");
+    check<PlanError>(memory_bins >= 1, "PlannerOptions: memory_bins is ", memory_bins, "; there must be at least 1");
+    check<PlanError>(memory_tolerance >= 0 && std::isfinite(memory_tolerance), "PlannerOptions: memory_tolerance is ", memory_tolerance,
+                     "; it must be a share of the time, 0 or more");
+  }
 };
 
 /// A plan and what it is predicted to cost.
@@ -84,7 +92,7 @@ inline void propose(PlanSearch& search, const PlannerOptions& options) {
       case Proposer::uniform: propose_uniformly(search); break;
       case Proposer::falling_limit: propose_with_falling_limit(search); break;
       case Proposer::dynamic_programming: {
-        const auto bins = static_cast<std::size_t>(std::max(1, options.memory_bins)) * static_cast<std::size_t>(search.facts().world_size);
+        const auto bins = static_cast<std::size_t>(options.memory_bins) * static_cast<std::size_t>(search.facts().world_size);
         propose_by_dynamic_programming(search, std::min(bins, std::size_t{4'000'000} / std::max<std::size_t>(1, search.space().size())),
                                        options.max_proposals);
         break;
@@ -169,6 +177,7 @@ inline std::int64_t rounded_up(std::int64_t bytes) {
 inline PlanEstimate estimate_plan(const Plan& plan, std::span<const TableDescription> tables, const TopologyFacts& facts,
                                   const Constraints& constraints = {}, const PlannerOptions& options = {}) {
   facts.validate();
+  options.validate();
   detail::check_constraints(tables, constraints, facts.world_size);
   const auto loads = detail::loads_of(tables, constraints, options.batch_size);
   const auto whole = complete(plan, tables, facts.world_size, facts.ranks_per_node());
@@ -183,6 +192,7 @@ inline PlanEstimate estimate_plan(const Plan& plan, std::span<const TableDescrip
 inline PlannerResult make_plan(std::span<const TableDescription> tables, const TopologyFacts& facts, const Constraints& constraints = {},
                                const PlannerOptions& options = {}) {
   facts.validate();
+  options.validate();
   detail::check_constraints(tables, constraints, facts.world_size);
   detail::check_bytes(tables);
   const auto loads = detail::loads_of(tables, constraints, options.batch_size);
