@@ -82,7 +82,7 @@ examples::TrainDlrmOptions parse(int argc, char** argv) {
     else if (speaks) fmt::print(stderr, "train_dlrm: {}\n", examples::mistake(app, error));
     std::exit(error.get_exit_code() == 0 ? 0 : 2);
   }
-  auto& [topology, ranks, otherwise] = options.environment;
+  auto& [topology, ranks, otherwise, node_size] = options.environment;
   if (app.count("--topology") > 0) otherwise.clear();
   else if (topology == "local" && ranks > 1) topology = "threads";
   return options;

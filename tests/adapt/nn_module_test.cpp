@@ -12,6 +12,9 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cstdint>
 #include <string>
 #include <type_traits>
@@ -107,6 +110,16 @@ TEST_SUITE("adapt/nn_module") {
     Threads::run(2, [&](Threads topology) { compare(train(topology, make_sequential())); });
   }
 
+  TEST_CASE("a process is told from another of the same number, and from what it forks") {
+    const auto own = detail::process_identity();
+    CHECK(own == detail::process_identity());
+    CHECK(own != ::getpid());                                  // on another host the number may be the same
+    const auto forked = ::fork();
+    if (forked == 0) ::_exit(detail::process_identity() == own ? 1 : 0);
+    int status = 1;
+    ::waitpid(forked, &status, 0);
+    CHECK(status == 0);
+  }
   TEST_CASE("one module given to two ranks of a process is refused") {
     using Layer = NnModule<torch::nn::LinearImpl>;
     const torch::nn::Linear one(4, 1);

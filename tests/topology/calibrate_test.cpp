@@ -2,11 +2,18 @@
 #include <rookery/topology/calibrate.hpp>
 
 #include <rookery/core/clock.hpp>
+#include <rookery/topology/host_memory.hpp>
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
+#include <unistd.h>
+
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "support/test.hpp"
@@ -47,6 +54,28 @@ TEST_SUITE("topology/calibrate") {
     CHECK(facts.host_memory > std::int64_t{1} << 28);
     CHECK(facts.intra_node_bandwidth == constants.intra_node_bandwidth);
     CHECK(facts.inter_node_bandwidth == constants.inter_node_bandwidth);
+  }
+  TEST_CASE("the memory of a host is what control groups leave of it, of either version and of the groups above") {
+    const auto root = std::filesystem::temp_directory_path() / concat("rookery_groups_", ::getpid());
+    const auto limit = [&](const std::string& groups, const std::string& folder, const char* name, const std::string& bytes) {
+      std::filesystem::create_directories(root / folder);
+      std::ofstream(root / "list") << groups;
+      std::ofstream(root / folder / name) << bytes << '\n';
+      const auto found = detail::memory_limit(root / "list", root);
+      std::filesystem::remove_all(root);
+      return found;
+    };
+    constexpr auto none = std::numeric_limits<std::int64_t>::max();
+    CHECK(limit("0::/a/b\n", "a/b", "memory.max", "5000") == 5000);
+    CHECK(limit("0::/a/b\n", "a", "memory.max", "6000") == 6000);
+    CHECK(limit("0::/a/b\n", "", "memory.max", "7000") == 7000);          // the container's own is the root that it sees
+    CHECK(limit("0::/a/b\n", "a/b", "memory.max", "max") == none);
+    CHECK(limit("0::/\n", "", "memory.max", "8000") == 8000);
+    CHECK(limit("5:cpu:/\n4:memory,hugetlb:/x/y\n0::/\n", "memory/x", "memory.limit_in_bytes", "9000") == 9000);
+    CHECK(limit("5:cpu:/\n4:memory:/x/y\n", "memory/x/y", "memory.limit_in_bytes", "9223372036854771712") == 9223372036854771712);
+    CHECK(limit("5:cpu:/x\nnonsense\n", "x", "memory.limit_in_bytes", "9") == none);
+    CHECK(host_memory() > std::int64_t{1} << 28);
+    CHECK(host_memory() <= std::int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGE_SIZE));
   }
   TEST_CASE("every rank gets the same facts; what there is not several of stays constant") {
     const TopologyFacts constants;

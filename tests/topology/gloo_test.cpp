@@ -94,8 +94,9 @@ void dies_while_joining(const ProcessEnvironment& environment) {
   std::this_thread::sleep_for(200ms);
 }
 
-/// A collective and how its fingerprint reads.
+/// A collective and how its fingerprint reads; `verb` numbers verbs and dtypes.
 struct Call {
+  int verb;
   std::string said;
   std::function<void(Gloo&)> make;
 };
@@ -105,19 +106,19 @@ std::vector<Call> calls() {
   const auto wide = at::ones({2, 3});                                                        // [2, 3]
   const auto whole = at::ones({2}, at::kLong);                                               // [2]
   const Counts one_each{1, 1}, all_to_first{2, 0};
-  return {{"all_to_all_v of Float [*]", [=](Gloo& t) { all_to_all_v(t, two, one_each, one_each).wait(); }},
-          {"all_to_all_v of Float [*, 3]", [=](Gloo& t) { all_to_all_v(t, wide, one_each, one_each).wait(); }},
-          {"all_reduce sum of Float [2]", [=](Gloo& t) { all_reduce(t, two).wait(); }},
-          {"all_reduce max of Float [2]", [=](Gloo& t) { all_reduce(t, two, ReduceOp::max).wait(); }},
-          {"all_reduce sum of Long [2]", [=](Gloo& t) { all_reduce(t, whole).wait(); }},
-          {"all_reduce sum of Float [2, 3]", [=](Gloo& t) { all_reduce(t, wide).wait(); }},
-          {"reduce_scatter_v [1, 1] of Float [2]", [=](Gloo& t) { reduce_scatter_v(t, two, one_each).wait(); }},
-          {"reduce_scatter_v [2, 0] of Float [2]", [=](Gloo& t) { reduce_scatter_v(t, two, all_to_first).wait(); }},
-          {"all_gather_v of Float [*]", [=](Gloo& t) { all_gather_v(t, two).wait(); }},
-          {"all_gather_v of Long [*]", [=](Gloo& t) { all_gather_v(t, whole).wait(); }},
-          {"broadcast from rank 0 of Float [2]", [=](Gloo& t) { broadcast(t, two, 0).wait(); }},
-          {"broadcast from rank 1 of Float [2]", [=](Gloo& t) { broadcast(t, two, 1).wait(); }},
-          {"barrier", [](Gloo& t) { barrier(t); }}};
+  return {{0, "all_to_all_v of Float [*]", [=](Gloo& t) { all_to_all_v(t, two, one_each, one_each).wait(); }},
+          {0, "all_to_all_v of Float [*, 3]", [=](Gloo& t) { all_to_all_v(t, wide, one_each, one_each).wait(); }},
+          {1, "all_reduce sum of Float [2]", [=](Gloo& t) { all_reduce(t, two).wait(); }},
+          {1, "all_reduce max of Float [2]", [=](Gloo& t) { all_reduce(t, two, ReduceOp::max).wait(); }},
+          {2, "all_reduce sum of Long [2]", [=](Gloo& t) { all_reduce(t, whole).wait(); }},
+          {1, "all_reduce sum of Float [2, 3]", [=](Gloo& t) { all_reduce(t, wide).wait(); }},
+          {3, "reduce_scatter_v [1, 1] of Float [2]", [=](Gloo& t) { reduce_scatter_v(t, two, one_each).wait(); }},
+          {3, "reduce_scatter_v [2, 0] of Float [2]", [=](Gloo& t) { reduce_scatter_v(t, two, all_to_first).wait(); }},
+          {4, "all_gather_v of Float [*]", [=](Gloo& t) { all_gather_v(t, two).wait(); }},
+          {5, "all_gather_v of Long [*]", [=](Gloo& t) { all_gather_v(t, whole).wait(); }},
+          {6, "broadcast from rank 0 of Float [2]", [=](Gloo& t) { broadcast(t, two, 0).wait(); }},
+          {6, "broadcast from rank 1 of Float [2]", [=](Gloo& t) { broadcast(t, two, 1).wait(); }},
+          {7, "barrier", [](Gloo& t) { barrier(t); }}};
 }
 
 }  // namespace
@@ -278,6 +279,11 @@ TEST_SUITE("topology/gloo") {
                                                                  ": rank ", victim, " ended without a word"));
     }
   }
+  TEST_CASE("a program that is told of several ranks and runs as another number of processes says how to start as many") {
+    CHECK_THROWS_WITH_AS(with_topology<Gloo>({.topology = "gloo", .ranks = 2}, [](auto) { return 0; }),
+                         "topology 'gloo' is to have 2 ranks, each a process, but 1 process runs; start the program by examples/launch 2, "
+                         "torchrun --no-python --nproc-per-node 2 or mpirun -n 2", ConfigError);
+  }
   TEST_CASE("F7 a port in use is one line at once, in the launcher's error file too") {
     const auto file = (std::filesystem::temp_directory_path() / concat("rookery_error_", ::getpid())).string();
     const auto [taken, port] = detail::listen_somewhere();
@@ -341,8 +347,9 @@ TEST_SUITE("topology/gloo") {
         CHECK(clock.seconds() < 10);
         for (const std::size_t rank : {0, 1})
           CHECK(thrown[rank] == (first == second ? ""
-                                                 : concat("rank ", rank, ", step 3: collective number 1 is ", all[first].said, " on rank 0 but ",
-                                                          all[second].said, " on rank 1; did every rank see the same number of batches?")));
+                                                 : concat("rank ", rank, ", step 3: collective number 1 is ", all[first].said, " on rank 0",
+                                                          " but ", all[second].said, " on rank 1",
+                                                          all[first].verb == all[second].verb ? "" : detail::same_batches)));
       }
   }
   TEST_CASE("F12 the level compares all ranks, numbers of rows, and calls in another order; a rank that returned is named") {
@@ -410,6 +417,9 @@ TEST_SUITE("topology/process_environment") {
     CHECK_THROWS_WITH_AS(read({{"RANK", "one"}}), "environment: RANK is 'one'; it must be a number", ConfigError);
     CHECK_THROWS_WITH_AS(read({{"ROOKERY_CHECK", "all"}}),
                          "environment: ROOKERY_CHECK is 'all'; it must be always or communicating", ConfigError);
+    for (const auto* time : {"0", "-5"})
+      CHECK_THROWS_WITH_AS(read({{"ROOKERY_TIMEOUT", time}}),
+                           concat("environment: ROOKERY_TIMEOUT is ", time, "; it must be a positive number of seconds").c_str(), ConfigError);
     CHECK_THROWS_WITH_AS(read({{"RANK", "2"}, {"WORLD_SIZE", "2"}}), "environment: rank 2 of 2", ConfigError);
     CHECK_THROWS_WITH_AS(read({{"RANK", "0"}, {"WORLD_SIZE", "4"}, {"LOCAL_WORLD_SIZE", "2"}}),
                          "environment: MASTER_ADDR is not set, but 4 processes run on nodes of 2; set it to the host of rank 0",

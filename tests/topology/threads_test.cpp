@@ -143,7 +143,7 @@ TEST_SUITE("topology/threads") {
     CHECK(text.ends_with("collective number 1 is all_reduce sum of Float [1] on rank 0 but all_gather_v of Float [*] on rank 1" + hint));
     const auto shapes =
         failure<CommunicationError>(2, [](Threads topology) { all_reduce(topology, at::ones({topology.rank() + 1})).wait(); });
-    CHECK(shapes.ends_with("collective number 0 is all_reduce sum of Float [1] on rank 0 but all_reduce sum of Float [2] on rank 1" + hint));
+    CHECK(shapes.ends_with("collective number 0 is all_reduce sum of Float [1] on rank 0 but all_reduce sum of Float [2] on rank 1"));
     const auto counts = failure<CommunicationError>(2, [](Threads topology) {
       all_to_all_v(topology, at::ones({2}), {1, 1}, {1, 1 + topology.rank()}).wait();
     });

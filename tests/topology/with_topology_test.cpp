@@ -86,6 +86,16 @@ TEST_SUITE("topology/environment") {
     found = read(nullptr, nullptr);
     CHECK((found.topology == "gloo" && found.ranks == 2));
   }
+  TEST_CASE("ranks that are threads act as if on nodes of ROOKERY_NODE_SIZE") {
+    const auto local = [](const char* size) {
+      const Variable variable("ROOKERY_NODE_SIZE", size);
+      return with_topology<Local, Threads>(read(nullptr, "4"), [](auto topology) { return concepts::local_world_size(topology); });
+    };
+    CHECK((local(nullptr) == 4 && local("2") == 2 && local("1") == 1));
+    CHECK_THROWS_WITH_AS(local("3"), "Threads: 4 ranks on nodes of 3; every node must have as many", ConfigError);
+    for (const auto* size : {"", "0", "-2", "two"})
+      CHECK_THROWS_WITH_AS(local(size), concat("ROOKERY_NODE_SIZE is '", size, "'; it must be a positive number").c_str(), ConfigError);
+  }
   TEST_CASE("a number of ranks that is none is refused") {
     for (const auto* ranks : {"", "two", "0", "-1", "2x", " 2", "1.5", "99999999999"})
       CHECK_THROWS_WITH_AS(read(nullptr, ranks), concat("ROOKERY_RANKS is '", ranks, "'; it must be a positive number").c_str(),

@@ -11,6 +11,7 @@
 
 #include <torch/headeronly/version.h>
 
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -67,6 +68,16 @@ inline constexpr std::array<const char*, 3> policy_names{"synchronised", "broadc
 inline void check_names(const std::vector<std::string>& names) {
   if (const auto* name = first_repeated(names))
     fail<ConfigError>("two parameters, buffers or tables of the model are called '", *name, "'; give each a name of its own");
+}
+
+/// A number of this process that no other has, on any host: drawn by the first that asks, and another in what it forks.
+inline std::int64_t process_identity() {
+  static const std::int64_t drawn = [] {
+    std::int64_t number = 0;
+    [[maybe_unused]] const auto bytes = ::getrandom(&number, sizeof number, 0);
+    return number;
+  }();
+  return drawn ^ ::getpid();
 }
 
 /// Errors: ConfigError where two ranks of a process were given one tensor. `gathered` are each rank's addresses, one a name, and its
@@ -282,7 +293,7 @@ template <class Model> std::pair<std::vector<std::string>, std::vector<std::int6
     names.push_back(name);
     addresses.push_back(parameter->shared_address());
   }
-  addresses.push_back(::getpid());
+  addresses.push_back(detail::process_identity());
   return {std::move(names), std::move(addresses)};
 }
 

@@ -11,7 +11,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -30,6 +29,7 @@
 #include <rookery/core/mix.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/topology/facts.hpp>
+#include <rookery/topology/host_memory.hpp>
 
 namespace rookery {
 
@@ -120,15 +120,15 @@ template <class Topology> double exchange_bandwidth(Topology& topology, bool in_
 
 }  // namespace detail
 
-/// The ranks and nodes of a topology with the host's memory, a rank's share of it, and measured bandwidths: of reading rows on the host,
-/// and of exchange between the ranks of a node and between nodes where there are several of either. The others are constants.
+/// The ranks and nodes of a topology with the memory that the host allows, a rank's share of it, and measured bandwidths: of reading rows
+/// on the host, and of exchange between the ranks of a node and between nodes where there are several of either. The others are constants.
 /// Errors: CommunicationError where a rank fails or does not come.
 /// Cost: the options' seconds. Ranks: all, in the same order; all get the same facts.
 template <concepts::Topology Topology> TopologyFacts calibrate(Topology& topology, const CalibrationOptions& options = {}) {
   auto facts = facts_of(topology);
   barrier(topology);
-  const auto pages = static_cast<double>(::sysconf(_SC_PHYS_PAGES)), page = static_cast<double>(::sysconf(_SC_PAGE_SIZE));
-  const auto found = detail::least_over_ranks(topology, {measure_memory(options).gather, pages * page / facts.ranks_per_node()});
+  const auto memory = static_cast<double>(host_memory()) / facts.ranks_per_node();
+  const auto found = detail::least_over_ranks(topology, {measure_memory(options).gather, memory});
   facts.host_bandwidth = found[0];
   facts.host_memory = static_cast<std::int64_t>(found[1]);
   if constexpr (Topology::is_distributed) {

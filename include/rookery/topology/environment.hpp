@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <string>
 
 #include <rookery/core/error.hpp>
@@ -18,16 +19,17 @@ struct Environment {
   std::string topology = "local";
   int ranks = 1;
   std::string otherwise{};                       // the topology of a program that does not offer that one; empty: none
+  int node_size = 0;                             // ranks on each pretended node of Threads; 0: all on one
 
   /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; in one of several processes "mpi", or "gloo" in a program without it, where mpirun or another
   /// launcher of MPI's started them, and "gloo" where torchrun or any other did; "threads" where only a number of ranks above one is given.
-  /// Errors: ConfigError for a number of ranks that is none.
+  /// ROOKERY_NODE_SIZE lets ranks that are threads act as if so many were on each node: plans that know of nodes are tried on one machine.
+  /// Errors: ConfigError for a number of ranks, or of those on a node, that is none.
   static Environment read() {
     Environment environment;
-    const char* ranks = std::getenv("ROOKERY_RANKS");
-    if (ranks) {
-      environment.ranks = detail::whole_number(ranks).value_or(0);
-      check<ConfigError>(environment.ranks > 0, "ROOKERY_RANKS is '", ranks, "'; it must be a positive number");
+    environment.node_size = positive("ROOKERY_NODE_SIZE").value_or(0);
+    if (const auto ranks = positive("ROOKERY_RANKS")) {
+      environment.ranks = *ranks;
       if (environment.ranks > 1) environment.topology = "threads";
     } else if (ProcessEnvironment::is_launched()) {
       environment.ranks = ProcessEnvironment::read(false).world_size;
@@ -36,6 +38,15 @@ struct Environment {
     }
     if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) environment.topology = topology;
     return environment;
+  }
+
+ private:
+  static std::optional<int> positive(const char* name) {
+    const char* text = std::getenv(name);
+    if (!text) return {};
+    const auto value = detail::whole_number(text);
+    check<ConfigError>(value.value_or(0) > 0, name, " is '", text, "'; it must be a positive number");
+    return value;
   }
 };
 

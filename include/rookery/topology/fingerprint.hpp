@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -49,6 +50,16 @@ inline std::string with_counts(std::string said, const Counts& send_counts, cons
   return said;
 }
 
+/// Whether two fingerprints are of one verb and dtype: then no rank is a batch ahead of another, but their tensors or arguments differ.
+inline bool is_one_verb(std::string_view a, std::string_view b) {
+  const auto verb = [](std::string_view said) { return said.substr(0, said.find(' ')); };
+  const auto dtype = [](std::string_view said) {
+    const auto of = std::min(said.find(" of "), said.size());
+    return said.substr(of, said.find(" [", of) - of);
+  };
+  return verb(a) == verb(b) && dtype(a) == dtype(b);
+}
+
 /// The same sentence on every rank when fingerprints, in rank order, do not go together; empty when they do.
 inline std::string disagreement(std::int64_t number, const std::vector<std::string>& said) {
   const auto words = [&](std::size_t rank) { return std::string_view(said[rank]).substr(0, said[rank].find('\n')); };
@@ -60,7 +71,8 @@ inline std::string disagreement(std::int64_t number, const std::vector<std::stri
   };
   for (std::size_t rank = 1; rank < said.size(); ++rank)
     if (words(rank) != words(0))
-      return concat("collective number ", number, " is ", words(0), " on rank 0 but ", words(rank), " on rank ", rank, same_batches);
+      return concat("collective number ", number, " is ", words(0), " on rank 0 but ", words(rank), " on rank ", rank,
+                    is_one_verb(words(0), words(rank)) ? "" : same_batches);
   if (said.empty() || words(0).size() == said[0].size()) return {};
   for (std::size_t from = 0; from < said.size(); ++from)
     for (std::size_t to = 0; to < said.size(); ++to)

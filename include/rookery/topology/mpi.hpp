@@ -3,9 +3,10 @@
 
 // Mpi: ranks as processes that mpirun or srun starts, over MPI-3's non-blocking collectives. CPU tensors.
 //
-// Every wait has a deadline and sleeps between its looks: MPI's own waits spin, which takes the core from whom they wait for. A rank that
-// dies or fails ends the others at once (topology/liveness.hpp), which MPI alone leaves to the launcher, if it has one that cares. In the
-// check level `communicating` ranks compare what they are about to do before each collective (topology/fingerprint.hpp).
+// Every wait but MPI's own to begin and to finalize has a deadline, and sleeps between its looks: MPI's waits spin, which takes the core
+// from whom they wait for. A rank that dies or fails ends the others at once (topology/liveness.hpp), which MPI alone leaves to the
+// launcher, if it has one that cares. In the check level `communicating` ranks compare what they are about to do before each collective
+// (topology/fingerprint.hpp).
 // Sums are taken here, in rank order: MPI promises that all ranks get the same bits of a sum, but not that two runs do.
 // Needs mpi.h (topology/mpi_communicator.hpp).  Include cost: tensor.
 
@@ -22,18 +23,19 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <fstream>
 #include <mutex>
 #include <numeric>
 #include <stop_token>
 #include <string>
 #include <string_view>
 #include <thread>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include <rookery/concepts/communicator.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/mix.hpp>
 #include <rookery/topology/liveness.hpp>
 #include <rookery/topology/mpi_communicator.hpp>
 #include <rookery/topology/process_environment.hpp>
@@ -86,9 +88,8 @@ class MpiGroup : public ProcessGroup {
       wait_at_start(*work);
       mpi_.started(*work);
       moving_on_ = std::jthread([this](std::stop_token stop) { keep_moving(stop); });
-      std::tie(environment_.local_rank, environment_.local_world_size) = mpi_.node();
+      find_node();
       meet(meeting());
-      wait_at_start(*mpi_.barrier());                        // rank 0 passes on nothing to those that it has not met
     });
     take_leave_on_sigterm();
   }
@@ -121,9 +122,12 @@ class MpiGroup : public ProcessGroup {
     if (!in_time) give_up(verb, number);
   }
 
-  /// Ends in order: waits until all ranks have. Errors: CommunicationError when one has failed.
+  /// Ends in order: waits until all ranks have. Errors: CommunicationError when one has failed, or has not come at the deadline.
   void leave() {
     ProcessGroup::leave();
+    const auto all_here = mpi_.barrier();
+    const bool in_time = look_for(*all_here, [] { return false; });
+    check<CommunicationError>(in_time, where(), ": waited ", environment_.timeout.count(), " ms for ranks that were to end too");
     moving_on_ = {};
     mpi_.free();
   }
@@ -184,6 +188,20 @@ class MpiGroup : public ProcessGroup {
     const auto why = cause();
     check<CommunicationError>(why.empty(), why);
     fail<CommunicationError>("waited ", environment_.timeout.count(), " ms for the other ranks");
+  }
+  /// Which ranks are on this node: those that say the same name of a host and of a start of its system.
+  void find_node() {
+    auto host = mpi_.host();
+    std::string start;
+    if (std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), start)) host += start;
+    auto own = at::empty({1}, at::kLong).fill_(static_cast<std::int64_t>(hash_bytes(host)));
+    const auto ranks = environment_.world_size;
+    const Counts bytes(static_cast<std::size_t>(ranks), sizeof(std::int64_t));
+    const auto work = mpi_.gather(own, at::empty({ranks}, at::kLong), bytes);                // [W]
+    wait_at_start(*work);
+    const auto* const of = work->out.const_data_ptr<std::int64_t>();
+    environment_.local_rank = static_cast<int>(std::count(of, of + environment_.rank, of[environment_.rank]));
+    environment_.local_world_size = static_cast<int>(std::count(of, of + ranks, of[environment_.rank]));
   }
   /// Rank 0's text, at every rank.
   std::string told_by_first(std::string_view text) {

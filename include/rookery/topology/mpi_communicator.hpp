@@ -178,7 +178,7 @@ struct MpiWork {
 
 /// A communicator of our own over all processes. Sizes and counts are in bytes; tensors are contiguous.
 ///
-/// Errors:  CommunicationError with what MPI says. Nothing waits but `node` and `free`.
+/// Errors:  CommunicationError with what MPI says. Nothing waits for another rank but `free`, to which all have come.
 class MpiCommunicator {
  public:
   int world_rank() const { return asked(MPI_Comm_rank, MPI_COMM_WORLD); }
@@ -193,14 +193,6 @@ class MpiCommunicator {
     library_.call([&] { return MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN); });
     ++library_.joined();
   }
-  /// This rank among those that share memory with it, and their number.
-  std::pair<int, int> node() const {
-    MPI_Comm node = MPI_COMM_NULL;
-    library_.call([&] { return MPI_Comm_split_type(communicator_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node); });
-    const std::pair found(asked(MPI_Comm_rank, node), asked(MPI_Comm_size, node));
-    library_.call([&] { return MPI_Comm_free(&node); });
-    return found;
-  }
   std::string host() const {
     char name[MPI_MAX_PROCESSOR_NAME + 1] = "";
     int size = 0;
@@ -212,7 +204,7 @@ class MpiCommunicator {
     int found = 0;
     library_.call([&] { return MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, communicator_, &found, MPI_STATUS_IGNORE); });
   }
-  /// Ends it in order. Every rank calls it, and nothing else after it.
+  /// Ends it in order. Every rank calls it after a barrier, and nothing else after it.
   void free() {
     if (communicator_ == MPI_COMM_NULL) return;
     library_.call([&] { return MPI_Comm_free(&communicator_); });

@@ -68,7 +68,9 @@ struct ProcessEnvironment {
     else check<ConfigError>(!at_address || found.world_size == found.local_world_size, "environment: MASTER_ADDR is not set, but ",
                             found.world_size, " processes run on nodes of ", found.local_world_size, "; set it to the host of rank 0");
     found.master_port = number({"MASTER_PORT"}, found.master_port);
-    found.timeout = std::chrono::seconds(number({"ROOKERY_TIMEOUT"}, 600));
+    const int seconds = number({"ROOKERY_TIMEOUT"}, 600);
+    check<ConfigError>(seconds > 0, "environment: ROOKERY_TIMEOUT is ", seconds, "; it must be a positive number of seconds");
+    found.timeout = std::chrono::seconds(seconds);
     const auto text = [](const char* name) { return std::string_view(std::getenv(name) ? std::getenv(name) : ""); };
     found.agent_store = text("TORCHELASTIC_USE_AGENT_STORE") == "True";
     if (!text("TORCHELASTIC_RESTART_COUNT").empty()) found.attempt = text("TORCHELASTIC_RESTART_COUNT");

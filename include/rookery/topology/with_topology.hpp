@@ -8,6 +8,7 @@
 
 #include <exception>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <rookery/core/error.hpp>
@@ -30,6 +31,14 @@ template <class Topology, class Fn> void run_alone(Fn&& fn) {
     if constexpr (counts) where = concat(where, ", step ", Topology::step());
     fail<Error>(where, ": ", one_line(error));
   }
+}
+
+/// Errors: ConfigError where the program was told of several ranks and runs as another number of processes.
+inline void expect_started(std::string_view topology, int ranks) {
+  const int started = ranks > 1 ? ProcessEnvironment::read(false).world_size : ranks;
+  check<ConfigError>(started == ranks, "topology '", topology, "' is to have ", ranks, " ranks, each a process, but ", started,
+                     started == 1 ? " process runs" : " processes run", "; start the program by examples/launch ", ranks, ", torchrun "
+                     "--no-python --nproc-per-node ", ranks, " or mpirun -n ", ranks);
 }
 
 /// Joins the group of processes that a launcher started, runs `fn(topology)` and leaves. When it throws, all ranks end, and the error is
@@ -57,8 +66,8 @@ template <class Topology, class Fn> int run_process(Fn&& fn) {
 
 /// Runs `fn(topology)` on the offered topology that the environment names, on every rank that lives in this process.
 /// Gives rank 0's result. Warns once on stderr where ranks share the process and their OpenMP threads spin: OMP_WAIT_POLICY is not set.
-/// Errors: ConfigError that lists what the program offers, or for several ranks on a topology of one; whatever `fn` throws,
-/// LibTorch's errors as an Error of one line with rank and step.
+/// Errors: ConfigError that lists what the program offers, for several ranks on a topology of one, or where the ranks are processes and a
+/// launcher has not started as many; whatever `fn` throws, LibTorch's errors as an Error of one line with rank and step.
 template <class... Topology, class Fn> int with_topology(const Environment& environment, Fn&& fn) {
   int result = 0;
   const bool offered = ((environment.topology == Topology::name) || ...);
@@ -71,8 +80,9 @@ template <class... Topology, class Fn> int with_topology(const Environment& envi
         const bool reports = topology.rank() == 0;
         const int status = fn(std::move(topology));
         if (reports) result = status;
-      });
+      }, {.local_world_size = environment.node_size});
     } else if constexpr (requires { One::join(ProcessEnvironment{}); }) {
+      detail::expect_started(One::name, environment.ranks);
       result = detail::run_process<One>(fn);
     } else {
       check<ConfigError>(environment.ranks == 1, "topology '", One::name, "' has one rank, not ", environment.ranks);
