@@ -167,16 +167,31 @@ TEST_SUITE("sharding/exchange") {
     for (const auto& values : found) CHECK(at::equal(values, wanted));
   }
 
-  TEST_CASE("a gradient beyond float16's range is an error that names the table, and changes nothing") {
-    rk::Threads::run(2, [&](rk::Threads topology) {
-      const rk::ShardingPolicy sharding(topology, {.plan = by_rows(), .exchange = {.backward_precision = rk::CommType::fp16}});
-      auto model = sharding.apply(Bags{table()});
-      rk::Optimizer step(model, rk::Sgd{});
-      const auto before = rk::gather_table(model, "t");
-      model(ids(8, 2, 3, 11)).values().sum().mul(1e6).backward();
-      CHECK_THROWS_WITH_AS(step(), doctest::Contains("embedding_bags.t"), rk::NonFiniteError);
-      CHECK(at::equal(rk::gather_table(model, "t"), before));
-    });
+  TEST_CASE("a gradient or value beyond float16's range is an error that names table, dtype, ranks and remedy, and changes nothing") {
+    const auto run = [](const rk::ExchangeOptions& exchange, double initial, double scale, const char* sentence) {
+      rk::Threads::run(2, [&](rk::Threads topology) {
+        auto declared = table();
+        declared.initial = rk::Constant{initial};
+        auto model = rk::ShardingPolicy(topology, {.plan = by_rows(), .exchange = exchange}).apply(Bags{declared});
+        rk::Optimizer step(model, rk::Sgd{});
+        const auto before = rk::gather_table(model, "t");
+        auto values = model(ids(8, 2, 3, 11)).values();                                      // [8, D]
+        values.mul(values).sum().mul(topology.rank() == 1 ? scale : 0).backward();
+        if (sentence) CHECK_THROWS_WITH_AS(step(), sentence, rk::NonFiniteError);
+        else CHECK(step());
+        if (sentence) CHECK(at::equal(rk::gather_table(model, "t"), before));
+      });
+    };
+    for (const auto pooled : {rk::PooledExchange::partial_sums, rk::PooledExchange::unique_rows}) {
+      run({.backward_precision = rk::CommType::fp16, .pooled = pooled}, 1, 1e6,
+          "step 1: the gradient of 'embedding_bags.t.weight' is not finite because gradients are beyond the 65504 of fp16, as which they "
+          "left ranks [1]; use CommType::bf16 for exchange.backward_precision; no weight was changed");
+      run({.forward_precision = rk::CommType::fp16, .pooled = pooled}, 1e5, 1,
+          "step 1: the gradient of 'embedding_bags.t.weight' is not finite because values are beyond the 65504 of fp16, as which they "
+          "came to ranks [0, 1]; use CommType::bf16 for exchange.forward_precision; no weight was changed");
+      run({.forward_precision = rk::CommType::bf16, .backward_precision = rk::CommType::bf16, .pooled = pooled}, 1e5, 1e6, nullptr);
+    }
+    run({}, 1, 1e300, "step 1: the gradient of 'embedding_bags.t.weight' is not finite because of ranks [1]; no weight was changed");
   }
 
   TEST_CASE("sums of a node are added up before they leave it") {

@@ -216,8 +216,9 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   if (!not_finite.empty()) {
     if (options_.non_finite == NonFinite::error) {
       auto& topology = model_->topology();
-      auto here = detail::not_finite_here(dense_.parameters(), model_->runtime().captures(), topology.rank(), topology.world_size());
-      fail<NonFiniteError>("step ", count_ + 1, ": ", not_finite, detail::ranks_of(all_reduce(topology, std::move(here)).wait()),
+      const auto& runtime = model_->runtime();
+      auto here = detail::not_finite_here(dense_.parameters(), runtime.captures(), runtime.routing(), topology.world_size());
+      fail<NonFiniteError>("step ", count_ + 1, ": ", not_finite, detail::cause_of(all_reduce(topology, std::move(here)).wait()),
                            "; no weight was changed");
     }
     ++skipped_;

@@ -104,27 +104,57 @@ inline StepNorm read_step_sums(const at::Tensor& sums, std::span<const PlacedTab
   return norm;
 }
 
-/// [W] with 1 for this rank if one of its own gradients or its loss's divisor is not finite.
-inline at::Tensor not_finite_here(std::span<const DenseParameter> dense, std::span<const Capture> captures, int rank, int world_size) {
+/// Whether gradients that this rank sends are beyond the largest float16, and travel as such.
+inline bool sends_beyond_half(const Routing& routing, const Capture& capture) {
+  if (routing.exchange.backward_precision != CommType::fp16) return false;
+  for (std::size_t r = 0; r < routing.routes.size(); ++r) {
+    const auto& route = routing.routes[r];
+    const auto gradient = gradient_of(capture, routing, route.slot);                         // [B, width] or [bags or ids, D]
+    const auto sent = at::zeros({own_vectors(capture, r), routing.shard_of(route).box.columns()}, routing.layout_of(route).dtype);
+    pack_gradients(capture, routing, r, gradient, sent.scalar_type(), sent.mutable_data_ptr());   // [vectors, columns]
+    if (sent.numel() > 0 && sent.abs().max().item<double>() > 65504) return true;
+  }
+  return false;
+}
+
+/// [3 W], each with 1 for this rank: that its gradients or its loss's divisor are not finite; that values came to it so, as float16; that
+/// gradients which are finite leave it as float16 that are not.
+inline at::Tensor not_finite_here(std::span<const DenseParameter> dense, std::span<const Capture> captures, const Routing& routing,
+                                  int world_size) {
   const auto bad = [](const at::Tensor& tensor) { return tensor.defined() && !std::isfinite(sum_of_squares(tensor.contiguous())); };
   bool found = std::any_of(dense.begin(), dense.end(), [&](const auto& one) { return bad(one.parameter->tensor().grad()); });
+  bool came = false, sent = false;
   for (const auto& capture : captures) {
-    const auto of_leaf = [&](const at::Tensor& leaf) { return leaf.defined() && bad(leaf.grad()); };
-    found = found || std::any_of(capture.leaves.begin(), capture.leaves.end(), of_leaf) ||
-            std::any_of(capture.slot_leaves.begin(), capture.slot_leaves.end(), of_leaf) ||
-            (capture.normaliser.defined() && !std::isfinite(capture.normaliser.item<double>()));
+    for (const auto* leaves : {&capture.leaves, &capture.slot_leaves})
+      for (const auto& leaf : *leaves) {
+        found = found || (leaf.defined() && bad(leaf.grad()));
+        came = came || (routing.exchange.forward_precision == CommType::fp16 && bad(leaf.detach()));
+      }
+    found = found || (capture.normaliser.defined() && !std::isfinite(capture.normaliser.item<double>()));
+    sent = sent || sends_beyond_half(routing, capture);
   }
-  auto flags = at::zeros({world_size}, at::kDouble);                                         // [W]
-  flags.mutable_data_ptr<double>()[rank] = found;
+  auto flags = at::zeros({3 * world_size}, at::kDouble);                                     // [3 W]
+  auto* flag = flags.mutable_data_ptr<double>() + routing.self;
+  flag[0] = found, flag[world_size] = came, flag[2 * world_size] = sent && !found;
   return flags;
 }
 
-/// The ranks whose flag [W] is set, as the end of a sentence; nothing on one process.
-inline std::string ranks_of(const at::Tensor& flags) {
-  std::vector<std::int64_t> ranks;
-  for (std::int64_t rank = 0; rank < flags.numel(); ++rank)
-    if (flags.const_data_ptr<double>()[rank] > 0) ranks.push_back(rank);
-  return flags.numel() == 1 || ranks.empty() ? std::string() : concat(" because of ranks ", ranks);
+/// What the flags of all ranks [3 W] say of a gradient that is not finite, as the end of a sentence; nothing on one process.
+inline std::string cause_of(const at::Tensor& flags) {
+  const auto ranks = flags.numel() / 3;
+  const auto set = [&](std::int64_t which) {
+    std::vector<std::int64_t> found;
+    for (std::int64_t rank = 0; rank < ranks; ++rank)
+      if (flags.const_data_ptr<double>()[which * ranks + rank] > 0) found.push_back(rank);
+    return found;
+  };
+  const auto own = set(0), came = set(1), sent = set(2);
+  if (!came.empty())
+    return concat(" because values are beyond the 65504 of fp16, as which they came to ranks ", came,
+                  "; use CommType::bf16 for exchange.forward_precision");
+  if (!own.empty()) return ranks == 1 ? "" : concat(" because of ranks ", own);
+  return sent.empty() ? "" : concat(" because gradients are beyond the 65504 of fp16, as which they left ranks ", sent,
+                                    "; use CommType::bf16 for exchange.backward_precision");
 }
 
 }  // namespace detail
