@@ -4,9 +4,10 @@
 // The umbrella: everything a program needs to declare, place and train a model in one process.
 //
 // Not here, to be included by name: the topologies beyond Local (topology/threads.hpp), ready-made models (models/), readers
-// (data/), and text formatting (core/text.hpp, which brings fmt). Of ATen it brings at::Tensor with its methods, at::cat and
-// at::linear; a file that calls other at:: functions includes their headers.  Include cost: tensor, see docs/headers.md.
+// (data/), and text formatting (core/text.hpp, which brings fmt). Of ATen it brings at::Tensor with its methods and
+// what core/at.hpp lists; a file that calls other at:: functions includes their headers.  Include cost: tensor, see docs/headers.md.
 
+#include <rookery/core/at.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
 #include <rookery/core/parameter.hpp>

@@ -12,6 +12,7 @@ LAYERS = [["core"], ["concepts"], ["sparse"], ["rules"], ["kernels"], ["embeddin
 LEVEL = {folder: level for level, folders in enumerate(LAYERS) for folder in folders}
 EXEMPT = {"detail"}  # and the umbrella, which lies in no folder
 BANNED = re.compile(r"^\s*#\s*include\s*<(torch/torch\.h|torch/nn\.h|torch/nn/.*|torch/all\.h|ATen/ATen\.h|torch/types\.h)>", re.M)
+HEAVY = re.compile(r"^\s*#\s*include\s*<ATen/ops/(?!\w+_ops\.h|from_blob\.h)", re.M)  # 240 MB of compiler each time: core/operators.hpp
 INCLUDE = re.compile(r"^\s*#\s*include\s*[<\"]rookery/([^>\"]+)[>\"]", re.M)
 SPDX = "// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception\n"
 
@@ -97,6 +98,8 @@ def check_all(root, build, kinds, unbuilt, compiled):
     yield "headers include only their own folder and those above", check_layers(paths)
     yield "no header but adapters includes all of LibTorch", each(
         lambda path, text: path.startswith("adapt/") or not BANNED.search(text))
+    yield "no header includes ATen/ops beside the operators' schemas", each(
+        lambda path, text: path.startswith("adapt/") or not HEAVY.search(text))
     yield "every header names its licence first", each(lambda path, text: text.startswith(SPDX + "#pragma once\n"))
     yield "no header is longer than 500 lines", each(lambda path, text: text.count("\n") <= 500)
     yield "no line of a header is longer than 140", "\n".join(

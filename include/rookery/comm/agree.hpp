@@ -6,7 +6,6 @@
 // Source: torchrec leaves it to the user; DDP compares the shapes of parameters.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -17,6 +16,7 @@
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
@@ -24,14 +24,14 @@ namespace detail {
 
 /// Bytes as a tensor [n].
 inline at::Tensor to_bytes(std::string_view text) {
-  auto bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
+  auto bytes = ops::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
   std::copy(text.begin(), text.end(), bytes.mutable_data_ptr<std::uint8_t>());
   return bytes;
 }
 
 /// 64 bits for a text, as a tensor [1].
 inline at::Tensor hash_tensor(std::string_view text) {
-  auto hash = at::empty({1}, at::kLong);
+  auto hash = ops::empty({1}, at::kLong);
   *hash.mutable_data_ptr<std::int64_t>() = static_cast<std::int64_t>(mix64(hash_bytes(text)));
   return hash;
 }

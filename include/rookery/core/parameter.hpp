@@ -6,8 +6,6 @@
 // Answers to torch.nn.Parameter and register_buffer. Nothing is allocated before ShardingPolicy::apply.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <cstdint>
@@ -18,6 +16,7 @@
 
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/random.hpp>
 
 namespace rookery {
@@ -92,7 +91,7 @@ class Parameter {
     if (tensor_.defined()) {                                   // copied, for other copies of the declaration may be placed too
       if (!shared_) tensor_ = tensor_.to(dtype_, /*non_blocking=*/false, /*copy=*/true);
     } else {
-      tensor_ = at::empty(shape_, dtype_);                                         // shape()
+      tensor_ = ops::empty(shape_, dtype_);                                        // shape()
       const double fan = static_cast<double>(fan_in_ > 0 ? fan_in_ : shape_.empty() ? 1 : shape_.back());
       for_floating(dtype_, [&](auto zero) {
         fill_initial(initial_, 1 / std::sqrt(fan), random_key(seed, name), 0, tensor_.mutable_data_ptr<decltype(zero)>(), numel());
@@ -145,7 +144,7 @@ class Buffer {
   }
   /// Allocates zeros unless values were assigned. Called by ShardingPolicy::apply.
   void place() {
-    if (!shared_) tensor_ = tensor_.defined() ? tensor_.clone() : at::zeros(shape_, dtype_);   // shape()
+    if (!shared_) tensor_ = tensor_.defined() ? tensor_.clone() : ops::zeros(shape_, dtype_);  // shape()
   }
 
  private:

@@ -10,8 +10,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/zeros.h>
 
 #include <cstdint>
 #include <limits>
@@ -22,6 +20,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/random.hpp>
 
 namespace rookery {
@@ -76,7 +75,7 @@ struct PassState {
   /// Begins the graph of a pass that is captured. LibTorch goes through the nodes that are ready from the latest to the earliest, so the
   /// gradient of `used` is there when backward has been everywhere else.
   void open() {
-    used = first = at::ones({}).set_requires_grad(true);                                     // []
+    used = first = ops::ones({}).set_requires_grad(true);                                    // []
     if (!listener) return;
     first = used.mul(1);                                                                     // []
     listener->opened(listener->who, used);
@@ -117,7 +116,7 @@ struct PassState {
       auto gradient = leaf.grad();
       if (is_sum) {
         const auto count = leaf.numel();
-        auto message = at::zeros({count + 1}, leaf.options().requires_grad(false));          // [gradient, ranks that have one]
+        auto message = ops::zeros({count + 1}, leaf.options().requires_grad(false));         // [gradient, ranks that have one]
         if (gradient.defined()) {
           message.narrow(0, 0, count).copy_(gradient.reshape({-1}));
           message[count].fill_(1);
@@ -188,7 +187,7 @@ class Pass {
   std::int64_t first_row(std::int64_t rows) const {
     if (!state_ || state_->rows < 0) return 0;
     if (state_->first_row < 0) {
-      auto counts = at::zeros({state_->world_size}, at::kDouble);                            // [W]
+      auto counts = ops::zeros({state_->world_size}, at::kDouble);                           // [W]
       counts[state_->rank].fill_(static_cast<double>(state_->rows));
       counts = state_->sum(state_->topology, std::move(counts));
       state_->first_row = static_cast<std::int64_t>(counts.narrow(0, 0, state_->rank).sum().item<double>());

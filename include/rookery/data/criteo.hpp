@@ -8,8 +8,6 @@
 // Answers to torchrec/datasets/criteo.py, whose dense transform depends on each file's minimum.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
 
 #include <algorithm>
 #include <array>
@@ -27,6 +25,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/data/batches.hpp>
 #include <rookery/data/criteo_line.hpp>
 #include <rookery/data/line_reader.hpp>
@@ -187,24 +186,24 @@ inline TableBatch CriteoEpoch::batch_of_lines() const {
   };
   const auto rows = static_cast<std::int64_t>(lines_.size());
   const auto width = static_cast<std::int64_t>(options.missing_flags ? 2 * integers : integers);
-  TableBatch batch{at::empty({rows, width}, at::kFloat), {}, at::ones({rows}, at::kFloat), {}};  // [B, 13 or 26], [B]
+  TableBatch batch{ops::empty({rows, width}, at::kFloat), {}, ops::ones({rows}, at::kFloat), {}};  // [B, 13 or 26], [B]
   auto* dense = batch.dense.mutable_data_ptr<float>();
   for (const auto& line : lines_) {
     for (const auto x : line.integers) *dense++ = log_of(x);
     for (std::size_t i = 0; options.missing_flags && i < integers; ++i) *dense++ = line.integer_missing(i);
   }
   if (options.has_label) {
-    batch.labels = at::empty({rows}, at::kFloat);                                            // [B]
+    batch.labels = ops::empty({rows}, at::kFloat);                                           // [B]
     auto* label = batch.labels.mutable_data_ptr<float>();
     for (const auto& line : lines_) *label++ = static_cast<float>(line.label);
   }
   const auto ids = static_cast<std::int64_t>(CriteoLine::num_ids) * rows;
-  auto values = at::empty({ids}, at::kLong);                                                 // [26 * B]
+  auto values = ops::empty({ids}, at::kLong);                                                // [26 * B]
   auto* value = values.mutable_data_ptr<std::int64_t>();
   for (std::size_t i = 0; i < CriteoLine::num_ids; ++i)
     for (const auto& line : lines_)
       *value++ = line.id_missing(i) ? options.rows[i] : criteo_row(line.ids[i], options.rows[i], options.seed);
-  const auto lengths = at::empty({ids}, at::kLong);                                          // [26 * B]
+  const auto lengths = ops::empty({ids}, at::kLong);                                         // [26 * B]
   std::fill_n(lengths.mutable_data_ptr<std::int64_t>(), ids, 1);
   batch.ids = KeyedJaggedTensor::from_lengths(shared_->keys, std::move(values), lengths, {}, rows);
   return batch;

@@ -8,7 +8,6 @@
 // Answers to torchrec/datasets/criteo.py InMemoryBinaryCriteoIterDataPipe.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/data/csv.hpp>
 #include <rookery/data/file_blocks.hpp>
 #include <rookery/data/npy_header.hpp>
@@ -61,7 +61,7 @@ inline at::Tensor read_npy(const std::string& path) {
   const auto there = static_cast<std::int64_t>(bytes.size() - header.data_begin);
   check<DataError>(there == header.data_bytes, path, ": an array of shape ", header.shape, " has ", header.data_bytes,
                    " bytes; the file has ", there, " behind its header");
-  auto array = at::empty(header.shape, detail::dtype_in_memory(header.type));                // as the file says
+  auto array = ops::empty(header.shape, detail::dtype_in_memory(header.type));               // as the file says
   std::copy(bytes.begin() + static_cast<std::ptrdiff_t>(header.data_begin), bytes.end(), static_cast<char*>(array.mutable_data_ptr()));
   check<DataError>(header.type != NpyType::uint64 || !array.lt(0).any().item<bool>(), path,
                    ": a number of 2^63 or more, which int64 cannot hold");

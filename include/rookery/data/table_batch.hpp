@@ -6,8 +6,6 @@
 // Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -20,6 +18,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/data/table.hpp>
 #include <rookery/data/table_schema.hpp>
 #include <rookery/sparse/keyed_jagged_tensor.hpp>
@@ -68,9 +67,9 @@ inline TableBatch batch_of(const Table& table, std::span<const std::int64_t> row
   const auto size = static_cast<std::int64_t>(rows.size());
   const auto width = static_cast<std::int64_t>(table.dense().size());
   const auto tasks = static_cast<std::int64_t>(table.label_names().size());
-  TableBatch batch{at::empty({size, width}, at::kFloat), {}, at::ones({size}, at::kFloat), {}};  // [B, dense columns], [B]
+  TableBatch batch{ops::empty({size, width}, at::kFloat), {}, ops::ones({size}, at::kFloat), {}};  // [B, dense columns], [B]
   if (tasks > 0) {
-    batch.labels = tasks == 1 ? at::empty({size}, at::kFloat) : at::empty({size, tasks}, at::kFloat);  // [B] or [B, tasks]
+    batch.labels = tasks == 1 ? ops::empty({size}, at::kFloat) : ops::empty({size, tasks}, at::kFloat);  // [B] or [B, tasks]
     auto* label = batch.labels.mutable_data_ptr<float>();
     for (const auto row : rows)
       for (std::int64_t task = 0; task < tasks; ++task) *label++ = table.labels()[static_cast<std::size_t>(row * tasks + task)];
@@ -80,7 +79,7 @@ inline TableBatch batch_of(const Table& table, std::span<const std::int64_t> row
     for (const auto row : rows) *weight++ = table.weights()[static_cast<std::size_t>(row)];
   }
   if (!table.groups().empty()) {
-    batch.groups = at::empty({size}, at::kLong);                                               // [B]
+    batch.groups = ops::empty({size}, at::kLong);                                              // [B]
     auto* group = batch.groups.mutable_data_ptr<std::int64_t>();
     for (const auto row : rows) *group++ = table.groups()[static_cast<std::size_t>(row)];
   }
@@ -94,14 +93,14 @@ inline TableBatch batch_of(const Table& table, std::span<const std::int64_t> row
   }
 
   std::vector<std::string> keys;
-  auto lengths = at::empty({static_cast<std::int64_t>(table.ids().size()) * size}, at::kLong);   // [F * B]
+  auto lengths = ops::empty({static_cast<std::int64_t>(table.ids().size()) * size}, at::kLong);  // [F * B]
   auto* length = lengths.mutable_data_ptr<std::int64_t>();
   std::int64_t total = 0;
   for (const auto& ids : table.ids()) {
     keys.push_back(ids.feature.name);
     for (const auto row : rows) total += *length++ = static_cast<std::int64_t>(ids.bag(table.row_in(ids.table, row)).size());
   }
-  auto values = at::empty({total}, at::kLong);                                                 // [N]
+  auto values = ops::empty({total}, at::kLong);                                                // [N]
   auto* value = values.mutable_data_ptr<std::int64_t>();
   for (const auto& ids : table.ids())
     for (const auto row : rows) {

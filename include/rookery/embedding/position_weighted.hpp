@@ -8,9 +8,6 @@
 // Answers to torchrec/modules/feature_processor_.py PositionWeightedModule and its collection.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -20,6 +17,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parameter.hpp>
 #include <rookery/sparse/keyed_jagged_tensor.hpp>
 
@@ -50,7 +48,7 @@ struct PositionWeighted {
       check<ConfigError>(length > 0, "PositionWeighted: feature '", feature, "' has max_feature_length ", length, "; it must be positive");
       check<ConfigError>(!find(feature), "PositionWeighted: feature '", feature, "' is given twice");
       Parameter weights({length}, Zeros{}, 0, dtype);
-      weights.assign(at::ones({length}));
+      weights.assign(ops::ones({length}));
       position_weights.push_back({feature, std::move(weights)});
       features_.expected_features.push_back(feature);
     }
@@ -60,14 +58,14 @@ struct PositionWeighted {
   }
 
   KeyedJaggedTensor operator()(const KeyedJaggedTensor& ids) const {
-    std::vector<at::Tensor> weights{at::empty({0}, dtype)};
+    std::vector<at::Tensor> weights{ops::empty({0}, dtype)};
     for (std::size_t f = 0; f < ids.keys().size(); ++f) {
       const auto bags = ids.feature(f);
       const auto* p = find(ids.keys()[f]);
       weights.push_back(p ? p->tensor().index_select(0, positions(ids.keys()[f], bags, p->numel()).to(p->tensor().device()))
-                          : at::ones({bags.values().numel()}, dtype));                       // [ids of the feature]
+                          : ops::ones({bags.values().numel()}, dtype));                      // [ids of the feature]
     }
-    auto all = at::cat(weights);                                                             // [N]
+    auto all = ops::cat(weights);                                                            // [N]
     if (ids.is_weighted()) all = all.mul(ids.weights());                                     // [N]
     return ids.with_bags(ids.values(), ids.lengths(), std::move(all));
   }
@@ -83,7 +81,7 @@ struct PositionWeighted {
   }
   /// 0, 1, .. in each bag -> [ids of the feature].
   static at::Tensor positions(const std::string& feature, const JaggedTensor& bags, std::int64_t longest) {
-    auto found = at::empty({bags.values().numel()}, at::kLong);
+    auto found = ops::empty({bags.values().numel()}, at::kLong);
     auto* out = found.mutable_data_ptr<std::int64_t>();
     const auto* lengths = bags.lengths().const_data_ptr<std::int64_t>();
     for (std::int64_t row = 0; row < bags.size(); ++row) {

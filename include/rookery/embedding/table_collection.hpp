@@ -9,7 +9,6 @@
 // Answers to torchrec/modules/embedding_modules.py.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>

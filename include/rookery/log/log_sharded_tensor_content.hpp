@@ -8,8 +8,6 @@
 // only; differs: rows travel in chunks to rank 0 alone, in their own dtype, on any topology.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>
@@ -24,6 +22,7 @@
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/human.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/log/logged_matrices.hpp>
 #include <rookery/log/reducers.hpp>
 #include <rookery/log/reductions.hpp>
@@ -47,7 +46,7 @@ inline ShardBox overlap(const ShardBox& box, std::int64_t begin, std::int64_t en
 /// Rows [begin, end) of a matrix -> [end - begin, columns] on rank 0, undefined elsewhere. Ranks: all.
 template <class Topology> at::Tensor gather_rows(Topology& topology, const LoggedMatrix& matrix, std::int64_t begin, std::int64_t end) {
   Counts own(static_cast<std::size_t>(topology.world_size())), none = own, from = own;
-  std::vector<at::Tensor> parts{at::empty({0}, matrix.dtype)};
+  std::vector<at::Tensor> parts{ops::empty({0}, matrix.dtype)};
   for (const auto& [box, rank, values] : matrix.shards) {
     const auto part = overlap(box, begin, end);
     if (part.rows() == 0) continue;
@@ -55,9 +54,9 @@ template <class Topology> at::Tensor gather_rows(Topology& topology, const Logge
     if (values.defined()) parts.push_back(values.narrow(0, part.row_begin - box.row_begin, part.rows()).reshape({-1}));
   }
   own[0] = from[static_cast<std::size_t>(topology.rank())];
-  const auto received = all_to_all_v(topology, at::cat(parts), own, topology.rank() == 0 ? from : none).wait();   // [n]
+  const auto received = all_to_all_v(topology, ops::cat(parts), own, topology.rank() == 0 ? from : none).wait();  // [n]
   if (topology.rank() != 0) return {};
-  auto rows = at::empty({end - begin, matrix.columns}, matrix.dtype);                        // [end - begin, columns]
+  auto rows = ops::empty({end - begin, matrix.columns}, matrix.dtype);                       // [end - begin, columns]
   std::int64_t at = 0;
   for (int rank = 0; rank < topology.world_size(); ++rank)
     for (const auto& shard : matrix.shards) {

@@ -7,7 +7,6 @@
 // Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -20,6 +19,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parameter.hpp>
 #include <rookery/core/random.hpp>
 #include <rookery/embedding/table_collection.hpp>
@@ -111,7 +111,7 @@ inline std::vector<LoggedMatrix> sampled(std::vector<LoggedMatrix> matrices, std
       if (first == last) continue;
       auto& source = matrix.sources.emplace_back();
       if (shard.values.defined()) {
-        source = {shard.values, at::empty({last - first}, at::kLong)};
+        source = {shard.values, ops::empty({last - first}, at::kLong)};
         std::transform(first, last, source.rows.mutable_data_ptr<std::int64_t>(),
                        [&](std::int64_t row) { return row - shard.box.row_begin; });
       }

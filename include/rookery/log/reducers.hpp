@@ -7,7 +7,6 @@
 // given, which spares a copy.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/stack.h>
 
 #include <cmath>
 #include <cstdint>
@@ -15,6 +14,7 @@
 #include <string_view>
 
 #include <rookery/concepts/reducer.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
@@ -70,13 +70,13 @@ struct StandardDeviation {
   static constexpr std::int64_t partial_size = 3;
   at::Tensor partial(const at::Tensor& x) const {
     const auto mean = x.mean();                                                              // []
-    return at::stack({mean.new_full({}, x.numel()), mean, x.sub_(mean).square_().sum()});    // [3]
+    return ops::stack({mean.new_full({}, x.numel()), mean, x.sub_(mean).square_().sum()});   // [3]
   }
   at::Tensor merge(const at::Tensor& partials) const {
     const auto n = partials.select(1, 0), mean = partials.select(1, 1);                      // [m]
     const auto whole = n.mul(mean).sum().div(n.sum());                                       // []
     const auto squares = partials.select(1, 2).sum().add(mean.sub(whole).square().mul(n).sum());   // []
-    return at::stack({n.sum(), whole, squares});                                             // [3]
+    return ops::stack({n.sum(), whole, squares});                                            // [3]
   }
   double finish(std::span<const double> partial, std::int64_t n) const { return std::sqrt(partial[2] / static_cast<double>(n - 1)); }
 };

@@ -9,10 +9,6 @@
 // more split rows than `rows_per_exchange` do further ones follow, so that memory stays bounded.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -23,6 +19,7 @@
 
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/log/logged_matrices.hpp>
 #include <rookery/log/per_parameter.hpp>
@@ -91,7 +88,7 @@ template <class Chunk> at::Tensor reduce_chunks(const ReducerFunctions& reducer,
     const auto n = std::min(chunk_partials, count - first);
     std::vector<at::Tensor> partials(static_cast<std::size_t>(n));
     parallel(n, 4, [&](std::int64_t begin, std::int64_t end) {
-      const auto scratch = at::empty({chunk_numbers}, at::kDouble);                          // [chunk_numbers]
+      const auto scratch = ops::empty({chunk_numbers}, at::kDouble);                         // [chunk_numbers]
       for (auto i = begin; i < end; ++i) {
         auto partial = reducer.partial(chunk(first + i, scratch));                           // [partial_size]
         check<ShapeError>(partial.dim() == 1 && partial.numel() == reducer.partial_size && partial.scalar_type() == at::kDouble,
@@ -101,7 +98,7 @@ template <class Chunk> at::Tensor reduce_chunks(const ReducerFunctions& reducer,
       }
     });
     if (merged.defined()) partials.push_back(merged);
-    merged = reducer.merge(at::stack(partials));                                             // [partial_size]
+    merged = reducer.merge(ops::stack(partials));                                            // [partial_size]
   }
   return merged;
 }
@@ -235,7 +232,7 @@ class Reductions {
 };
 
 inline void Reductions::reduce_local_pieces(int rank, c10::Device device) {
-  partials_ = at::zeros({size_}, at::TensorOptions().dtype(at::kDouble).device(device));     // [size_]
+  partials_ = ops::zeros({size_}, at::TensorOptions().dtype(at::kDouble).device(device));    // [size_]
   for (const auto& entry : entries_)
     for (const auto& piece : entry.pieces)
       if (piece.rank == rank)
@@ -244,12 +241,12 @@ inline void Reductions::reduce_local_pieces(int rank, c10::Device device) {
 }
 
 inline at::Tensor Reductions::to_add_up(std::int64_t begin) const {
-  auto squares = at::zeros({end_of_exchange(begin) - begin}, partials_.options());           // [end - begin]
+  auto squares = ops::zeros({end_of_exchange(begin) - begin}, partials_.options());          // [end - begin]
   for_split_rows(begin, [&](const Entry& entry, const LoggedPiece& piece, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const auto& matrix = matrices_[entry.matrix];
     const auto chunk = chunk_rows(matrix, piece);
     parallel(chunks_of(count, chunk), 4, [&](std::int64_t first, std::int64_t last) {
-      const auto scratch = at::empty({chunk_numbers}, at::kDouble);                          // [chunk_numbers]
+      const auto scratch = ops::empty({chunk_numbers}, at::kDouble);                         // [chunk_numbers]
       for (auto i = first * chunk; i < std::min(count, last * chunk); i += chunk) {
         const auto n = std::min(chunk, count - i);
         const auto own = row_squares(matrix, piece, row + i, n, scratch);                    // [n]
@@ -257,7 +254,7 @@ inline at::Tensor Reductions::to_add_up(std::int64_t begin) const {
       }
     });
   });
-  return begin == 0 ? at::cat({squares, partials_}) : squares;
+  return begin == 0 ? ops::cat({squares, partials_}) : squares;
 }
 
 inline void Reductions::reduce_split_rows(std::int64_t begin, const at::Tensor& sums) {
@@ -268,7 +265,7 @@ inline void Reductions::reduce_split_rows(std::int64_t begin, const at::Tensor& 
       return totals.narrow(0, i * chunk_numbers, std::min(chunk_numbers, count - i * chunk_numbers));
     });
     const auto slot = partials_.narrow(0, piece.offset, entry.reducer->partial_size);        // [partial_size]
-    if (row > piece.row_begin) merged = entry.reducer->merge(at::stack({slot, merged}));
+    if (row > piece.row_begin) merged = entry.reducer->merge(ops::stack({slot, merged}));
     slot.copy_(merged);
   });
 }
@@ -284,7 +281,7 @@ template <class Accept> double Reductions::value(std::size_t index, Accept&& cou
     count += piece.count;
   }
   if (accepted.empty()) return std::numeric_limits<double>::quiet_NaN();
-  const at::Tensor merged = reducer.merge(at::stack(accepted)).contiguous();                 // [partial_size]
+  const at::Tensor merged = reducer.merge(ops::stack(accepted)).contiguous();                // [partial_size]
   return reducer.finish(std::span(merged.const_data_ptr<double>(), static_cast<std::size_t>(reducer.partial_size)), count);
 }
 

@@ -7,9 +7,9 @@
 
 #include <ATen/core/Reduction.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/binary_cross_entropy_with_logits.h>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/loss/rows.hpp>
 
 namespace rookery {
@@ -31,7 +31,7 @@ struct Bce {
     const auto weights = detail::weights_of("Bce", batch, x.scalar_type());                  // [B] or undefined
     const auto labels = given.to(x.scalar_type());                                           // [B]
     detail::check_probabilities("Bce", labels);
-    return at::binary_cross_entropy_with_logits(x, labels, weights, {}, at::Reduction::Sum);   // []
+    return ops::binary_cross_entropy_with_logits(x, labels, weights, {}, at::Reduction::Sum);  // []
   }
 
   template <class Batch> at::Tensor normaliser(const Batch& batch) const { return detail::divisor("Bce", batch, divide_by); }

@@ -6,10 +6,11 @@
 // Answers to the-algorithm-ml's `loss_fn: Callable`.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/scalar_tensor.h>
 
 #include <cstdint>
 #include <utility>
+
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
@@ -22,7 +23,7 @@ template <class Fn> struct MeanLoss {
     return rows == 0 ? mean.nan_to_num(0).mul(0) : mean.mul(rows);                           // []; the mean of no rows is not a number
   }
   template <class Batch> at::Tensor normaliser(const Batch& batch) const {
-    return at::scalar_tensor(static_cast<double>(batch.size()), at::kDouble);                // []
+    return ops::scalar_tensor(static_cast<double>(batch.size()), at::kDouble);               // []
   }
 };
 

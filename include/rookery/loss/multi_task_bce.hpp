@@ -9,8 +9,6 @@
 
 #include <ATen/core/Reduction.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/binary_cross_entropy_with_logits.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,7 +19,9 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/loss/rows.hpp>
+#include <rookery/sparse/validate.hpp>
 
 namespace rookery {
 
@@ -71,9 +71,9 @@ class MultiTaskBce {
       pos_weights.push_back(task.pos_weight);
       weights.push_back(task.weight);
     }
-    columns_ = at::tensor(columns, at::kLong);                                               // [tasks]
-    pos_weights_ = at::tensor(pos_weights, at::kDouble);                                     // [tasks]
-    weights_ = at::tensor(weights, at::kDouble);                                             // [tasks]
+    columns_ = detail::host_tensor(columns);                                           // [tasks]
+    pos_weights_ = detail::host_tensor(pos_weights);                                     // [tasks]
+    weights_ = detail::host_tensor(weights);                                             // [tasks]
   }
 
   template <class Output, class Batch> at::Tensor operator()(const Output& output, const Batch& batch) const {
@@ -92,7 +92,7 @@ class MultiTaskBce {
     detail::check_probabilities("MultiTaskBce", labels);
     const auto weights = of_weights(batch, x.scalar_type());                                 // [B, tasks] or undefined
     if (weights.defined()) detail::check_row_weights("MultiTaskBce", weights);
-    const auto losses = at::binary_cross_entropy_with_logits(x, labels, weights, pos_weights_.to(x.options().requires_grad(false)),
+    const auto losses = ops::binary_cross_entropy_with_logits(x, labels, weights, pos_weights_.to(x.options().requires_grad(false)),
                                                              at::Reduction::None);           // [B, tasks]
     return losses.sum(0).mul(weights_.to(x.options().requires_grad(false)));                 // [tasks]
   }

@@ -4,14 +4,13 @@
 // What the losses share: the divisor, the weights of a batch, and the checks of labels and weights.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/aminmax.h>
-#include <ATen/ops/scalar_tensor.h>
 
 #include <cstdint>
 #include <limits>
 #include <string_view>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
@@ -42,7 +41,7 @@ template <class Output> at::Tensor logits_of_output(const Output& output) {
 inline void check_numbers(std::string_view who, std::string_view what, const at::Tensor& numbers, double low, double high,
                           std::string_view mistake) {
   if (numbers.numel() == 0 || !numbers.is_cpu()) return;
-  const auto [least, most] = at::aminmax(numbers.detach());                                  // [], []; NaN where a number is
+  const auto [least, most] = numbers.detach().aminmax();                                  // [], []; NaN where a number is
   if (least.item<double>() >= low && most.item<double>() <= high) return;
   const auto all = numbers.detach().reshape({-1});                                           // [B] or [B * T]
   const auto columns = numbers.numel() / numbers.size(0);
@@ -80,7 +79,7 @@ template <class Batch> at::Tensor weights_of(std::string_view who, const Batch& 
 
 /// [], float64: the number of labels, or the sum of their weights. Errors: ConfigError where there are no weights to sum.
 template <class Batch> at::Tensor divisor(std::string_view who, const Batch& batch, DivideBy divide_by) {
-  if (divide_by == DivideBy::rows) return at::scalar_tensor(static_cast<double>(labels_of_batch(batch).numel()), at::kDouble);
+  if (divide_by == DivideBy::rows) return ops::scalar_tensor(static_cast<double>(labels_of_batch(batch).numel()), at::kDouble);
   const auto weights = weights_of(who, batch, at::kDouble);
   check<ConfigError>(weights.defined(), who, ": divide_by = weights, but the batch has no weights");
   return weights.sum();

@@ -4,7 +4,6 @@
 // SoftmaxCrossEntropy: one class of several, weighted by row.  Answers to torch.nn.CrossEntropyLoss.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/log_softmax.h>
 
 #include <cstdint>
 
@@ -30,7 +29,7 @@ struct SoftmaxCrossEntropy {
     check_classes(labels, x.size(1));
     const auto weights = detail::weights_of("SoftmaxCrossEntropy", batch, x.scalar_type());  // [B] or undefined
     const auto classes = labels.to(at::kLong).unsqueeze(1);                                  // [B, 1]
-    const auto losses = at::log_softmax(x, 1).gather(1, classes).squeeze(1).neg();           // [B]
+    const auto losses = x.log_softmax(1).gather(1, classes).squeeze(1).neg();           // [B]
     return (weights.defined() ? losses.mul(weights) : losses).sum();                         // []
   }
 

@@ -7,12 +7,12 @@
 // count. Its stratifier is PerGroup.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/full.h>
 
 #include <cstddef>
 #include <string_view>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/samples.hpp>
 #include <rookery/metrics/stable_mean.hpp>
 
@@ -63,7 +63,7 @@ class PositiveCount : public SampleMetric<PositiveCount> {
   }
   double value() const { return count_; }
 
-  at::Tensor pack() const { return at::full({1}, count_, at::kDouble); }          // [1]
+  at::Tensor pack() const { return ops::full({1}, count_, at::kDouble); }          // [1]
   void merge(const at::Tensor& packed) {
     const auto host = detail::host_column(packed, "PositiveCount: a packed state");             // [1]
     check<ShapeError>(host.numel() == 1, "PositiveCount: a packed state has ", host.numel(), " numbers; it is one");

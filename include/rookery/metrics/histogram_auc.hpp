@@ -8,7 +8,6 @@
 // Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/metric_value.hpp>
 #include <rookery/metrics/samples.hpp>
 #include <rookery/metrics/scored_rows.hpp>
@@ -82,7 +82,7 @@ class HistogramAuc : public SampleMetric<HistogramAuc> {
 
   /// Weight of positives and of negatives, bin by bin.
   at::Tensor pack() const {
-    auto packed = at::empty({2 * options_.bins}, at::kDouble);                     // [2 bins]
+    auto packed = ops::empty({2 * options_.bins}, at::kDouble);                    // [2 bins]
     auto* to = packed.mutable_data_ptr<double>();
     for (const auto& bin : bins_) {
       *to++ = bin.positives;

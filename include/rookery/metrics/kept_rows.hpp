@@ -7,7 +7,6 @@
 // be spread over batches and ranks, and the value does not depend on how.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/samples.hpp>
 
 namespace rookery {
@@ -72,7 +72,7 @@ template <class Derived, PredictionKind kind, bool grouped = false> class RowMet
 
   /// Each row: the halves of its group if it has one, prediction, label, weight.
   at::Tensor pack() const {
-    auto packed = at::empty({width * size()}, at::kDouble);                        // [width N]
+    auto packed = ops::empty({width * size()}, at::kDouble);                       // [width N]
     auto* to = packed.template mutable_data_ptr<double>();
     for (const auto& row : rows_) {
       if constexpr (grouped) {

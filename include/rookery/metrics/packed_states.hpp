@@ -6,8 +6,6 @@
 // Answers to nothing upstream, where each state of each metric is a collective of its own.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,18 +15,19 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/samples.hpp>
 
 namespace rookery::detail {
 
 /// Each state [n] float64.
 inline at::Tensor pack_states(std::vector<at::Tensor> states) {
-  auto head = at::empty({static_cast<std::int64_t>(states.size()) + 1}, at::kDouble);   // [1 + states]
+  auto head = ops::empty({static_cast<std::int64_t>(states.size()) + 1}, at::kDouble);  // [1 + states]
   auto* to = head.mutable_data_ptr<double>();
   *to++ = static_cast<double>(states.size());
   for (const auto& state : states) *to++ = static_cast<double>(state.numel());
   states.insert(states.begin(), head);
-  return at::cat(states);                                                          // [1 + states + sum of lengths]
+  return ops::cat(states);                                                         // [1 + states + sum of lengths]
 }
 
 /// The states again. Errors: ShapeError, in the name of `owner`, for what was not packed so.

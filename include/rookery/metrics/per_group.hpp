@@ -11,7 +11,6 @@
 // one wrapper for all metrics, groups are any integers and need not be known before.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <cmath>
 #include <cstddef>
@@ -24,6 +23,7 @@
 
 #include <rookery/concepts/metric.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/kept_rows.hpp>
 #include <rookery/metrics/metric_value.hpp>
 #include <rookery/metrics/packed_states.hpp>
@@ -86,7 +86,7 @@ template <concepts::Measure Measure> class PerGroup : public SampleMetric<PerGro
 
   /// The groups' numbers, in halves, then each group's state.
   at::Tensor pack() const {
-    std::vector<at::Tensor> states{at::empty({2 * static_cast<std::int64_t>(groups_.size())}, at::kDouble)};   // [2 groups]
+    std::vector<at::Tensor> states{ops::empty({2 * static_cast<std::int64_t>(groups_.size())}, at::kDouble)};  // [2 groups]
     auto* to = states.front().mutable_data_ptr<double>();
     for (const auto& [group, measure] : groups_) {
       for (const double half : detail::halves(group)) *to++ = half;

@@ -7,7 +7,6 @@
 // sums, and is NaN while labels do not differ.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <cmath>
 #include <cstddef>
@@ -15,6 +14,7 @@
 #include <string_view>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/samples.hpp>
 #include <rookery/metrics/stable_mean.hpp>
 
@@ -91,7 +91,7 @@ class RSquared : public SampleMetric<RSquared, PredictionKind::number> {
   double value() const { return label_.squares() > 0 ? 1 - error_ / label_.squares() : std::numeric_limits<double>::quiet_NaN(); }
 
   at::Tensor pack() const {
-    auto packed = at::empty({4}, at::kDouble);                                     // [4]
+    auto packed = ops::empty({4}, at::kDouble);                                    // [4]
     auto* to = packed.mutable_data_ptr<double>();
     for (const double number : {error_, label_.weight() == 0 ? 0 : label_.mean(), label_.weight(), label_.squares()}) *to++ = number;
     return packed;

@@ -7,8 +7,6 @@
 // here a NaN, a label outside [0, 1] or a missing row is an error before it is part of a number.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/ones.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,6 +19,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
@@ -91,7 +90,7 @@ class Samples {
           PredictionKind kind = PredictionKind::probability, const at::Tensor& groups = {})
       : predictions_(detail::host_column(predictions, "Samples: predictions")),
         labels_(detail::host_column(labels, "Samples: labels")),
-        weights_(weights.defined() ? detail::host_column(weights, "Samples: weights") : at::ones({predictions_.numel()}, at::kDouble)),
+        weights_(weights.defined() ? detail::host_column(weights, "Samples: weights") : ops::ones({predictions_.numel()}, at::kDouble)),
         end_(static_cast<std::size_t>(predictions_.numel())), kind_(kind) {
     if (groups.defined()) groups_ = detail::group_column(groups);                  // [N]
     const auto same = [&](const at::Tensor& column, std::string_view name) {
@@ -166,7 +165,7 @@ class Samples {
     std::stable_sort(order.begin(), order.end(), [&](std::size_t i, std::size_t j) { return group[i] < group[j]; });
     Samples rows = part(0, 0);
     const auto reorder = [&]<class Number>(at::Tensor& column, std::span<const Number> from) {
-      column = at::empty({size()}, column.options());                                    // [N]
+      column = ops::empty({size()}, column.options());                                   // [N]
       auto* to = column.template mutable_data_ptr<Number>();
       for (const auto i : order) *to++ = from[i];
     };

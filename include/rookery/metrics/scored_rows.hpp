@@ -8,7 +8,6 @@
 // numbers are float32's, sums that do not depend on the order of rows.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/samples.hpp>
 
 namespace rookery {
@@ -88,7 +88,7 @@ class ScoredRows {
 
   /// Every row as (score, weight), the weight of a negative below zero.
   at::Tensor pack() const {
-    auto packed = at::empty({2 * size()}, at::kDouble);                            // [2N]
+    auto packed = ops::empty({2 * size()}, at::kDouble);                           // [2N]
     auto* to = packed.mutable_data_ptr<double>();
     const auto write = [&](const auto& row) {
       *to++ = row.score;

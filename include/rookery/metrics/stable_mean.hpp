@@ -8,7 +8,6 @@
 // upstream's state turns NaN for good.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <array>
 #include <cstddef>
@@ -16,6 +15,7 @@
 #include <limits>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/samples.hpp>
 
 namespace rookery {
@@ -72,7 +72,7 @@ class MeanMetric : public SampleMetric<Derived, kind> {
  public:
   void reset() { means_ = {}; }
   at::Tensor pack() const {
-    auto packed = at::empty({2 * static_cast<std::int64_t>(N)}, at::kDouble);      // [2N]
+    auto packed = ops::empty({2 * static_cast<std::int64_t>(N)}, at::kDouble);     // [2N]
     auto* to = packed.template mutable_data_ptr<double>();
     for (const auto& mean : means_) {
       *to++ = mean.weight() == 0 ? 0 : mean.mean();

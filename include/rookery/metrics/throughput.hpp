@@ -7,7 +7,6 @@
 // counts one batch of one rank; here ranks add up.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <chrono>
@@ -19,6 +18,7 @@
 
 #include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/samples.hpp>
 
 namespace rookery {
@@ -67,7 +67,7 @@ class Throughput {
 
   /// Samples and seconds in the window, and samples in all.
   at::Tensor pack() const {
-    auto packed = at::empty({3}, at::kDouble);                                     // [3]
+    auto packed = ops::empty({3}, at::kDouble);                                    // [3]
     auto* to = packed.mutable_data_ptr<double>();
     to[0] = static_cast<double>(in_window_.samples) + merged_.samples;
     to[1] = std::max(own_seconds(), merged_.seconds);

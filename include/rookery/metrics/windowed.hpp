@@ -10,7 +10,6 @@
 // window, and no number of batches ends it early.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/full.h>
 
 #include <cstdint>
 #include <deque>
@@ -20,6 +19,7 @@
 
 #include <rookery/concepts/metric.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/metrics/metric_value.hpp>
 #include <rookery/metrics/packed_states.hpp>
 #include <rookery/metrics/samples.hpp>
@@ -99,7 +99,7 @@ template <concepts::Measure Measure> class Windowed : public SampleMetric<Window
 
   /// The number of rows, and the state of the window.
   at::Tensor pack() const {
-    return detail::pack_states({at::full({1}, static_cast<double>(rows_), at::kDouble), window().pack()});
+    return detail::pack_states({ops::full({1}, static_cast<double>(rows_), at::kDouble), window().pack()});
   }
   void merge(const at::Tensor& packed) {
     const auto states = detail::unpack_states(packed, 2, "Windowed");

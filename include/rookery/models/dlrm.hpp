@@ -6,7 +6,6 @@
 // Naumov et al. 2019, arXiv 1906.00091. Answers to torchrec/models/dlrm.py DLRM.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
 
 #include <cstdint>
 #include <utility>
@@ -14,6 +13,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/embedding/embedding_bag_collection.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/models/logits.hpp>
@@ -55,8 +55,8 @@ template <class Set> struct Dlrm {
     auto vectors = get<&Dlrm::tables>(pooled).values().view({rows, features, dim});          // [B, F, D]
     if (bottom.layers.empty()) return {over(dot_interaction(vectors)).squeeze(1)};           // [B]
     const auto dense = bottom(batch.dense);                                                  // [B, D]
-    vectors = at::cat({dense.unsqueeze(1), vectors}, 1);                                     // [B, F + 1, D]
-    return {over(at::cat({dense, dot_interaction(vectors)}, 1)).squeeze(1)};                 // [B]
+    vectors = ops::cat({dense.unsqueeze(1), vectors}, 1);                                    // [B, F + 1, D]
+    return {over(ops::cat({dense, dot_interaction(vectors)}, 1)).squeeze(1)};                // [B]
   }
 
   EmbeddingBagCollection<Set> tables;

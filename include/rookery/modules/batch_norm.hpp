@@ -8,17 +8,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addcmul.h>
-#include <ATen/ops/batch_norm.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/ones.h>
 
 #include <cstdint>
 #include <optional>
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parameter.hpp>
 #include <rookery/core/pass.hpp>
 
@@ -49,10 +45,10 @@ struct BatchNorm {
       : running_mean({columns}, dtype), running_var({columns}, dtype), features(columns), eps(options.eps), momentum(options.momentum) {
     check<ConfigError>(features > 0 && eps >= 0 && momentum >= 0 && momentum <= 1, "BatchNorm: ", features, " features, eps ", eps,
                        ", momentum ", momentum, "; features must be positive, eps not negative and momentum in [0, 1]");
-    running_var.assign(at::ones({features}));
+    running_var.assign(ops::ones({features}));
     if (!options.affine) return;
     weight.emplace({features}, Zeros{}, 0, dtype);
-    weight->assign(at::ones({features}));
+    weight->assign(ops::ones({features}));
     bias.emplace({features}, Zeros{}, 0, dtype);
   }
   static constexpr auto members() {
@@ -68,14 +64,14 @@ struct BatchNorm {
     if (!training || (!all_ranks && input.size(0) > 1)) return by_torch(input, training);
     const auto sum = [&](const at::Tensor& own) { return all_ranks ? pass.sum_over_ranks(own) : own; };
     const auto x = all_ranks ? pass.cut(input) : input;                                      // [B, features]
-    const auto sums = sum(at::cat({x.sum(0), at::full({1}, x.size(0), x.options())}));       // [features + 1]
+    const auto sums = sum(ops::cat({x.sum(0), ops::full({1}, x.size(0), x.options())}));     // [features + 1]
     const auto rows = sums[features].detach().clamp_min(1);                                  // [] of the global batch
     const auto mean = sums.narrow(0, 0, features).div(rows);                                 // [features]
     const auto centred = x.sub(mean);                                                        // [B, features]
     const auto squares = sum(centred.square().sum(0));                                       // [features]
     remember(mean.detach(), squares.detach(), rows);
     const auto scale = squares.div(rows).add(eps).rsqrt();                                   // [features]
-    return weight ? at::addcmul(bias->tensor(), centred, scale.mul(weight->tensor())) : centred.mul(scale);   // [B, features]
+    return weight ? bias->tensor().addcmul(centred, scale.mul(weight->tensor())) : centred.mul(scale);   // [B, features]
   }
 
   std::optional<Parameter> weight, bias;                                                     // [features]
@@ -88,7 +84,7 @@ struct BatchNorm {
   /// With the running statistics, or those of these rows alone.
   at::Tensor by_torch(const at::Tensor& x, bool training) const {
     const auto w = weight ? weight->tensor() : at::Tensor{}, b = bias ? bias->tensor() : at::Tensor{};
-    return at::batch_norm(x, w, b, running_mean.tensor(), running_var.tensor(), training, momentum, eps, /*cudnn_enabled=*/false);
+    return ops::batch_norm(x, w, b, running_mean.tensor(), running_var.tensor(), training, momentum, eps, /*cudnn_enabled=*/false);
   }
   /// Moves the running statistics towards a batch; the variance kept is the unbiased one, as in torch.
   void remember(const at::Tensor& mean, const at::Tensor& squares, const at::Tensor& rows) const {

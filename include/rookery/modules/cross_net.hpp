@@ -8,7 +8,6 @@
 // torchrec/modules/crossnet.py, with its initial laws (Xavier normal, zero bias); biases are [D], not [D, 1].  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/linear.h>
 
 #include <cmath>
 #include <cstdint>
@@ -16,6 +15,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parameter.hpp>
 
 namespace rookery {
@@ -53,7 +53,7 @@ struct CrossNet {
   at::Tensor operator()(const at::Tensor& input) const {
     detail::check_cross_input("CrossNet", input, features);
     auto x = input;                                                                          // [B, D]
-    for (std::size_t l = 0; l < kernels.size(); ++l) x = input.mul(at::linear(x, kernels[l].tensor(), bias[l].tensor())).add(x);
+    for (std::size_t l = 0; l < kernels.size(); ++l) x = input.mul(ops::linear(x, kernels[l].tensor(), bias[l].tensor())).add(x);
     return x;
   }
 
@@ -87,8 +87,8 @@ struct LowRankCrossNet {
     detail::check_cross_input("LowRankCrossNet", input, features);
     auto x = input;                                                                          // [B, D]
     for (std::size_t l = 0; l < bias.size(); ++l) {
-      const auto inner = at::linear(x, V_kernels[l].tensor());                               // [B, r]
-      x = input.mul(at::linear(inner, W_kernels[l].tensor(), bias[l].tensor())).add(x);      // [B, D]
+      const auto inner = ops::linear(x, V_kernels[l].tensor());                              // [B, r]
+      x = input.mul(ops::linear(inner, W_kernels[l].tensor(), bias[l].tensor())).add(x);     // [B, D]
     }
     return x;
   }

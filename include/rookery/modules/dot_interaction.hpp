@@ -6,12 +6,11 @@
 // Naumov et al. 2019, arXiv 1906.00091. Answers to torchrec/models/dlrm.py InteractionArch.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/bmm.h>
-#include <ATen/ops/triu_indices.h>
 
 #include <cstdint>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
@@ -23,8 +22,8 @@ namespace rookery {
 inline at::Tensor dot_interaction(const at::Tensor& vectors) {
   check<ShapeError>(vectors.dim() == 3, "dot_interaction: vectors of shape ", vectors.sizes(), "; it must be [B, F, D]");
   const auto features = vectors.size(1);
-  const auto products = at::bmm(vectors, vectors.transpose(1, 2)).flatten(1);                // [B, F * F]
-  const auto pairs = at::triu_indices(features, features, 1);                                // [2, F * (F - 1) / 2]
+  const auto products = vectors.bmm(vectors.transpose(1, 2)).flatten(1);                // [B, F * F]
+  const auto pairs = ops::triu_indices(features, features, 1);                               // [2, F * (F - 1) / 2]
   return products.index_select(1, pairs[0].mul(features).add(pairs[1]));                     // [B, F * (F - 1) / 2]
 }
 

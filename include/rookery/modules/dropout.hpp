@@ -7,7 +7,6 @@
 // same elements whatever rank it is on.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <cstdint>
 
@@ -15,6 +14,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/core/parameter.hpp>
 #include <rookery/core/pass.hpp>
@@ -43,7 +43,7 @@ struct Dropout {
     calls.tensor().add_(1);
     const auto columns = x.size(0) == 0 ? 0 : x.numel() / x.size(0), first = pass.first_row(x.size(0)) * columns;
     const auto stream = mix64(pass.key() + mix64(call));
-    auto mask = at::empty(x.sizes(), x.scalar_type());                                       // [B, ..], on the host
+    auto mask = ops::empty(x.sizes(), x.scalar_type());                                      // [B, ..], on the host
     for_floating(x.scalar_type(), [&](auto zero) {
       using Number = decltype(zero);
       const auto kept = static_cast<Number>(1 / (1 - probability));

@@ -6,14 +6,13 @@
 // Ba, Kiros, Hinton 2016, arXiv 1607.06450. Answers to torch.nn.LayerNorm over the last dimension.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/layer_norm.h>
-#include <ATen/ops/ones.h>
 
 #include <cstdint>
 #include <optional>
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parameter.hpp>
 
 namespace rookery {
@@ -32,7 +31,7 @@ struct LayerNorm {
                        "; features must be positive and eps not negative");
     if (!options.affine) return;
     weight.emplace({features}, Zeros{}, 0, dtype);
-    weight->assign(at::ones({features}));
+    weight->assign(ops::ones({features}));
     bias.emplace({features}, Zeros{}, 0, dtype);
   }
   static constexpr auto members() { return rookery::members("weight", &LayerNorm::weight, "bias", &LayerNorm::bias); }
@@ -40,8 +39,8 @@ struct LayerNorm {
   /// [.., features] -> the same. Errors: ShapeError for another width; ConfigError before placement.
   at::Tensor operator()(const at::Tensor& x) const {
     check<ShapeError>(x.dim() > 0 && x.size(-1) == features, "LayerNorm: an input of shape ", x.sizes(), " for ", features, " features");
-    if (!weight) return at::layer_norm(x, {features}, {}, {}, eps);                          // [.., features]
-    return at::layer_norm(x, {features}, weight->tensor(), bias->tensor(), eps);             // [.., features]
+    if (!weight) return ops::layer_norm(x, {features}, {}, {}, eps);                         // [.., features]
+    return ops::layer_norm(x, {features}, weight->tensor(), bias->tensor(), eps);            // [.., features]
   }
 
   std::optional<Parameter> weight, bias;                                                     // [features]

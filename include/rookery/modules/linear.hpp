@@ -4,7 +4,6 @@
 // Linear: x W^T + b.  Answers to torch.nn.Linear, with its default initial values' bounds.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/linear.h>
 
 #include <cstdint>
 #include <optional>
@@ -12,6 +11,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parameter.hpp>
 
 namespace rookery {
@@ -42,7 +42,7 @@ struct Linear {
     check<ShapeError>(x.scalar_type() == w.scalar_type(), "Linear '", weight.name(), "': an input of dtype ",
                       c10::toString(x.scalar_type()), " for a weight of ", c10::toString(w.scalar_type()),
                       "; convert the input, or declare the layer in its dtype");
-    return bias ? at::linear(x, w, bias->tensor()) : at::linear(x, w);                       // [B, out]
+    return bias ? ops::linear(x, w, bias->tensor()) : ops::linear(x, w);                     // [B, out]
   }
 
   Parameter weight;                                                                          // [out, in]

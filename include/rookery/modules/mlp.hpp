@@ -5,14 +5,13 @@
 // the last layer too: ask for `.final_activation`.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/silu.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/modules/linear.hpp>
 
 namespace rookery {
@@ -29,8 +28,8 @@ inline at::Tensor activated(const at::Tensor& x, Activation activation) {
     case Activation::relu: return x.relu();
     case Activation::sigmoid: return x.sigmoid();
     case Activation::tanh: return x.tanh();
-    case Activation::silu: return at::silu(x);
-    case Activation::gelu: return at::gelu(x);
+    case Activation::silu: return ops::silu(x);
+    case Activation::gelu: return ops::gelu(x);
     case Activation::none: break;
   }
   return x;

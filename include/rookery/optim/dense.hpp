@@ -7,7 +7,6 @@
 // Answers to torch.optim.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
@@ -21,6 +20,7 @@
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/core/parameter.hpp>
 
@@ -77,7 +77,7 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   void add(std::string name, Parameter& parameter) {
     DenseParameter one{std::move(name), &parameter};
     for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) {
-      one.state.push_back(at::zeros(parameter.shape(), parameter.dtype()));
+      one.state.push_back(ops::zeros(parameter.shape(), parameter.dtype()));
       if (const double start = initial_state(rule_, slot); start != 0) one.state.back().fill_(start);
     }
     parameters_.push_back(std::move(one));

@@ -9,7 +9,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/scalar_tensor.h>
 
 #include <cmath>
 #include <cstddef>
@@ -20,6 +19,7 @@
 #include <utility>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/optim/optimizer.hpp>
 
 namespace rookery {
@@ -45,7 +45,7 @@ template <class Model, class Rule> std::map<std::string, at::Tensor> dense_state
   const at::NoGradGuard no_grad;
   std::map<std::string, at::Tensor> state;
   detail::for_each_dense_key(step, [&](std::string key, const DenseParameter& one, std::size_t slot) {
-    state.emplace(std::move(key), slot < one.state.size() ? one.state[slot].clone() : at::scalar_tensor(one.steps, at::kLong));
+    state.emplace(std::move(key), slot < one.state.size() ? one.state[slot].clone() : ops::scalar_tensor(one.steps, at::kLong));
   });
   return state;
 }

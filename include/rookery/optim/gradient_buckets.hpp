@@ -10,7 +10,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include <rookery/comm/all_reduce.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/pass.hpp>
 #include <rookery/optim/dense.hpp>
 
@@ -141,7 +141,7 @@ BucketsOf<Lazily>::BucketsOf(std::span<DenseParameter> parameters, const BucketO
 template <class Lazily> void BucketsOf<Lazily>::fill(std::size_t p, const at::Tensor& gradient) {
   auto& one = parameters_[p];
   const auto numbers = one.parameter->numel();
-  if (!message_.defined()) message_ = at::empty({begins_.back()}, dtype_);
+  if (!message_.defined()) message_ = ops::empty({begins_.back()}, dtype_);
   const auto part = message_.narrow(0, one.offset, numbers + 1);                             // [numbers + 1]
   if (gradient.defined()) part.narrow(0, 0, numbers).copy_(gradient.reshape({-1}));
   else part.zero_();

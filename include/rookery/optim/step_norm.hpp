@@ -6,7 +6,6 @@
 // Compiled once for all models and topologies; Optimizer puts the collective between the two halves.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
@@ -20,6 +19,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/optim/dense.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 
@@ -66,7 +66,7 @@ inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<co
                             std::span<const PlacedTable> tables, std::int64_t passes, std::span<const double> rates, int rank,
                             int world_size) {
   const auto squares = static_cast<std::int64_t>(tables.size());
-  auto sums = at::zeros({squares + 2 + world_size}, at::kDouble);                            // [T squares, normaliser, passes, W rates]
+  auto sums = ops::zeros({squares + 2 + world_size}, at::kDouble);                           // [T squares, normaliser, passes, W rates]
   auto* values = sums.mutable_data_ptr<double>();
   for (const auto& shard : shards)
     if (tables[shard.table].is_primary(tables[shard.table].shards[shard.shard]))
@@ -110,7 +110,7 @@ inline bool sends_beyond_half(const Routing& routing, const Capture& capture) {
   for (std::size_t r = 0; r < routing.routes.size(); ++r) {
     const auto& route = routing.routes[r];
     const auto gradient = gradient_of(capture, routing, route.slot);                         // [B, width] or [bags or ids, D]
-    const auto sent = at::zeros({own_vectors(capture, r), routing.shard_of(route).box.columns()}, routing.layout_of(route).dtype);
+    const auto sent = ops::zeros({own_vectors(capture, r), routing.shard_of(route).box.columns()}, routing.layout_of(route).dtype);
     pack_gradients(capture, routing, r, gradient, sent.scalar_type(), sent.mutable_data_ptr());   // [vectors, columns]
     if (sent.numel() > 0 && sent.abs().max().item<double>() > 65504) return true;
   }
@@ -133,7 +133,7 @@ inline at::Tensor not_finite_here(std::span<const DenseParameter> dense, std::sp
     found = found || (capture.normaliser.defined() && !std::isfinite(capture.normaliser.item<double>()));
     sent = sent || sends_beyond_half(routing, capture);
   }
-  auto flags = at::zeros({3 * world_size}, at::kDouble);                                     // [3 W]
+  auto flags = ops::zeros({3 * world_size}, at::kDouble);                                    // [3 W]
   auto* flag = flags.mutable_data_ptr<double>() + routing.self;
   flag[0] = found, flag[world_size] = came, flag[2 * world_size] = sent && !found;
   return flags;

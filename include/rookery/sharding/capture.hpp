@@ -6,7 +6,6 @@
 // Everything later reads ids through plain pointers into tensors that the capture keeps alive.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -65,8 +64,7 @@ struct Capture {
     return alive.back().const_data_ptr<std::int64_t>();
   }
   const double* keep(const std::vector<double>& numbers) {
-    alive.push_back(at::empty({static_cast<std::int64_t>(numbers.size())}, at::kDouble));
-    std::copy(numbers.begin(), numbers.end(), alive.back().mutable_data_ptr<double>());
+    alive.push_back(host_tensor(numbers));
     return alive.back().const_data_ptr<double>();
   }
 };

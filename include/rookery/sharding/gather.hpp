@@ -8,8 +8,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -22,6 +20,7 @@
 #include <rookery/comm/agree.hpp>
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/sharding/placement.hpp>
 
 namespace rookery {
@@ -54,12 +53,12 @@ template <class Topology, class Local>
 at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vector<std::int64_t> shape, at::ScalarType dtype,
                          Local&& local) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> own{at::empty({0}, dtype)};
+  std::vector<at::Tensor> own{ops::empty({0}, dtype)};
   for (const auto& shard : table.shards)
     if (shard.local && table.is_primary(shard)) own.push_back(local(shard.local->storage).reshape({-1}));   // [rows * columns] or [rows]
-  const auto of_rank = all_gather_v(topology, at::cat(own)).wait();                          // W tensors
+  const auto of_rank = all_gather_v(topology, ops::cat(own)).wait();                         // W tensors
   std::vector<std::int64_t> taken(of_rank.size());
-  auto whole = at::empty(shape, dtype);                                // [E, D] or [E]
+  auto whole = ops::empty(shape, dtype);                               // [E, D] or [E]
   for (const auto& shard : table.shards) {
     if (!table.is_primary(shard)) continue;
     auto part = whole.narrow(0, shard.box.row_begin, shard.box.rows());

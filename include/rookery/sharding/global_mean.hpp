@@ -8,9 +8,9 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/stack.h>
 
 #include <rookery/comm/all_reduce.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
@@ -19,7 +19,7 @@ namespace rookery {
 template <class Model, class Batch> double global_mean(Model& model, const at::Tensor& loss, const Batch& batch) {
   const at::NoGradGuard no_grad;
   if constexpr (Model::divides) {
-    auto both = at::stack({loss.detach().to(at::kDouble), model.loss().normaliser(batch).to(at::kDouble)});   // [2]
+    auto both = ops::stack({loss.detach().to(at::kDouble), model.loss().normaliser(batch).to(at::kDouble)});  // [2]
     both = all_reduce(model.topology(), std::move(both)).wait().cpu();
     return both[0].template item<double>() / both[1].template item<double>();
   } else {

@@ -9,7 +9,6 @@
 // Answers to torchrec/distributed output_dist backward and FBGEMM's gradient sum.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include <rookery/comm/all_to_all_v.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/kernels/cpu/transpose.hpp>
 #include <rookery/sharding/lookup_exchange.hpp>
 #include <rookery/sharding/routing.hpp>
@@ -125,7 +125,7 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
       std::int64_t column = (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
       const bool divides = !capture.divisors[route.slot].empty() && !capture.by_rows[slot.lookup];
       if (gradient.defined() && (divides || !routing.has_all_rows(route))) {
-        auto packed = at::empty({own_vectors(capture, r), box.columns()}, gradient.options());
+        auto packed = ops::empty({own_vectors(capture, r), box.columns()}, gradient.options());
         pack_gradients(capture, routing, r, gradient, gradient.scalar_type(), packed.mutable_data_ptr());
         gradient = std::move(packed);                                                        // [bags or rows, columns]
         column = 0;
@@ -309,7 +309,7 @@ inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::si
     auto transposed = kernels::transpose(occurrences.rows);
     const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
     ShardGradients one{asked.table, asked.shard,
-                       {.rows = {}, .sums = at::empty({distinct, columns}, compute_dtype(table.description.data_type))}};
+                       {.rows = {}, .sums = ops::empty({distinct, columns}, compute_dtype(table.description.data_type))}};
     kernels::sum_row_gradients(occurrences, transposed, one.gradients.sums.scalar_type(), columns, one.gradients.sums.mutable_data_ptr());
     one.gradients.rows = std::move(transposed.rows);
     sums.push_back(std::move(one));
@@ -388,7 +388,7 @@ inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const Shard
       message.sizes_in[peer] += static_cast<std::int64_t>(piece.end - piece.begin);
     }
   }
-  message.send = at::empty({static_cast<std::int64_t>(words.size())}, at::kDouble);          // [sum(sizes_out)]
+  message.send = ops::empty({static_cast<std::int64_t>(words.size())}, at::kDouble);         // [sum(sizes_out)]
   std::copy(words.begin(), words.end(), message.send.mutable_data_ptr<double>());
   return message;
 }

@@ -8,8 +8,6 @@
 // Answers to torchrec/distributed compute and output_dist.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -20,6 +18,7 @@
 
 #include <rookery/comm/all_to_all_v.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/kernels/cpu/narrow.hpp>
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
 #include <rookery/sharding/capture.hpp>
@@ -62,7 +61,7 @@ struct ByteMessage {
   void allocate() {
     std::int64_t total = 0;
     for (const auto bytes : bytes_out) total += bytes;
-    send = at::empty({total}, at::kByte);
+    send = ops::empty({total}, at::kByte);
   }
 };
 
@@ -94,13 +93,13 @@ inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Captu
   std::vector<at::Tensor> by_lookup;
   for (std::size_t l = 0; l < routing.lookups.size(); ++l)
     by_lookup.push_back(capture.by_slot[l] ? at::Tensor{}
-                                           : at::zeros({capture.rows[l], routing.lookups[l].width}, routing.lookups[l].dtype));
+                                           : ops::zeros({capture.rows[l], routing.lookups[l].width}, routing.lookups[l].dtype));
   std::vector<SlotOutput> outputs;
   for (std::size_t s = 0; s < routing.slots.size(); ++s) {
     const auto& slot = routing.slots[s];
     const auto dim = routing.tables[slot.table].description.embedding_dim;
     const auto vectors = capture.by_rows[slot.lookup] ? capture.own[s].count() : capture.own[s].bags;
-    if (capture.by_slot[slot.lookup]) outputs.push_back({at::zeros({vectors, dim}, routing.lookups[slot.lookup].dtype), 0});
+    if (capture.by_slot[slot.lookup]) outputs.push_back({ops::zeros({vectors, dim}, routing.lookups[slot.lookup].dtype), 0});
     else outputs.push_back({by_lookup[slot.lookup], slot.column});
   }
   return outputs;
@@ -108,7 +107,7 @@ inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Captu
 
 /// Pools rows that came back [vectors, columns] into this rank's bags [bags, columns].
 template <class Number> at::Tensor pool_here(const Request& request, const Number* rows, std::int64_t columns, at::ScalarType dtype) {
-  auto pooled = at::empty({request.bags.bags, columns}, dtype);                              // [bags, columns]
+  auto pooled = ops::empty({request.bags.bags, columns}, dtype);                             // [bags, columns]
   kernels::pooled_lookup({.dtype = dtype,
                           .weights = rows,
                           .stride = columns,
@@ -163,7 +162,7 @@ inline void look_up_here(const Routing& routing, const Capture& capture, std::sp
       look_up(routing, route, bags, out, output.tensor.stride(0), dtype);
     } else {
       const auto value_dtype = routing.value_dtype(route, bags.rows);
-      const auto block = at::empty({own_vectors(capture, r), box.columns()}, value_dtype);   // [bags or rows, columns]
+      const auto block = ops::empty({own_vectors(capture, r), box.columns()}, value_dtype);  // [bags or rows, columns]
       look_up(routing, route, bags, block.mutable_data_ptr(), box.columns(), value_dtype);
       add_block(routing, capture, r, block.const_data_ptr(), output);
     }
@@ -223,7 +222,7 @@ inline NodeSums add_node_sums(const Routing& routing, const Capture& capture, st
       if (routing.relays[r].empty() || bags.rows || routing.gateway(r, asker) != r) continue;
       const auto& route = routing.routes[r];
       const auto dtype = routing.layout_of(route).dtype;
-      sums[i][asker] = at::empty({bags.bags, routing.shard_of(route).box.columns()}, dtype); // [bags, columns]
+      sums[i][asker] = ops::empty({bags.bags, routing.shard_of(route).box.columns()}, dtype); // [bags, columns]
       look_up(routing, route, bags, sums[i][asker].mutable_data_ptr(), sums[i][asker].size(1), dtype);
     }
   const auto* from = received.const_data_ptr<std::uint8_t>();

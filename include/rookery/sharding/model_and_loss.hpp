@@ -7,7 +7,6 @@
 // The primary template explains what is missing; the constrained one is used.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include <cstdint>
 
@@ -15,6 +14,7 @@
 #include <rookery/concepts/loss.hpp>
 #include <rookery/concepts/model.hpp>
 #include <rookery/core/members.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/embedding/lookups.hpp>
 
 namespace rookery {
@@ -108,8 +108,8 @@ struct ArchetypeModel {
   ArchetypeOutput forward(const ArchetypeBatch&) { return {}; }
 };
 struct ArchetypeLoss {
-  at::Tensor operator()(const ArchetypeOutput&, const ArchetypeBatch&) const { return at::zeros({}); }   // []
-  at::Tensor normaliser(const ArchetypeBatch&) const { return at::zeros({}); }                           // []
+  at::Tensor operator()(const ArchetypeOutput&, const ArchetypeBatch&) const { return ops::zeros({}); }   // []
+  at::Tensor normaliser(const ArchetypeBatch&) const { return ops::zeros({}); }                           // []
 };
 
 }  // namespace rookery

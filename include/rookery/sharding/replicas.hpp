@@ -10,8 +10,6 @@
 // Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -24,6 +22,7 @@
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/dtype.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/sharding/capture.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 #include <rookery/sharding/routing.hpp>
@@ -56,7 +55,7 @@ inline RowGradients marked_rows(const at::Tensor& message, const ShardBox& box) 
     const auto* row = message.const_data_ptr<Number>();
     for (std::int64_t r = 0; r < box.rows(); ++r)
       if (row[r * (columns + 1) + columns] > 0) found.rows.push_back(r);
-    found.sums = at::empty({static_cast<std::int64_t>(found.rows.size()), columns}, message.scalar_type());   // [U, D]
+    found.sums = ops::empty({static_cast<std::int64_t>(found.rows.size()), columns}, message.scalar_type());  // [U, D]
     auto* to = found.sums.mutable_data_ptr<Number>();
     for (const auto r : found.rows) to = std::copy_n(row + r * (columns + 1), columns, to);
   });
@@ -94,7 +93,7 @@ inline void add_rows(const std::vector<at::Tensor>& packed, std::span<ShardGradi
     std::sort(all.rows.begin(), all.rows.end());
     all.rows.erase(std::unique(all.rows.begin(), all.rows.end()), all.rows.end());
     const auto columns = own.sums.size(1);
-    all.sums = at::zeros({static_cast<std::int64_t>(all.rows.size()), columns}, own.sums.scalar_type());     // [U, D]
+    all.sums = ops::zeros({static_cast<std::int64_t>(all.rows.size()), columns}, own.sums.scalar_type());    // [U, D]
     for_floating(own.sums.scalar_type(), [&](auto zero) {
       using Number = decltype(zero);
       for (auto& from : ranks) {
@@ -150,7 +149,7 @@ void sum_replicas(Topology& topology, const Routing& routing, std::span<const Ca
       add_rows(all_gather_v(topology, pack_rows(of_dtype)).wait(), of_dtype);
       continue;
     }
-    auto message = at::zeros({numbers}, dtype);                                              // [sum(E * (D + 1))]
+    auto message = ops::zeros({numbers}, dtype);                                             // [sum(E * (D + 1))]
     const auto for_parts = [&](const at::Tensor& all, auto&& fn) {
       std::int64_t begin = 0;
       for (auto* shard : of_dtype) {

@@ -10,11 +10,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/index_add.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -24,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include <rookery/core/operators.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 #include <rookery/sharding/lookup_exchange.hpp>
 #include <rookery/sharding/replicas.hpp>
@@ -36,16 +32,16 @@ namespace detail {
 
 /// Pools rows [n, D] into bags with weights that may require grad [n] -> [B, D]; means divide by the sum of weights.
 inline at::Tensor pool_rows(const at::Tensor& rows, const Bags& bags, const at::Tensor& weights, PoolingType pooling) {
-  auto bag_of = at::empty({bags.count()}, at::kLong);                                        // [n]
+  auto bag_of = ops::empty({bags.count()}, at::kLong);                                       // [n]
   for (std::int64_t b = 0; b < bags.bags; ++b)
     std::fill(bag_of.mutable_data_ptr<std::int64_t>() + (bags.offsets[b] - bags.offsets[0]),
               bag_of.mutable_data_ptr<std::int64_t>() + (bags.offsets[b + 1] - bags.offsets[0]), b);
   const auto typed = weights.to(rows.scalar_type());                                         // [n]
-  auto pooled = at::index_add(at::zeros({bags.bags, rows.size(1)}, rows.options()), 0, bag_of, rows.mul(typed.unsqueeze(1)));   // [B, D]
+  auto pooled = ops::zeros({bags.bags, rows.size(1)}, rows.options()).index_add(0, bag_of, rows.mul(typed.unsqueeze(1)));  // [B, D]
   if (pooling == PoolingType::sum) return pooled;
-  const auto sums = at::index_add(at::zeros({bags.bags}, rows.options()), 0, bag_of, typed).unsqueeze(1);   // [B, 1]
+  const auto sums = ops::zeros({bags.bags}, rows.options()).index_add(0, bag_of, typed).unsqueeze(1);  // [B, 1]
   const auto empty = sums.eq(0);                                                             // [B, 1]
-  return at::where(empty, at::zeros({}, rows.options()), pooled.div(sums.masked_fill(empty, 1)));           // [B, D]
+  return pooled.div(sums.masked_fill(empty, 1)).masked_fill(empty, 0);           // [B, D]
 }
 
 /// The rows of a sequence that `rows` [B] names, repeated ones too; gradients add up.
@@ -145,7 +141,7 @@ class TableRuntime {
 
   /// Ids in each bag [B].
   static at::Tensor lengths_of(const detail::Bags& bags) {
-    auto lengths = at::empty({bags.bags}, at::kLong);                                        // [B]
+    auto lengths = ops::empty({bags.bags}, at::kLong);                                       // [B]
     auto* to = lengths.mutable_data_ptr<std::int64_t>();
     for (std::int64_t b = 0; b < bags.bags; ++b) to[b] = bags.offsets[b + 1] - bags.offsets[b];
     return lengths;
@@ -211,11 +207,11 @@ inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, b
     lookups[l].columns = routing_.lookups[l].columns;
     if (routing_.lookups[l].is_sequence) continue;
     if (capture.by_slot[l] && !parts[l].empty()) {
-      lookups[l].pooled = at::cat(parts[l], 1);                                              // [B, width]
+      lookups[l].pooled = ops::cat(parts[l], 1);                                             // [B, width]
       continue;
     }
     auto& leaf = capture.leaves[l];
-    if (!leaf.defined()) leaf = at::zeros({capture.rows[l], 0}, routing_.lookups[l].dtype);  // a collection without tables
+    if (!leaf.defined()) leaf = ops::zeros({capture.rows[l], 0}, routing_.lookups[l].dtype);  // a collection without tables
     lookups[l].pooled = leaf.set_requires_grad(capturing);                                   // [B, width]
   }
   return {std::move(lookups), std::move(capture)};

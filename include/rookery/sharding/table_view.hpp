@@ -10,8 +10,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <cstdint>
@@ -22,6 +20,7 @@
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/comm/reduce_scatter_v.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/sharding/gather.hpp>
 #include <rookery/sharding/placement.hpp>
 
@@ -93,8 +92,8 @@ template <class Placed> class TableView {
     const auto gathered = all_gather_v(model_->topology(), detail::checked_rows(ids, description())).wait();
     Counts counts;
     for (const auto& one : gathered) counts.push_back(one.numel());
-    const auto all = at::cat(gathered);                                                      // [N]
-    auto found = at::zeros({all.numel(), description().embedding_dim}, compute_dtype(description().data_type));   // [N, D]
+    const auto all = ops::cat(gathered);                                                     // [N]
+    auto found = ops::zeros({all.numel(), description().embedding_dim}, compute_dtype(description().data_type));  // [N, D]
     detail::for_rows_here(*table_, all, [&](const at::Tensor& positions, const at::Tensor& local, const PlacedShard& shard) {
       if (!table_->is_primary(shard)) return;
       found.narrow(1, shard.box.column_begin, shard.box.columns())

@@ -11,9 +11,6 @@
 // of torchrec's MCHManagedCollisionModule, whose names are kept; differs: ids that wait for a row are part of it.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/scalar_tensor.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
@@ -30,6 +27,7 @@
 #include <rookery/comm/reduce_scatter_v.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/sharding/placement.hpp>
 #include <rookery/sharding/table_view.hpp>
 #include <rookery/sparse/validate.hpp>
@@ -84,7 +82,7 @@ inline void name_vocabulary(const TableDescription& table, const VocabularyLines
   }
   const std::array<std::int64_t, 3> numbers{lines[0], table.num_embeddings, table.managed_collision.buckets()};
   for (std::size_t i = 0; i < numbers.size(); ++i)
-    state.emplace(concat(table.name, ".", vocabulary_numbers[i]), at::scalar_tensor(numbers[i], at::kLong));
+    state.emplace(concat(table.name, ".", vocabulary_numbers[i]), ops::scalar_tensor(numbers[i], at::kLong));
 }
 
 /// The entries of a table, checked in full: `give_vocabulary` takes what this gives. Errors: as load_state.
@@ -167,8 +165,8 @@ template <class Placed> class VocabularyView {
     const auto gathered = all_gather_v(model_->topology(), detail::checked_ids(ids, table_->description)).wait();
     Counts counts;
     for (const auto& one : gathered) counts.push_back(one.numel());
-    const auto all = at::cat(gathered);                                                      // [N]
-    auto rows = at::zeros({all.numel()}, at::kLong);                                         // [N]; of ids of other ranks 0
+    const auto all = ops::cat(gathered);                                                     // [N]
+    auto rows = ops::zeros({all.numel()}, at::kLong);                                        // [N]; of ids of other ranks 0
     const auto* id = all.template const_data_ptr<std::int64_t>();
     auto* row = rows.template mutable_data_ptr<std::int64_t>();
     const auto& assignment = table_->description.managed_collision;

@@ -7,11 +7,6 @@
 // the values, so that exchanging counts never waits for a device.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/index_copy.h>
-#include <ATen/ops/index_select.h>
 
 #include <algorithm>
 #include <cmath>
@@ -23,6 +18,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/sparse/validate.hpp>
 
 namespace rookery {
@@ -67,7 +63,7 @@ inline void check_alike(std::string_view who, std::string_view what, std::span<c
 /// Source:  torchrec JaggedTensor; differs: every inner offset is checked.
 class JaggedTensor {
  public:
-  JaggedTensor() : JaggedTensor(detail::Checks::none, at::empty({0}, at::kLong), at::empty({0}, at::kLong), {}) {}
+  JaggedTensor() : JaggedTensor(detail::Checks::none, ops::empty({0}, at::kLong), ops::empty({0}, at::kLong), {}) {}
   JaggedTensor(at::Tensor values, const at::Tensor& lengths, at::Tensor weights = {})
       : JaggedTensor(detail::Checks::all, std::move(values), detail::host_int64(name, lengths, "lengths"), std::move(weights)) {}
 
@@ -153,7 +149,7 @@ class JaggedTensor {
 
 inline JaggedTensor JaggedTensor::from_dense(std::span<const at::Tensor> rows, std::span<const at::Tensor> weights) {
   if (rows.empty()) return {};
-  auto lengths = at::empty({static_cast<std::int64_t>(rows.size())}, at::kLong);   // [B]
+  auto lengths = ops::empty({static_cast<std::int64_t>(rows.size())}, at::kLong);  // [B]
   for (std::size_t b = 0; b < rows.size(); ++b) {
     check_values(rows[b]);
     lengths.mutable_data_ptr<std::int64_t>()[b] = rows[b].size(0);
@@ -164,8 +160,8 @@ inline JaggedTensor JaggedTensor::from_dense(std::span<const at::Tensor> rows, s
     for (std::size_t b = 0; b < rows.size(); ++b) detail::check_weights(name, weights[b], rows[b]);
     detail::check_alike(name, "weights", weights);
   }
-  return {at::cat(at::TensorList(rows.data(), rows.size())), lengths,
-          weights.empty() ? at::Tensor{} : at::cat(at::TensorList(weights.data(), weights.size()))};
+  return {ops::cat(at::TensorList(rows.data(), rows.size())), lengths,
+          weights.empty() ? at::Tensor{} : ops::cat(at::TensorList(weights.data(), weights.size()))};
 }
 
 inline JaggedTensor JaggedTensor::from_dense_lengths(const at::Tensor& values, const at::Tensor& lengths, const at::Tensor& weights) {
@@ -218,7 +214,7 @@ inline at::Tensor JaggedTensor::padded(const at::Tensor& tensor, std::optional<s
     }
   shape[0] = size() * width;
   const auto rows = tensor.index_select(0, detail::host_tensor(from).to(tensor.device()));       // [kept, D...]
-  const auto filled = at::full(shape, padding, tensor.options())
+  const auto filled = ops::full(shape, padding, tensor.options())
                           .index_copy(0, detail::host_tensor(to).to(tensor.device()), rows);     // [B * L, D...]
   shape[0] = width;
   shape.insert(shape.begin(), size());

@@ -8,9 +8,6 @@
 // offsets stay on the host.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/index_select.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -23,6 +20,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/sparse/jagged_tensor.hpp>
 #include <rookery/sparse/validate.hpp>
 #include <rookery/sparse/variable_batch.hpp>
@@ -262,12 +260,12 @@ inline KeyedJaggedTensor KeyedJaggedTensor::joined(std::vector<std::string> keys
     if (is_weighted()) weights.push_back(feature.weights());
     strides.push_back(feature.size());
   }
-  return {std::move(keys), at::cat(values), at::cat(lengths), is_weighted() ? at::cat(weights) : at::Tensor{}, std::move(strides),
+  return {std::move(keys), ops::cat(values), ops::cat(lengths), is_weighted() ? ops::cat(weights) : at::Tensor{}, std::move(strides),
           is_variable, stride, std::move(inverse_indices)};
 }
 
 inline KeyedJaggedTensor KeyedJaggedTensor::empty(bool is_weighted, at::ScalarType values, at::ScalarType weights) {
-  return checked({}, at::empty({0}, values), at::empty({0}, at::kLong), is_weighted ? at::empty({0}, weights) : at::Tensor{}, 0);
+  return checked({}, ops::empty({0}, values), ops::empty({0}, at::kLong), is_weighted ? ops::empty({0}, weights) : at::Tensor{}, 0);
 }
 
 inline KeyedJaggedTensor KeyedJaggedTensor::from_jt_dict(const Features& features) {
@@ -350,13 +348,13 @@ inline KeyedJaggedTensor KeyedJaggedTensor::with_keys(std::span<const std::strin
   strides.resize(names.size(), stride_);
   auto inverse = inverse_indices_;                                                 // [F, B]
   if (has_inverse_indices()) {
-    auto own = at::empty({missing, stride_}, at::kLong);                           // [missing, B]: row b of each is its row b
+    auto own = ops::empty({missing, stride_}, at::kLong);                          // [missing, B]: row b of each is its row b
     auto* to = own.mutable_data_ptr<std::int64_t>();
     for (std::int64_t i = 0; i < own.numel(); ++i) to[i] = i % stride_;
-    inverse = at::cat({inverse, own.to(inverse.device())});                        // [F + missing, B]
+    inverse = ops::cat({inverse, own.to(inverse.device())});                       // [F + missing, B]
   }
   const std::vector<std::int64_t> no_ids(static_cast<std::size_t>(missing * stride_));
-  return {std::move(names), values_, at::cat({lengths_, detail::host_tensor(no_ids)}), weights_, std::move(strides),
+  return {std::move(names), values_, ops::cat({lengths_, detail::host_tensor(no_ids)}), weights_, std::move(strides),
           variable_stride_per_key(), stride_, std::move(inverse)};
 }
 
@@ -393,7 +391,7 @@ inline KeyedJaggedTensor KeyedJaggedTensor::concat(std::span<const KeyedJaggedTe
   }
   detail::check_keys(name, names);
   return first.joined(std::move(names), features, first.variable_stride_per_key(), stride,
-                      inverse.empty() ? at::Tensor{} : at::cat(inverse));
+                      inverse.empty() ? at::Tensor{} : ops::cat(inverse));
 }
 
 }  // namespace rookery

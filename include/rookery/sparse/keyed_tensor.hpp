@@ -6,7 +6,6 @@
 // Answers to torchrec/sparse/jagged_tensor.py KeyedTensor; regroup is in sparse/regroup.hpp.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/sparse/validate.hpp>
 
 namespace rookery {
@@ -120,7 +120,7 @@ inline KeyedTensor KeyedTensor::from_tensor_list(std::vector<std::string> keys, 
                       columns.keys[i], "' has shape ", tensors[i].sizes(), "; every key has two dimensions and as many rows as the first");
     columns.length_per_key.push_back(tensors[i].size(1));
   }
-  return {std::make_shared<const KeyedColumns>(std::move(columns)), at::cat(at::TensorList(tensors.data(), tensors.size()), 1)};
+  return {std::make_shared<const KeyedColumns>(std::move(columns)), ops::cat(at::TensorList(tensors.data(), tensors.size()), 1)};
 }
 
 }  // namespace rookery

@@ -10,8 +10,6 @@
 // two inputs is taken from one of them in silence.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -21,6 +19,7 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/sparse/keyed_tensor.hpp>
 
 namespace rookery {
@@ -132,8 +131,8 @@ inline std::vector<at::Tensor> RegroupPlan::operator()(std::span<const at::Tenso
       const auto width = end - first.in_start;
       pieces.push_back(width == input.size(1) ? input : input.narrow(1, first.in_start, width));   // [B, width]
     }
-    if (pieces.empty()) pieces.push_back(inputs.empty() ? at::empty({0, 0}) : inputs[0].narrow(1, 0, 0));
-    outputs.push_back(pieces.size() == 1 ? pieces[0] : at::cat(pieces, 1));                  // [B, output width]
+    if (pieces.empty()) pieces.push_back(inputs.empty() ? ops::empty({0, 0}) : inputs[0].narrow(1, 0, 0));
+    outputs.push_back(pieces.size() == 1 ? pieces[0] : ops::cat(pieces, 1));                 // [B, output width]
   }
   return outputs;
 }

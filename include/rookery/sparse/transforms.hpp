@@ -9,7 +9,6 @@
 // device make the way to the host and back.  Answers to what torchrec leaves to the data pipeline.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/index_select.h>
 
 #include <algorithm>
 #include <cstdint>

@@ -7,7 +7,6 @@
 // at every inner offset, not only at the first and the last. Each refusal is one sentence with its numbers.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -18,12 +17,13 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
 /// Offsets [n + 1] of the given lengths [n], both int64 on the host.
 inline at::Tensor offsets_of(const at::Tensor& lengths) {
-  auto offsets = at::empty({lengths.numel() + 1}, at::kLong);                      // [n + 1]
+  auto offsets = ops::empty({lengths.numel() + 1}, at::kLong);                     // [n + 1]
   const auto* from = lengths.const_data_ptr<std::int64_t>();
   auto* to = offsets.mutable_data_ptr<std::int64_t>();
   to[0] = 0;
@@ -37,8 +37,13 @@ namespace detail {
 enum class Checks { none, all };
 
 /// Host numbers as a tensor [n].
+inline at::Tensor host_tensor(std::span<const double> numbers) {
+  auto tensor = ops::empty({static_cast<std::int64_t>(numbers.size())}, at::kDouble);        // [n]
+  std::copy(numbers.begin(), numbers.end(), tensor.mutable_data_ptr<double>());
+  return tensor;
+}
 inline at::Tensor host_tensor(std::span<const std::int64_t> numbers) {
-  auto tensor = at::empty({static_cast<std::int64_t>(numbers.size())}, at::kLong); // [n]
+  auto tensor = ops::empty({static_cast<std::int64_t>(numbers.size())}, at::kLong); // [n]
   std::copy(numbers.begin(), numbers.end(), tensor.mutable_data_ptr<std::int64_t>());
   return tensor;
 }
@@ -60,7 +65,7 @@ inline at::Tensor lengths_from(std::string_view who, const at::Tensor& offsets, 
   const auto* at = offsets.const_data_ptr<std::int64_t>();
   check<ShapeError>(at[0] == 0, who, ": offsets starts at ", at[0], "; it must start at 0");
   check<ShapeError>(at[n] == values, who, ": offsets ends at ", at[n], " but there are ", values, " values");
-  auto lengths = at::empty({n}, at::kLong);                                        // [n]
+  auto lengths = ops::empty({n}, at::kLong);                                       // [n]
   auto* to = lengths.mutable_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < n; ++i) {
     check<ShapeError>(at[i] <= at[i + 1], who, ": offsets decreases from ", at[i], " to ", at[i + 1], " at entry ", i + 1);

@@ -8,7 +8,6 @@
 // checked.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/index_select.h>
 
 #include <algorithm>
 #include <cstdint>

@@ -7,8 +7,6 @@
 // Differs from torchrec, which has constants only.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 
 #include <sys/mman.h>
 
@@ -27,6 +25,7 @@
 #include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/topology/facts.hpp>
 #include <rookery/topology/host_memory.hpp>
@@ -88,7 +87,7 @@ namespace detail {
 
 /// The least of each number over ranks [n].
 template <class Topology> std::vector<double> least_over_ranks(Topology& topology, std::vector<double> numbers) {
-  auto tensor = at::empty({static_cast<std::int64_t>(numbers.size())}, at::kDouble);                       // [n]
+  auto tensor = ops::empty({static_cast<std::int64_t>(numbers.size())}, at::kDouble);                      // [n]
   std::copy(numbers.begin(), numbers.end(), tensor.template mutable_data_ptr<double>());
   const auto least = all_reduce(topology, std::move(tensor), ReduceOp::min).wait();                        // [n]
   return {least.template const_data_ptr<double>(), least.template const_data_ptr<double>() + least.numel()};
@@ -102,7 +101,7 @@ template <class Topology> double exchange_bandwidth(Topology& topology, bool in_
   const auto seconds = [&](std::int64_t bytes, int times) {
     Counts counts(static_cast<std::size_t>(ranks));
     for (int peer = 0; peer < ranks; ++peer) counts[static_cast<std::size_t>(peer)] = (peer / local == node) == in_node ? bytes : 0;
-    const auto message = at::zeros({bytes * peers}, at::kByte);                                            // [bytes * peers]
+    const auto message = ops::zeros({bytes * peers}, at::kByte);                                           // [bytes * peers]
     barrier(topology);
     const Stopwatch clock;
     for (int i = 0; i < times; ++i) all_to_all_v(topology, message, counts, counts).wait();

@@ -16,9 +16,6 @@
 #endif
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <chrono>
@@ -37,6 +34,7 @@
 
 #include <rookery/concepts/communicator.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/topology/one_line.hpp>
 #include <rookery/topology/process_environment.hpp>
 #include <rookery/topology/process_group.hpp>
@@ -179,7 +177,6 @@ class Gloo : public detail::ProcessTopology<detail::GlooGroup> {
   auto broadcast(at::Tensor tensor, int root);
   auto barrier();
 
-
  private:
   using ProcessTopology::ProcessTopology;
 };
@@ -222,14 +219,14 @@ inline auto Gloo::all_gather_v(at::Tensor tensor) {
   const auto number = group_->next_number("all_gather_v", [&] { return detail::fingerprint_of_all_gather_v(tensor); });
   const auto ranks = static_cast<std::size_t>(world_size());
   Counts ones(ranks, 1);
-  auto own_rows = at::empty({world_size()}, at::kLong).fill_(tensor.size(0));                // [W]
-  auto rows = at::empty_like(own_rows);                                                      // [W]
+  auto own_rows = ops::empty({world_size()}, at::kLong).fill_(tensor.size(0));               // [W]
+  auto rows = ops::empty(own_rows.sizes(), own_rows.options());                       // [W]
   const auto post_rows = [&](c10d::Backend& backend) { return backend.alltoall_base(rows, own_rows, ones, ones); };
   group_->wait(*group_->post("all_gather_v", number, post_rows), "all_gather_v", number);
   const auto* count = rows.const_data_ptr<std::int64_t>();
   Counts arriving(count, count + ranks), leaving(ranks, tensor.size(0));
   const auto own = tensor.detach().contiguous();
-  auto in = at::cat(std::vector<at::Tensor>(ranks, own));                                    // [W * rows, ...]
+  auto in = ops::cat(std::vector<at::Tensor>(ranks, own));                                   // [W * rows, ...]
   auto out = detail::empty_rows(in, {detail::sum_of(arriving)});                             // [sum(arriving), ...]
   const auto post = [&](c10d::Backend& backend) { return backend.alltoall_base(out, in, arriving, leaving); };
   return posted("all_gather_v", number, post, [in, out, arriving](auto&) { return detail::rows_of_ranks(out, arriving); });
@@ -246,7 +243,7 @@ inline auto Gloo::broadcast(at::Tensor tensor, int root) {
 
 inline auto Gloo::barrier() {
   const auto number = group_->next_number("barrier", [] { return std::string("barrier"); });
-  std::vector<at::Tensor> held{at::empty({1}, at::kLong).fill_(0)};                          // [1]
+  std::vector<at::Tensor> held{ops::empty({1}, at::kLong).fill_(0)};                         // [1]
   const auto post = [&](c10d::Backend& backend) { return backend.allreduce(held); };
   return posted("barrier", number, post, [held](auto&) { return true; });
 }

@@ -11,7 +11,6 @@
 // Needs mpi.h (topology/mpi_communicator.hpp).  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include <signal.h>
 #include <time.h>
@@ -36,6 +35,7 @@
 #include <rookery/concepts/communicator.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/core/mix.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/topology/liveness.hpp>
 #include <rookery/topology/mpi_communicator.hpp>
 #include <rookery/topology/process_environment.hpp>
@@ -137,7 +137,7 @@ class MpiGroup : public ProcessGroup {
   void spread(MpiWork& work) {
     const auto shares = work.shares;
     const auto sum = in_rank_order(work.out, work.op);                                       // [own]
-    work.out = at::empty(work.in.sizes(), work.in.options());                                // [n]
+    work.out = ops::empty(work.in.sizes(), work.in.options());                               // [n]
     const auto before = std::accumulate(shares.begin(), shares.begin() + environment_.rank, std::int64_t{0});
     std::memcpy(static_cast<char*>(work.out.mutable_data_ptr()) + before, sum.const_data_ptr(), sum.nbytes());
     mpi_.spread(work, shares, environment_.rank);
@@ -194,10 +194,10 @@ class MpiGroup : public ProcessGroup {
     auto host = mpi_.host();
     std::string start;
     if (std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), start)) host += start;
-    auto own = at::empty({1}, at::kLong).fill_(static_cast<std::int64_t>(hash_bytes(host)));
+    auto own = ops::empty({1}, at::kLong).fill_(static_cast<std::int64_t>(hash_bytes(host)));
     const auto ranks = environment_.world_size;
     const Counts bytes(static_cast<std::size_t>(ranks), sizeof(std::int64_t));
-    const auto work = mpi_.gather(own, at::empty({ranks}, at::kLong), bytes);                // [W]
+    const auto work = mpi_.gather(own, ops::empty({ranks}, at::kLong), bytes);               // [W]
     wait_at_start(*work);
     const auto* const of = work->out.const_data_ptr<std::int64_t>();
     environment_.local_rank = static_cast<int>(std::count(of, of + environment_.rank, of[environment_.rank]));
@@ -205,7 +205,7 @@ class MpiGroup : public ProcessGroup {
   }
   /// Rank 0's text, at every rank.
   std::string told_by_first(std::string_view text) {
-    auto bytes = at::empty({256}, at::kByte).fill_(0);                                       // [256]
+    auto bytes = ops::empty({256}, at::kByte).fill_(0);                                      // [256]
     auto* characters = bytes.mutable_data_ptr<std::uint8_t>();
     std::copy(text.begin(), text.begin() + std::min<std::ptrdiff_t>(std::ssize(text), 255), characters);
     wait_at_start(*mpi_.broadcast(bytes, 0));
@@ -307,7 +307,7 @@ inline auto Mpi::all_gather_v(at::Tensor tensor) {
   const auto number = group_->next_number("all_gather_v", [&] { return detail::fingerprint_of_all_gather_v(tensor); });
   const auto ranks = static_cast<std::size_t>(world_size());
   const auto counted = group_->post("all_gather_v", number, [&](auto& mpi) {
-    return mpi.gather(at::empty({1}, at::kLong).fill_(tensor.size(0)), at::empty({world_size()}, at::kLong),   // [W]
+    return mpi.gather(ops::empty({1}, at::kLong).fill_(tensor.size(0)), ops::empty({world_size()}, at::kLong),  // [W]
                       Counts(ranks, sizeof(std::int64_t)));
   });
   group_->wait(*counted, "all_gather_v", number);

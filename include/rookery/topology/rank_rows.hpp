@@ -4,9 +4,6 @@
 // Rows of ranks: what collectives of processes do with their tensors before a message and after it.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/maximum.h>
-#include <ATen/ops/minimum.h>
 
 #include <cstdint>
 #include <numeric>
@@ -15,6 +12,7 @@
 
 #include <rookery/concepts/communicator.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery::detail {
 
@@ -24,7 +22,7 @@ inline at::Tensor in_rank_order(const at::Tensor& brought, ReduceOp op) {
   for (std::int64_t rank = 1; rank < brought.size(0); ++rank) {
     const auto next = brought.select(0, rank);
     if (op == ReduceOp::sum) total.add_(next);
-    else total = op == ReduceOp::max ? at::maximum(total, next) : at::minimum(total, next);
+    else total = op == ReduceOp::max ? total.maximum(next) : total.minimum(next);
   }
   return total;
 }
@@ -33,7 +31,7 @@ inline at::Tensor in_rank_order(const at::Tensor& brought, ReduceOp op) {
 inline at::Tensor empty_rows(const at::Tensor& like, std::vector<std::int64_t> lead) {
   const auto of_row = like.sizes().slice(1);
   lead.insert(lead.end(), of_row.begin(), of_row.end());
-  return at::empty(lead, like.options());
+  return ops::empty(lead, like.options());
 }
 
 inline std::int64_t sum_of(const Counts& counts) { return std::accumulate(counts.begin(), counts.end(), std::int64_t{0}); }

@@ -10,9 +10,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/maximum.h>
-#include <ATen/ops/minimum.h>
 
 #include <algorithm>
 #include <chrono>
@@ -32,6 +29,7 @@
 #include <rookery/concepts/communicator.hpp>
 #include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/topology/fingerprint.hpp>
 #include <rookery/topology/one_line.hpp>
 
@@ -223,7 +221,7 @@ inline auto Threads::all_to_all_v(at::Tensor send, Counts send_counts, Counts re
                   for (std::size_t to = 0; to < rank; ++to) begin += post.counts.at(to);
                   parts.push_back(post.tensor.narrow(0, begin, post.counts.at(rank)));       // [counts[rank], ...]
                 }
-                return at::cat(parts);                                                       // [sum(recv_counts), ...]
+                return ops::cat(parts);                                                      // [sum(recv_counts), ...]
               });
 }
 
@@ -232,7 +230,7 @@ inline at::Tensor Threads::reduced(const std::vector<detail::ThreadsPost>& posts
   auto total = part(0).detach().clone();
   for (std::size_t rank = 1; rank < posts.size(); ++rank) {
     if (op == ReduceOp::sum) total.add_(part(rank));
-    else total = op == ReduceOp::max ? at::maximum(total, part(rank)) : at::minimum(total, part(rank));
+    else total = op == ReduceOp::max ? total.maximum(part(rank)) : total.minimum(part(rank));
   }
   return total;
 }

@@ -9,7 +9,6 @@
 // them until its deadline. TorchRec leaves this to its users.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/full.h>
 
 #include <cstdint>
 #include <iterator>
@@ -19,6 +18,7 @@
 
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/data/batches.hpp>
 #include <rookery/sparse/batch.hpp>
 
@@ -48,7 +48,7 @@ template <class Topology, BatchSource Source> class AlignedBatches {
     out_ = !batch;
     if constexpr (Topology::is_distributed) {
       const auto op = run_out_ == RunOut::stop ? ReduceOp::min : ReduceOp::max;
-      const auto more = all_reduce(*topology_, at::full({1}, out_ ? 0 : 1, at::kLong), op).wait();   // [1]
+      const auto more = all_reduce(*topology_, ops::full({1}, out_ ? 0 : 1, at::kLong), op).wait();  // [1]
       ended_ = more.template item<std::int64_t>() == 0;
       if (ended_) return {};
       if (run_out_ == RunOut::drain && batch && !empty_) empty_ = slice(*batch, 0, 0);

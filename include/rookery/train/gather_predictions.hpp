@@ -11,8 +11,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -21,6 +19,7 @@
 
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 
 namespace rookery {
 
@@ -28,9 +27,9 @@ namespace detail {
 
 /// Dtype and sizes of a row, as ranks tell each other; empty for a tensor that is not defined.
 inline at::Tensor row_layout(const at::Tensor& rows) {
-  if (!rows.defined()) return at::empty({0}, at::kLong);
+  if (!rows.defined()) return ops::empty({0}, at::kLong);
   check<ShapeError>(rows.dim() > 0, "gather_rows: a tensor of no dimension has no rows");
-  auto layout = at::empty({rows.dim()}, at::kLong);                                          // [dim]
+  auto layout = ops::empty({rows.dim()}, at::kLong);                                         // [dim]
   std::copy(rows.sizes().begin(), rows.sizes().end(), layout.mutable_data_ptr<std::int64_t>());
   *layout.mutable_data_ptr<std::int64_t>() = static_cast<std::int64_t>(rows.scalar_type());
   return layout;
@@ -49,12 +48,12 @@ inline at::Tensor no_rows(const std::vector<at::Tensor>& layouts) {
     const auto dtype = static_cast<at::ScalarType>(shape[0]);
     shape[0] = 0;
     if (empty.empty()) first = rank;
-    empty.push_back(at::empty(shape, dtype));                                                // [0, ..]
+    empty.push_back(ops::empty(shape, dtype));                                               // [0, ..]
     check<ShapeError>(empty[0].sizes() == empty.back().sizes() && dtype == empty[0].scalar_type(), "gather_rows: rows of ranks ", first,
                       " and ", rank, " are ", c10::toString(empty[0].scalar_type()), " ", empty[0].sizes().slice(1), " and ",
                       c10::toString(dtype), " ", empty.back().sizes().slice(1));
   }
-  return empty.empty() ? at::empty({0}) : empty[0];
+  return empty.empty() ? ops::empty({0}) : empty[0];
 }
 
 }  // namespace detail
@@ -70,7 +69,7 @@ template <concepts::Topology Topology> at::Tensor gather_rows(Topology& topology
   const at::NoGradGuard no_grad;
   const auto none = detail::no_rows(all_gather_v(topology, detail::row_layout(rows)).wait());
   auto own = rows.defined() ? rows.detach().contiguous() : none;                             // [n_r, ..]
-  return at::cat(all_gather_v(topology, std::move(own)).wait());                             // [N, ..]
+  return ops::cat(all_gather_v(topology, std::move(own)).wait());                            // [N, ..]
 }
 
 /// What the model predicts for every row of every rank's `range`: `logits` of its outputs, or `predictions` where they have no logits.
@@ -89,7 +88,7 @@ template <class Model, class Range> at::Tensor gather_predictions(Model& model, 
     if constexpr (requires { output.logits; }) parts.push_back(output.logits);
     else parts.push_back(output.predictions);
   }
-  return gather_rows(model.topology(), parts.empty() ? at::Tensor{} : at::cat(parts));
+  return gather_rows(model.topology(), parts.empty() ? at::Tensor{} : ops::cat(parts));
 }
 
 }  // namespace rookery

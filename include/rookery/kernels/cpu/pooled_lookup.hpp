@@ -12,9 +12,9 @@
 #include <vector>
 
 #include <rookery/core/dtype.hpp>
-#include <rookery/core/parallel.hpp>
 #include <rookery/kernels/cpu/blocked_sum.hpp>
 #include <rookery/kernels/cpu/narrow.hpp>
+#include <rookery/kernels/cpu/vectorized.hpp>
 
 namespace rookery::kernels {
 
@@ -54,7 +54,7 @@ template <class Number> class Vectors {
 
 template <class Weight, class Number> void pooled_lookup(const LookupTask& task) {
   const auto* weights = static_cast<const Weight*>(task.weights);
-  parallel(task.bags, 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
+  parallel_vectorized<Weight>(task.bags, 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
     Vectors<Number> vectors(task);
     std::vector<double> wide;
     for (std::int64_t bag = begin; bag < end; ++bag) {

@@ -16,8 +16,8 @@
 
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/dtype.hpp>
-#include <rookery/core/parallel.hpp>
 #include <rookery/kernels/cpu/rounding.hpp>
+#include <rookery/kernels/cpu/vectorized.hpp>
 
 namespace rookery::kernels {
 
@@ -45,7 +45,8 @@ namespace detail {
 template <class Rule, bool stores, class Number, class Fn> void for_each_row(const RowUpdateTask<Number>& task, Fn&& fn) {
   const bool widened = c10::elementSize(task.dtype) != sizeof(Number);
   const auto size = static_cast<std::int64_t>(c10::elementSize(task.dtype));
-  parallel(static_cast<std::int64_t>(task.rows.size()), 1 + 4096 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
+  const auto count = static_cast<std::int64_t>(task.rows.size());
+  parallel_vectorized<Number>(count, 1 + 4096 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
     std::array<Number*, Rule::state.size() + 1> state{};
     std::vector<Number> wide(widened ? static_cast<std::size_t>(task.dim) : 0);
     for (std::int64_t u = begin; u < end; ++u) {

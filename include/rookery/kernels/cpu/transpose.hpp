@@ -15,9 +15,9 @@
 #include <vector>
 
 #include <rookery/core/dtype.hpp>
-#include <rookery/core/parallel.hpp>
 #include <rookery/kernels/cpu/blocked_sum.hpp>
 #include <rookery/kernels/cpu/narrow.hpp>
+#include <rookery/kernels/cpu/vectorized.hpp>
 
 namespace rookery::kernels {
 
@@ -81,7 +81,8 @@ namespace detail {
 
 template <class Number>
 void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, std::int64_t dim, Number* out) {
-  parallel(static_cast<std::int64_t>(transposed.rows.size()), 1 + 8192 / (dim + 1), [&](std::int64_t begin, std::int64_t end) {
+  const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
+  parallel_vectorized<Number>(distinct, 1 + 8192 / (dim + 1), [&](std::int64_t begin, std::int64_t end) {
     std::vector<double> wide;
     std::vector<Number> widened;
     for (std::int64_t u = begin; u < end; ++u) {
