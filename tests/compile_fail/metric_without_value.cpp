@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // expect-error: MetricSuite<Metrics\.\.\.>: write `std::string_view name\(\) const` and `double value\(\) const` on each metric; see docs/concepts\.md#metric
+#include <ATen/ops/empty.h>
+
 #include <rookery/metrics/auc.hpp>
 #include <rookery/metrics/merge.hpp>
 #include <rookery/metrics/suite.hpp>

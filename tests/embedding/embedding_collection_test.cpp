@@ -4,6 +4,7 @@
 #include <rookery/embedding/table_collection.hpp>
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>

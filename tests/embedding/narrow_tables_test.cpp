@@ -3,6 +3,7 @@
 #include <rookery/embedding/embedding_bag_collection.hpp>
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>

@@ -8,7 +8,9 @@
 // Ranks are forked from this process, which has loaded LibTorch and must not have started a thread.
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/remainder.h>
 
 #include <rookery/core/clock.hpp>

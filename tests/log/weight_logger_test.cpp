@@ -3,6 +3,8 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/CPUAllocator.h>
 
 #include <rookery/log/reducers.hpp>

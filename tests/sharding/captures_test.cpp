@@ -3,6 +3,7 @@
 // What a forward pass leaves for the step, and what it must not.
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>

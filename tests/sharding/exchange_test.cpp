@@ -3,6 +3,7 @@
 // How embeddings travel: sums or unique rows, narrow precisions, sums inside a node first. That none of it changes a result is the law
 // of equivalence_test; here is that each does what it is for.
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>

@@ -3,6 +3,7 @@
 #include <rookery/sharding/vocabulary_view.hpp>
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>

@@ -2,6 +2,7 @@
 #include <rookery/sparse/batch.hpp>
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 

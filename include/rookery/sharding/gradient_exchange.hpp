@@ -111,43 +111,49 @@ struct ReceivedGradients {
   std::vector<at::Tensor> alive;
 };
 
-/// Gradients on one process: read where they lie unless they must be divided or picked.
+/// Gradients of what stays on this rank: read where they lie unless they must be divided or picked; a zero where there are none.
+inline GradientBlock read_gradients_here(const Routing& routing, const Capture& capture, std::size_t r, ReceivedGradients& received) {
+  const auto& route = routing.routes[r];
+  const auto& slot = routing.slots[route.slot];
+  const auto& box = routing.shard_of(route).box;
+  auto gradient = gradient_of(capture, routing, route.slot);
+  if (!gradient.defined()) {                                                                 // other ranks may have one
+    received.alive.push_back(ops::zeros({box.columns()}, routing.layout_of(route).dtype));
+    return {static_cast<const std::byte*>(received.alive.back().const_data_ptr()), 0};
+  }
+  std::int64_t column = (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
+  const bool divides = !capture.divisors[route.slot].empty() && !capture.by_rows[slot.lookup];
+  if (divides || !routing.has_all_rows(route)) {
+    auto packed = ops::empty({own_vectors(capture, r), box.columns()}, gradient.options());
+    pack_gradients(capture, routing, r, gradient, gradient.scalar_type(), packed.mutable_data_ptr());
+    gradient = std::move(packed);                                                            // [bags or rows, columns]
+    column = 0;
+  }
+  received.alive.push_back(gradient);
+  const auto size = routing.element_size(route);
+  return {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size};
+}
+
+/// Gradients on one process.
 inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std::span<const Capture> captures) {
   std::vector<ReceivedGradients> received;
   for (const auto& capture : captures) {
     auto& one = received.emplace_back();
     one.reached = reached_slots(capture, routing);
-    for (const auto r : routing.routes_of[0]) {
-      const auto& route = routing.routes[r];
-      const auto& slot = routing.slots[route.slot];
-      const auto& box = routing.shard_of(route).box;
-      auto gradient = gradient_of(capture, routing, route.slot);
-      std::int64_t column = (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
-      const bool divides = !capture.divisors[route.slot].empty() && !capture.by_rows[slot.lookup];
-      if (gradient.defined() && (divides || !routing.has_all_rows(route))) {
-        auto packed = ops::empty({own_vectors(capture, r), box.columns()}, gradient.options());
-        pack_gradients(capture, routing, r, gradient, gradient.scalar_type(), packed.mutable_data_ptr());
-        gradient = std::move(packed);                                                        // [bags or rows, columns]
-        column = 0;
-      }
-      GradientBlock block;
-      if (gradient.defined()) {
-        const auto size = routing.element_size(route);
-        block = {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size};
-      }
-      one.blocks.push_back({block});
-      one.alive.push_back(std::move(gradient));
-    }
+    for (const auto r : routing.routes_of[0]) one.blocks.push_back({read_gradients_here(routing, capture, r, one)});
   }
   return received;
 }
 
-/// Bytes of the gradients that this rank sends by a route, and that the route of this rank with number `i` has from a rank.
+/// Bytes of the gradients that this rank sends by a route, and that the route of this rank with number `i` has from a rank; none of
+/// what stays.
 inline std::int64_t own_gradient_bytes(const Routing& routing, const Capture& capture, std::size_t r) {
+  if (routing.stays(r, static_cast<std::size_t>(routing.self))) return 0;
   return block_bytes(routing, r, own_vectors(capture, r), routing.gradient_dtype(routing.routes[r]));
 }
 inline std::int64_t peer_gradient_bytes(const Routing& routing, const Capture& capture, std::size_t self, std::size_t i, std::size_t peer) {
   const auto r = routing.routes_of[self][i];
+  if (routing.stays(r, peer)) return 0;
   return block_bytes(routing, r, peer_vectors(routing, capture, self, i, peer), routing.gradient_dtype(routing.routes[r]));
 }
 
@@ -177,6 +183,7 @@ inline ByteMessage pack_gradients(const Routing& routing, std::span<const Captur
       std::fill(std::copy(reached[c].begin(), reached[c].end(), to), to + padded(flags), std::uint8_t{0});
       to += padded(flags);
       for (const auto r : theirs) {
+        if (routing.stays(r, self)) continue;
         pack_gradients(captures[c], routing, r, gradients[c][routing.routes[r].slot], routing.gradient_dtype(routing.routes[r]), to);
         to += own_gradient_bytes(routing, captures[c], r);
       }
@@ -184,7 +191,7 @@ inline ByteMessage pack_gradients(const Routing& routing, std::span<const Captur
   return message;
 }
 
-/// What arrived, as pointers into it.
+/// What arrived and what stays, as pointers into it.
 inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self,
                                                      const at::Tensor& arrived) {
   const auto& mine = routing.routes_of[self];
@@ -200,6 +207,10 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
       for (std::size_t slot = 0; slot < routing.slots.size(); ++slot) received[c].reached[slot] |= static_cast<char>(from[slot]);
       from += padded(static_cast<std::int64_t>(routing.slots.size()));
       for (std::size_t i = 0; i < mine.size(); ++i) {
+        if (routing.stays(mine[i], peer)) {
+          received[c].blocks[i].push_back(read_gradients_here(routing, captures[c], mine[i], received[c]));
+          continue;
+        }
         const auto& route = routing.routes[mine[i]];
         const auto size = static_cast<std::int64_t>(c10::elementSize(routing.gradient_dtype(route)));
         received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * size});

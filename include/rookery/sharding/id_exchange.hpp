@@ -34,6 +34,24 @@ struct Bucket {
   std::int64_t bags() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
 };
 
+/// Whether a route's ids are read where they lie in the batch: its shard is on this rank and has all rows.
+inline bool is_read_here(const Routing& routing, std::size_t r) {
+  return routing.has_all_rows(routing.routes[r]) && routing.stays(r, static_cast<std::size_t>(routing.self));
+}
+
+/// Whether a rank sends words by a route.
+inline bool sends_words(const Routing& routing, std::size_t rank, std::size_t r) {
+  return routing.asks(rank, r) && !(static_cast<int>(rank) == routing.self && is_read_here(routing, r));
+}
+
+/// What a route that is read here is asked for.
+inline Bags read_here(const Routing& routing, Capture& capture, std::size_t r) {
+  auto bags = capture.own[routing.routes[r].slot];
+  bags.rows = capture.by_rows[routing.lookup_of(r)];
+  capture.requests[r].vectors = bags.rows ? bags.count() : bags.bags;
+  return bags;
+}
+
 /// Sorts the ids of a slot into the buckets of routes whose shards have the same columns, in one pass.
 inline void sort_into_buckets(const Routing& routing, const Capture& capture, const std::vector<std::size_t>& group,
                               std::vector<Bucket>& buckets) {
@@ -67,7 +85,8 @@ inline void sort_into_buckets(const Routing& routing, const Capture& capture, co
 /// The ids of all slots, a bucket a route.
 inline std::vector<Bucket> sort_into_buckets(const Routing& routing, const Capture& capture) {
   std::vector<Bucket> buckets(routing.routes.size());
-  for (const auto& group : routing.row_groups) sort_into_buckets(routing, capture, group, buckets);
+  for (const auto& group : routing.row_groups)
+    if (!is_read_here(routing, group.front())) sort_into_buckets(routing, capture, group, buckets);
   return buckets;
 }
 
@@ -162,20 +181,15 @@ inline std::pair<std::int64_t, std::int64_t> ask(const Routing& routing, Capture
 
 /// Ids on one process: read where they lie if the shard has all rows.
 inline void route_ids_here(const Routing& routing, Capture& capture, bool capturing) {
-  std::vector<Bucket> buckets(routing.routes.size());
-  for (const auto& group : routing.row_groups)
-    if (!routing.has_all_rows(routing.routes[group.front()])) sort_into_buckets(routing, capture, group, buckets);
+  auto buckets = sort_into_buckets(routing, capture);
   for (const auto r : routing.routes_of[0]) {
-    const auto& route = routing.routes[r];
-    if (routing.has_all_rows(route)) {
-      capture.routed.push_back({capture.own[route.slot]});
-      capture.routed.back().front().rows = capture.by_rows[routing.lookup_of(r)];
-      capture.requests[r].vectors = capture.own[route.slot].bags;
-    } else {
-      std::vector<std::int64_t> words;
-      const auto [bags, ids] = ask(routing, capture, r, std::move(buckets[r]), capturing, words);
-      capture.routed.push_back({read_request(capture.keep(words), bags, ids, capture.own[route.slot].weights != nullptr)});
+    if (is_read_here(routing, r)) {
+      capture.routed.push_back({read_here(routing, capture, r)});
+      continue;
     }
+    std::vector<std::int64_t> words;
+    const auto [bags, ids] = ask(routing, capture, r, std::move(buckets[r]), capturing, words);
+    capture.routed.push_back({read_request(capture.keep(words), bags, ids, capture.own[routing.routes[r].slot].weights != nullptr)});
   }
 }
 
@@ -196,7 +210,7 @@ inline std::int64_t replica_bytes(const Routing& routing, const Capture& capture
 }
 
 /// Ids for the ranks that hold their rows: counts, so that a rank knows what comes, and words.
-/// Counts for a rank are: capturing, bytes of replicas, then bags and ids of each route by which it is asked.
+/// Counts for a rank are: capturing, bytes of replicas, then bags and ids of each route by which it is sent words.
 struct IdMessage {
   at::Tensor counts, words;                                  // [sum(counts_out)], [sum(words_out)]
   Counts counts_out, counts_in, words_out;
@@ -216,12 +230,16 @@ inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t 
     counts.push_back(capturing);
     counts.push_back(of_replicas);
     for (const auto r : theirs) {
+      if (!sends_words(routing, self, r)) continue;
       const auto [bags, ids] = ask(routing, capture, r, std::move(buckets[r]), capturing, words);
       counts.push_back(bags);
       counts.push_back(ids);
     }
-    message.counts_out.push_back(static_cast<std::int64_t>(2 + 2 * theirs.size()));
-    message.counts_in.push_back(2 + 2 * std::count_if(mine.begin(), mine.end(), [&](std::size_t r) { return routing.asks(peer, r); }));
+    const auto routes_with_words = [&](std::size_t from, const std::vector<std::size_t>& routes) {
+      return std::count_if(routes.begin(), routes.end(), [&](std::size_t r) { return sends_words(routing, from, r); });
+    };
+    message.counts_out.push_back(2 + 2 * routes_with_words(self, theirs));
+    message.counts_in.push_back(2 + 2 * routes_with_words(peer, mine));
     message.words_out.push_back(static_cast<std::int64_t>(words.size() - before));
   }
   message.counts = host_tensor(counts);
@@ -239,7 +257,7 @@ inline Counts words_to_come(const Routing& routing, std::size_t self, bool captu
                               " disagree about training: one captures gradients and the other does not");
     count += 2;
     for (const auto r : mine) {
-      if (!routing.asks(from, r)) continue;
+      if (!sends_words(routing, from, r)) continue;
       words[from] += request_words(count[0], count[1], routing.layout_of(routing.routes[r]).is_weighted);
       count += 2;
     }
@@ -258,7 +276,8 @@ inline void read_ids(const Routing& routing, Capture& capture, std::size_t self,
     count += 2;
     for (std::size_t i = 0; i < mine.size(); ++i) {
       auto& bags = capture.routed[i].emplace_back();
-      if (!routing.asks(from, mine[i])) continue;
+      if (from == self && is_read_here(routing, mine[i])) bags = read_here(routing, capture, mine[i]);
+      if (!sends_words(routing, from, mine[i])) continue;
       const bool weighted = routing.layout_of(routing.routes[mine[i]]).is_weighted;
       bags = read_request(word, count[0], count[1], weighted);
       word += request_words(count[0], count[1], weighted);

@@ -42,13 +42,15 @@ inline std::int64_t peer_vectors(const Routing& routing, const Capture& capture,
 inline std::int64_t block_bytes(const Routing& routing, std::size_t r, std::int64_t vectors, at::ScalarType dtype) {
   return padded(vectors * routing.shard_of(routing.routes[r]).box.columns() * static_cast<std::int64_t>(c10::elementSize(dtype)));
 }
-/// Bytes of the values that come back to this rank by a route.
+/// Bytes of the values that come back to this rank by a route; none of what stays.
 inline std::int64_t own_value_bytes(const Routing& routing, const Capture& capture, std::size_t r) {
+  if (routing.stays(r, static_cast<std::size_t>(routing.self))) return 0;
   return block_bytes(routing, r, own_vectors(capture, r), routing.value_dtype(routing.routes[r], capture.requests[r].rows));
 }
 /// Bytes of the values that the route of this rank with number `i` gives to a rank.
 inline std::int64_t peer_value_bytes(const Routing& routing, const Capture& capture, std::size_t self, std::size_t i, std::size_t peer) {
   const auto r = routing.routes_of[self][i];
+  if (routing.stays(r, peer)) return 0;
   return block_bytes(routing, r, peer_vectors(routing, capture, self, i, peer),
                      routing.value_dtype(routing.routes[r], capture.routed[i][peer].rows));
 }
@@ -147,25 +149,20 @@ inline void add_block(const Routing& routing, const Capture& capture, std::size_
   });
 }
 
-/// Values on one process: pooled into the output if the shard has all rows.
-inline void look_up_here(const Routing& routing, const Capture& capture, std::span<const SlotOutput> outputs) {
-  for (std::size_t i = 0; i < routing.routes_of[0].size(); ++i) {
-    const auto r = routing.routes_of[0][i];
-    const auto& route = routing.routes[r];
-    const auto& bags = capture.routed[i][0];
-    const auto& output = outputs[route.slot];
-    const auto& box = routing.shard_of(route).box;
-    const auto dtype = routing.layout_of(route).dtype;
-    if (routing.has_all_rows(route)) {
-      auto* out =
-          static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + (output.column + box.column_begin) * routing.element_size(route);
-      look_up(routing, route, bags, out, output.tensor.stride(0), dtype);
-    } else {
-      const auto value_dtype = routing.value_dtype(route, bags.rows);
-      const auto block = ops::empty({own_vectors(capture, r), box.columns()}, value_dtype);  // [bags or rows, columns]
-      look_up(routing, route, bags, block.mutable_data_ptr(), box.columns(), value_dtype);
-      add_block(routing, capture, r, block.const_data_ptr(), output);
-    }
+/// Values of a route that stay on this rank: pooled into the output if the shard has all rows.
+inline void look_up_here(const Routing& routing, const Capture& capture, std::size_t r, const SlotOutput& output) {
+  const auto& route = routing.routes[r];
+  const auto& bags = capture.routed[routing.place[r]][static_cast<std::size_t>(routing.self)];
+  const auto& box = routing.shard_of(route).box;
+  if (routing.has_all_rows(route)) {
+    const auto first = (output.column + box.column_begin) * routing.element_size(route);
+    auto* out = static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + first;
+    look_up(routing, route, bags, out, output.tensor.stride(0), routing.layout_of(route).dtype);
+  } else {
+    const auto dtype = routing.value_dtype(route, bags.rows);
+    const auto block = ops::empty({own_vectors(capture, r), box.columns()}, dtype);          // [bags or rows, columns]
+    look_up(routing, route, bags, block.mutable_data_ptr(), box.columns(), dtype);
+    add_block(routing, capture, r, block.const_data_ptr(), output);
   }
 }
 
@@ -272,7 +269,7 @@ inline ByteMessage pack_values(const Routing& routing, const Capture& capture, s
         for_floating(sum.scalar_type(), [&](auto zero) {
           kernels::store(sum.template const_data_ptr<decltype(zero)>(), sum.numel(), dtype, to);
         });
-      } else if (peer_vectors(routing, capture, self, i, peer) > 0) {
+      } else if (!routing.stays(mine[i], peer) && peer_vectors(routing, capture, self, i, peer) > 0) {
         look_up(routing, route, bags, to, routing.shard_of(route).box.columns(), dtype);
       }
       to += peer_value_bytes(routing, capture, self, i, peer);
@@ -280,14 +277,19 @@ inline ByteMessage pack_values(const Routing& routing, const Capture& capture, s
   return message;
 }
 
-/// Adds up what came back, in route order: the sum does not depend on ranks.
+/// Adds up what came back and what stays, in route order: the sum does not depend on ranks.
 inline void add_values(const Routing& routing, const Capture& capture, const at::Tensor& received, const Counts& bytes_in,
                        std::span<const SlotOutput> outputs) {
   std::vector<const std::uint8_t*> from{received.const_data_ptr<std::uint8_t>()};
   for (const auto bytes : bytes_in) from.push_back(from.back() + bytes);
   for (std::size_t r = 0; r < routing.routes.size(); ++r) {
+    const auto& output = outputs[routing.routes[r].slot];
+    if (routing.stays(r, static_cast<std::size_t>(routing.self))) {
+      look_up_here(routing, capture, r, output);
+      continue;
+    }
     auto*& block = from[static_cast<std::size_t>(routing.shard_of(routing.routes[r]).rank)];
-    add_block(routing, capture, r, block, outputs[routing.routes[r].slot]);
+    add_block(routing, capture, r, block, output);
     block += own_value_bytes(routing, capture, r);
   }
 }
@@ -297,7 +299,7 @@ template <class Topology> std::vector<SlotOutput> exchange_values(Topology& topo
   auto outputs = empty_outputs(routing, capture);
   if constexpr (!Topology::is_distributed) {
     (void)topology;
-    look_up_here(routing, capture, outputs);
+    for (std::size_t r = 0; r < routing.routes.size(); ++r) look_up_here(routing, capture, r, outputs[routing.routes[r].slot]);
   } else {
     const auto node_sums = exchange_node_sums(topology, routing, capture);
     auto message = pack_values(routing, capture, static_cast<std::size_t>(topology.rank()), node_sums);

@@ -86,6 +86,12 @@ struct Routing {
     return rank == static_cast<std::size_t>(self) || !table_of(routes[route]).is_replicated;
   }
 
+  /// Whether what a rank asks of a route stays on this rank, out of every message: nothing is rounded on its way, nor added up.
+  bool stays(std::size_t route, std::size_t rank) const {
+    return static_cast<int>(rank) == self && shard_of(routes[route]).rank == self && relays[route].empty() &&
+           exchange.forward_precision == CommType::fp32 && exchange.backward_precision == CommType::fp32;
+  }
+
   /// The route by which the sums of `route` come to a rank: itself, or one whose rank adds up what its node has.
   std::size_t gateway(std::size_t route, std::size_t rank) const {
     return relays[route].empty() ? route : relays[route][rank % relays[route].size()];
