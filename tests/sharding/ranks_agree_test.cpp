@@ -2,7 +2,6 @@
 // Ranks that were started with different plans, tables, settings or versions are refused when the model is placed, on all ranks, with one
 // line that has both.
 
-#include <rookery/core/clock.hpp>
 #include <rookery/core/version.hpp>
 #include <rookery/embedding/embedding_bag_collection.hpp>
 #include <rookery/rules/sgd.hpp>
@@ -12,17 +11,14 @@
 #include <rookery/topology/with_topology.hpp>
 
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <map>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "support/roles.hpp"
+#include "support/run_processes.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -123,21 +119,13 @@ TEST_SUITE("sharding/ranks_agree") {
     }
   }
   TEST_CASE("F9 F10 F11 the same of three processes over Gloo: every one of them ends with that line") {
-    const auto self = std::filesystem::read_symlink("/proc/self/exe").string();
     for (const auto* what : {"F9 shards", "F9 no fit", "F10 size", "F10 dtype", "F10 order", "F11 version", "none"}) {
       const auto& words = differences().at(what);
       CAPTURE(what);
-      const auto file = std::filesystem::temp_directory_path() / concat("rookery_difference_", ::getpid());
-      const Stopwatch clock;
-      const int status = std::system(concat("ROOKERY_TEST_ROLE=differing_rank ROOKERY_TEST_DIFFERENCE='", what, "' '", ROOKERY_SOURCE_DIR,
-                                            "/examples/launch' 3 '", self, "' 2> '", file.string(), "'")
-                                         .c_str());
-      std::ostringstream text;
-      text << std::ifstream(file).rdbuf();
-      const auto said = text.str();
-      std::filesystem::remove(file);
-      CHECK((status == 0) == words.empty());
-      CHECK(clock.seconds() < 60);                               // starting LibTorch on a busy machine included; deadlines are ten minutes
+      const auto ended = cases::run_processes("differing_rank", 3, concat("ROOKERY_TEST_DIFFERENCE='", what, "'"));
+      const auto& said = ended.said;
+      CHECK((ended.status == 0) == words.empty());
+      CHECK(ended.seconds < 60);                                 // starting LibTorch on a busy machine included; deadlines are ten minutes
       int times = 0;
       for (auto at = words.empty() ? said.npos : said.find(words); at != said.npos; at = said.find(words, at + 1)) ++times;
       CHECK_MESSAGE(times == (words.empty() ? 0 : 3), said);

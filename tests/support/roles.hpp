@@ -18,8 +18,7 @@ inline std::map<std::string, int (*)()>& roles() {
 /// The role that the environment names, or null.
 inline int (*role_to_play())() {
   const char* name = std::getenv("ROOKERY_TEST_ROLE");
-  const auto found = name ? roles().find(name) : roles().end();
-  return found == roles().end() ? nullptr : found->second;
+  return name ? roles().at(name) : nullptr;
 }
 
 }  // namespace rookery::cases

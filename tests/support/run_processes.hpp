@@ -27,6 +27,7 @@ struct EndedProcesses {
 /// Runs `role` on `ranks` processes of this machine; `environment` as `NAME=value NAME=value`, `launcher` a script of examples/.
 inline EndedProcesses run_processes(const std::string& role, int ranks, const std::string& environment = "",
                                     const std::string& launcher = "launch") {
+  check<Error>(std::getenv("ROOKERY_TEST_ROLE") == nullptr, "a process with the role '", role, "' would start others without end");
   const auto file = std::filesystem::temp_directory_path() / concat("rookery_", role, "_", ranks, "_", ::getpid());
   const Stopwatch clock;
   const auto self = std::filesystem::read_symlink("/proc/self/exe").string();

@@ -114,8 +114,8 @@ inline void add_rows(const std::vector<at::Tensor>& packed, std::span<ShardGradi
 
 /// Whether an all-reduce of whole tables moves fewer bytes than a gather of the rows that ranks have seen, and is what a step does.
 ///
-/// Of N bytes an all-reduce moves 2 N (W - 1) / W at each rank; of P bytes that ranks have together, a gather moves P (W - 1) / W. So tables
-/// go whole where 2 N <= P, with N = sum over tables of E (D + 1) b, for numbers of b bytes, and P = sum over ranks and tables of
+/// Of N bytes an all-reduce moves 2 N (W - 1) / W at each rank; of P bytes that ranks have together, a gather moves P (W - 1) / W. So
+/// tables go whole where 2 N <= P, with N = sum over tables of E (D + 1) b, for numbers of b bytes, and P = sum over ranks and tables of
 /// U (8 + D b), for the U rows that a rank's ids name: P grows with the ranks, N does not. Ranks know P from the counts of ids.
 inline bool are_replicas_whole(const Routing& routing, std::span<const Capture> captures) {
   std::int64_t whole = 0, rows = 0;
