@@ -11,6 +11,7 @@
 #include <rookery/topology/with_topology.hpp>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <string>
