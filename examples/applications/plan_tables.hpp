@@ -49,7 +49,7 @@ inline void add_options(CLI::App& app, PlanTablesOptions& options) {
   app.add_option("--device", options.device, "where the tables are")->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_option("--memory", options.memory, "of each rank, such as 80GB or 512GiB; 0: 32 GiB of a device, 128 GiB of a host")
       ->transform(bytes());
-  app.add_option("--batch-size", options.batch_size, "rows of a batch on each rank")->check(whole_number(0));
+  app.add_option("--batch-size", options.batch_size, "rows of a batch on each rank")->check(whole_number(1));
   app.add_option("--reserve", options.reserve, "share of the memory that tables do not get")->check(CLI::Range(0., 1.));
   app.add_option("--dense", options.dense, "bytes of the dense parameters; six times as much is kept for them")->transform(bytes());
   app.add_option("--pipeline", options.pipeline, "batches under way at once")
@@ -147,7 +147,7 @@ inline int plan_tables(const PlanTablesOptions& options, std::string& out) {
   if (!options.diff.empty()) {
     auto other = rk::load_plan(options.diff);
     if (other.world_size == 0) other = load_plan_for(options.diff, file, facts);
-    const auto lines = rk::diff(other, plan, options.lines);
+    const auto lines = rk::diff(other, plan, options.lines, facts.ranks_per_node());
     out += lines.empty() ? rk::concat("\nthe same plan as ", options.diff, "\n") : rk::concat("\nfrom ", options.diff, ":\n", lines);
   }
   out += rk::concat(estimate.fits() ? "\nit fits" : "\nit does not fit", ": the fullest rank needs ", rk::human_bytes(fullest), " of ",

@@ -114,7 +114,7 @@ TEST_SUITE("examples/plan_tables") {
     const auto other = folder.write("other.json", R"({"tables": {"user_id": {"kind": "table_wise", "ranks": [0]},
                                                                  "item_id": {"kind": "row_wise"}}})");
     const auto turned = examples::plan_tables({tables, "--ranks=2", "--plan", other, "--diff", by_hand});
-    CHECK(contains(turned.out, rk::concat("\nfrom ", by_hand, ":\nuser_id: rank 1 -> rank 0; 73.2 MiB move\n")));
+    CHECK(contains(turned.out, rk::concat("\nfrom ", by_hand, ":\ntable user_id: ranks 1 -> 0; 73.2 MiB move\n")));
     const auto wrong = examples::plan_tables({tables, "--ranks=1", "--plan", by_hand});
     CHECK(wrong.status == 2);
     CHECK(wrong.error == rk::concat("plan_tables: ", by_hand, ": Plan: table 'user_id' has a shard on rank 1 of 1\n"));

@@ -31,52 +31,77 @@ TEST_SUITE("planner/plan_diff") {
     std::swap(turned.tables[0], turned.tables[1]);
     CHECK(diff(whole, turned) == "");
     CHECK(diff(whole, plan_of({{"users", {.kinds = {ShardingKind::row_wise}}}, {"items", {.ranks = {0}}}})) ==
-          "users: rank 0 -> 2 parts on ranks [0, 1]; 80 B move\n"
+          "table users: kind table_wise -> row_wise, ranks 0 -> 0-1; 80 B move\n"
           "  rows 5-9: rank 0 -> rank 1, 80 B\n"
-          "items: rank 1 -> rank 0; 48 B move\n"
+          "table items: ranks 1 -> 0; 48 B move\n"
           "  rows 0-5: rank 1 -> rank 0, 48 B\n"
           "moved in all: 128 B\n");
     const auto rows = plan_of({{"users", {.kinds = {ShardingKind::row_wise}}}, {"items", {.ranks = {1}}}});
     auto columns = rows;
     columns.tables[0].shards = column_wise_shards(10, 4, 2, {0, 1});
     CHECK(diff(rows, columns) ==
-          "users: 2 parts on ranks [0, 1], cut otherwise; 80 B move\n"
+          "table users: kind row_wise -> column_wise; 80 B move\n"
           "  rows 5-9 columns 0-1: rank 1 -> rank 0, 40 B\n"
           "  rows 0-4 columns 2-3: rank 0 -> rank 1, 40 B\n"
           "moved in all: 80 B\n");
     CHECK(diff(rows, columns, 1).find("  and 1 more parts\n") != std::string::npos);
+    auto uneven = rows;
+    uneven.tables[0].shards = {{{0, 7, 0, 4}, 0}, {{7, 10, 0, 4}, 1}};
+    CHECK(diff(rows, uneven).starts_with("table users: cut otherwise; 32 B move\n"));
+    auto finer = rows;
+    finer.tables[0].shards = {{{0, 2, 0, 4}, 0}, {{2, 5, 0, 4}, 0}, {{5, 10, 0, 4}, 1}};
+    CHECK(diff(rows, finer) == "table users: shards 2 -> 3; nothing moves\n");
     auto summed = rows;
     summed.tables[0].hierarchical = true;
-    CHECK(diff(rows, summed) == "users: 2 parts on ranks [0, 1], now summed in each node first; nothing moves\n");
+    CHECK(diff(rows, summed) == "table users: hierarchical false -> true; nothing moves\n");
   }
   TEST_CASE("copies move to ranks that have none, and go without a move") {
     const auto whole = plan_of({{"users", {.ranks = {1}}}, {"items", {.ranks = {1}}}});
     const auto copies = plan_of({{"users", {.kinds = {ShardingKind::data_parallel}}}, {"items", {.ranks = {1}}}});
     CHECK(diff(whole, copies) ==
-          "users: rank 1 -> a copy on every rank; 160 B move\n"
+          "table users: kind table_wise -> data_parallel, ranks 1 -> 0-1; 160 B move\n"
           "  rows 0-9: rank 1 -> rank 0, 160 B\n"
           "moved in all: 160 B\n");
-    CHECK(diff(copies, whole) == "users: a copy on every rank -> rank 1; nothing moves\n");
+    CHECK(diff(copies, whole) == "table users: kind data_parallel -> table_wise, ranks 0-1 -> 1; nothing moves\n");
     CHECK(diff(copies, plan_of({{"users", {.kinds = {ShardingKind::data_parallel}}}, {"items", {.ranks = {1}}}}, 3)) ==
           "ranks: 2 -> 3\n"
-          "users: a copy on every rank, cut otherwise; 160 B move\n"
+          "table users: ranks 0-1 -> 0-2; 160 B move\n"
           "  rows 0-9: rank 0 -> rank 2, 160 B\n"
           "moved in all: 160 B\n");
   }
-  TEST_CASE("tables of another size, new and gone ones, and plans by hand") {
+  TEST_CASE("tables of another size, new and gone ones") {
     const auto before = plan_of({{"users", {.ranks = {0}}}, {"items", {.ranks = {1}}}});
     auto other = tables;
     other[0].num_embeddings = 12, other[0].rule = "adam";
     other[1].name = other[1].table = "queries";
     CHECK(diff(before, place(other, 2, {{"queries", {.ranks = {1}}}})) ==
-          "users: [10, 4] Float sgd -> [12, 4] Float adam\n"
-          "queries: new, rank 1\n"
-          "items: gone, was rank 1\n");
-    const Plan by_hand{.tables = {{.table = "users", .kind = ShardingKind::row_wise, .ranks = {1, 0}},
-                                  {"items", table_wise_shards(6, 2, 0)}},
-                       .descriptions = {},
-                       .world_size = 2};
-    CHECK(diff(before, by_hand).starts_with("users: rank 0 -> row_wise on ranks [1, 0]\n"));
+          "table users: rows 10 -> 12, rule sgd -> adam\n"
+          "table queries: new, table_wise on ranks 1\n"
+          "table items: gone, table_wise on ranks 1\n");
+  }
+  TEST_CASE("a plan by hand is compared as it comes out for the tables of the other") {
+    auto named = std::vector{table("a.users", 10, 4), table("a.items", 6, 2), table("a.tags", 8, 2)};
+    for (auto& one : named) one.table = one.name.substr(2);
+    const auto full = place(named, 2, {{"users", {.kinds = {ShardingKind::row_wise}}}, {"items", {.ranks = {1}}}});
+    Plan by_hand{.tables = {{.table = "users", .kind = ShardingKind::row_wise},
+                            {.table = "items", .kind = ShardingKind::table_wise, .ranks = {1}},
+                            {.table = "tags", .kind = ShardingKind::table_wise, .ranks = {0}}}};
+    CHECK(diff(by_hand, full) == "");
+    CHECK(diff(full, by_hand) == "");
+    by_hand.tables[0].ranks = {1, 0};
+    CHECK(diff(full, by_hand) ==
+          "table a.users: ranks 0-1 -> 1, 0; 160 B move\n"
+          "  rows 0-4: rank 0 -> rank 1, 80 B\n"
+          "  rows 5-9: rank 1 -> rank 0, 80 B\n"
+          "moved in all: 160 B\n");
+    by_hand.tables = {{.table = "items", .kind = ShardingKind::table_wise, .ranks = {1}}};
+    CHECK(diff(full, by_hand, 1) == "table a.users: gone, row_wise on ranks 0-1\nand 1 more tables: gone\n");
+    CHECK(diff(place(named, 2), Plan{}) == "");                  // which asks for the default placement
+    const auto grid = place(named, 4, {{"users", {.kinds = {ShardingKind::table_row_wise}, .ranks = {2}, .hierarchical = true}}}, 2);
+    const Plan on_node{.tables = {{.table = "users", .kind = ShardingKind::table_row_wise, .ranks = {2}, .hierarchical = true}}};
+    CHECK(diff(on_node, grid, 0, 2) == "and 2 more tables: new\n");
+    const Plan misfit{.tables = {{"users", table_wise_shards(11, 4, 0)}}};
+    CHECK_THROWS_AS(diff(full, misfit), PlanError);
   }
   TEST_CASE("what a rank had and what moves to it is what it is to have, for random plans") {
     for (std::uint64_t seed = 0; seed < 300; ++seed) {
