@@ -30,6 +30,7 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -41,6 +42,7 @@
 
 #include "support/equivalence.hpp"
 #include "support/roles.hpp"
+#include "support/run_processes.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -85,7 +87,23 @@ int throwing_rank() {
     return 1;
   }
 }
-[[maybe_unused]] const bool listed = cases::roles().emplace("throwing_rank", &throwing_rank).second;
+/// One collective of a rank of a launched program, for which rank 1 brings a longer tensor than the others.
+int longer_rank() {
+  try {
+    return with_topology<Gloo>(Environment::read(), [](auto topology) {
+      topology.at_step(3);
+      const auto tensor = at::ones({topology.rank() == 1 ? 1001 : 1000});
+      if (std::getenv("ROOKERY_TEST_BROADCAST")) broadcast(topology, tensor, 1).wait();
+      else all_reduce(topology, tensor).wait();
+      return 0;
+    });
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
+[[maybe_unused]] const bool listed = cases::roles().emplace("throwing_rank", &throwing_rank).second &&
+                                     cases::roles().emplace("longer_rank", &longer_rank).second;
 
 /// What a rank does that dies between meeting the others and connecting to them.
 void dies_while_joining(const ProcessEnvironment& environment) {
@@ -319,6 +337,28 @@ TEST_SUITE("topology/gloo") {
     CHECK(std::count(said.begin(), said.end(), '\n') == 3);
     CHECK((contains(text_of("error"), "{\"message\":{\"message\":\"") && contains(text_of("error"), cause)));
     std::filesystem::remove_all(files);
+  }
+  TEST_CASE("a tensor that is longer on one rank ends all ranks with lines that say so, and communicating says which it is") {
+    for (const bool is_broadcast : {false, true}) {
+      const std::string environment = is_broadcast ? "ROOKERY_TEST_BROADCAST=1" : "";
+      const auto ended = cases::run_processes("longer_rank", 3, environment);
+      INFO(ended.said);
+      CHECK(ended.status == 1);
+      CHECK(ended.seconds < 60);                             // of a deadline of ten minutes
+      for (const int rank : {0, 1, 2}) CHECK(contains(concat("\n", ended.said), concat("\nrank ", rank, ", step 3, ")));
+      std::istringstream lines(ended.said);
+      for (std::string line; std::getline(lines, line);)
+        CHECK(line.ends_with(": a message is longer than what this rank expects; do all ranks give tensors of one size? With "
+                             "ROOKERY_CHECK=communicating they say which do not"));
+
+      const auto told = cases::run_processes("longer_rank", 3, environment + " ROOKERY_CHECK=communicating");
+      INFO(told.said);
+      CHECK(told.status == 1);
+      const std::string verb = is_broadcast ? "broadcast from rank 1" : "all_reduce sum";
+      for (const int rank : {0, 1, 2})
+        CHECK(contains(told.said, concat("rank ", rank, ", step 3: collective number 0 is ", verb, " of Float [1000] on rank 0 but ", verb,
+                                         " of Float [1001] on rank 1\n")));
+    }
   }
   TEST_CASE("a broken pipe is no end of the process, and a program's own handler of it stays") {
     const auto handler_after_join = [](void (*handler)(int)) {

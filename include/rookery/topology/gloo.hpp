@@ -5,7 +5,9 @@
 //
 // A launcher starts the processes and says who they are (topology/process_environment.hpp). Every wait has a deadline, and ends within
 // seconds when another rank dies or fails, whatever the deadline: a link of our own watches for that (topology/liveness.hpp). In the
-// check level `communicating` ranks compare what they are about to do before each collective (topology/fingerprint.hpp).
+// check level `communicating` ranks compare what they are about to do before each collective (topology/fingerprint.hpp). Without it a
+// message that is longer than its receiver expects ends the receiver, with a line that says so, and the others by it; a shorter one is
+// taken, and the rest of what it was to fill holds anything.
 // Answers to torch.distributed with the gloo backend, without Python.  Include cost: c10d, 9 s.
 
 #if !__has_include(<gloo/context.h>)
@@ -22,6 +24,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <memory>
@@ -67,14 +70,21 @@ class GlooGroup : public ProcessGroup {
  public:
   explicit GlooGroup(const ProcessEnvironment& environment) : ProcessGroup(environment) {
     ignore_broken_pipes();
+    explain_terminate();
     join("gloo", concat(" at ", environment.master_address, ":", environment.master_port), [&] {
       store_ = join_store(environment);
       meet(meeting_in(store_, environment), [bell = bell_] { bell->ring(); });
       connect();
     });
+    const std::lock_guard lock(posting_);
+    joined_.push_back(this);
   }
   /// A broken group's threads may wait for ever, so that one is not taken down.
   ~GlooGroup() {
+    {
+      const std::lock_guard lock(posting_);
+      std::erase(joined_, this);
+    }
     if (broken_) group_.release();
   }
 
@@ -105,6 +115,30 @@ class GlooGroup : public ProcessGroup {
   }
 
  private:
+  /// A message that is longer than what it is to fill makes Gloo throw in a thread of its own, where nobody can catch it: the process says
+  /// what that means, to the other ranks too, and ends. Whatever else terminates it is left to the handler before.
+  static void explain_terminate() {
+    static const std::terminate_handler before = std::set_terminate([] {
+      try {
+        if (const auto failed = std::current_exception()) std::rethrow_exception(failed);
+      } catch (const std::exception& error) {
+        if (std::string_view(error.what()).find("gloo/transport/") != std::string_view::npos) end_with_line();
+      } catch (...) {
+      }
+      before();
+    });
+  }
+  [[noreturn]] static void end_with_line() {
+    const std::lock_guard lock(posting_);
+    for (auto* const group : joined_) {
+      const auto cause = concat(group->where(), ": a message is longer than what this rank expects; do all ranks give tensors of one size? "
+                                "With ROOKERY_CHECK=communicating they say which do not");
+      std::fprintf(stderr, "%s\n", cause.c_str());
+      group->abort(cause);
+    }
+    std::_Exit(1);
+  }
+
   std::shared_ptr<::gloo::transport::Device> device() const {
     const char* named = std::getenv("GLOO_SOCKET_IFNAME");
     if (named && *named) return c10d::ProcessGroupGloo::createDeviceForInterface(named);
@@ -149,6 +183,7 @@ class GlooGroup : public ProcessGroup {
   }
 
   static inline std::mutex posting_;
+  static inline std::vector<GlooGroup*> joined_;
   std::shared_ptr<Bell> bell_ = std::make_shared<Bell>();
   StorePointer store_;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
