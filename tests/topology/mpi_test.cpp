@@ -215,7 +215,20 @@ int faulty_rank() {
     }
   });
 }
-[[maybe_unused]] const bool listed = cases::roles().emplace("mpi_verbs", &verbs).second &&
+/// Rank 1 comes late: to the start or to the end, as ROOKERY_TEST_LATE says.
+int late_rank() {
+  const auto late = variable("ROOKERY_TEST_LATE");
+  if (late == "start" && ProcessEnvironment::read(false).rank == 1) {
+    detail::MpiLibrary::get();                               // MPI's own start waits for all
+    std::this_thread::sleep_for(60s);
+  }
+  return on_mpi([&](Mpi& topology) {
+    barrier(topology);
+    if (topology.rank() == 1) std::this_thread::sleep_for(60s);
+  });
+}
+[[maybe_unused]] const bool listed = cases::roles().emplace("mpi_late_rank", &late_rank).second &&
+                                     cases::roles().emplace("mpi_verbs", &verbs).second &&
                                      cases::roles().emplace("mpi_equivalence", &equivalence).second &&
                                      cases::roles().emplace("mpi_faulty_rank", &faulty_rank).second;
 
@@ -287,6 +300,18 @@ TEST_SUITE("topology/mpi") {
     CHECK(ended.status != 0);
     CHECK(ended.seconds < 30);
     CHECK(others_say(ended, "rank 1 returned before it; did every rank see the same number of batches?"));
+  }
+  TEST_CASE("F2 a rank that does not come to the start or to the end: the others say so at their deadline, and end") {
+    const auto started = mpirun("mpi_late_rank", 3, "ROOKERY_TEST_LATE=start ROOKERY_TIMEOUT=3");
+    INFO(started.said);
+    CHECK(started.status != 0);
+    CHECK(started.seconds < 30);
+    CHECK(contains(started.said, " of 3 did not join the group: waited 3000 ms for the other ranks\n"));
+    const auto ended = mpirun("mpi_late_rank", 3, "ROOKERY_TEST_LATE=end ROOKERY_TIMEOUT=3");
+    INFO(ended.said);
+    CHECK(ended.status != 0);
+    CHECK(ended.seconds < 30);
+    CHECK(contains(ended.said, ", step 0, after barrier number 0: waited 3000 ms for rank 1 to end too\n"));
   }
   TEST_CASE("F12 in the check level communicating, ranks in different collectives all say which") {
     const auto ended = with_fault("another", "ROOKERY_CHECK=communicating");
