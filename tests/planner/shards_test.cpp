@@ -113,7 +113,7 @@ TEST_SUITE("planner/shards") {
     CHECK(ranks_of(grid) == Numbers{2, 3, 0, 1});
     CHECK(rows_of(grid) == Numbers{3, 3, 3, 3});
     CHECK((grid[0].box.column_begin == 0 && grid[0].box.column_end == 8 && grid[2].box.column_begin == 8));
-    CHECK_THROWS_WITH_AS(place({}, 6, {}, 4), "place: 6 ranks on nodes of 4; every node must have as many", PlanError);
+    CHECK_THROWS_WITH_AS(place({}, 6, {}, 4), "Plan: 6 ranks on nodes of 4; every node must have as many", PlanError);
   }
 
   TEST_CASE("row_wise takes the ranks asked for") {
