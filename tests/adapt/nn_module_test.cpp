@@ -27,6 +27,7 @@
 #include <rookery/loss/bce.hpp>
 #include <rookery/modules/mlp.hpp>
 #include <rookery/rules/adam.hpp>
+#include <rookery/sharding/shared_tensors.hpp>
 
 #include "support/equivalence.hpp"
 #include "support/test.hpp"

@@ -11,9 +11,6 @@
 
 #include <torch/headeronly/version.h>
 
-#include <sys/random.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -40,6 +37,7 @@
 #include <rookery/sharding/exchange_options.hpp>
 #include <rookery/sharding/model_and_loss.hpp>
 #include <rookery/sharding/placement.hpp>
+#include <rookery/sharding/shared_tensors.hpp>
 #include <rookery/sharding/table_runtime.hpp>
 #include <rookery/sharding/table_view.hpp>
 #include <rookery/sparse/validate.hpp>
@@ -68,28 +66,6 @@ inline constexpr std::array<const char*, 3> policy_names{"synchronised", "broadc
 inline void check_names(const std::vector<std::string>& names) {
   if (const auto* name = first_repeated(names))
     fail<ConfigError>("two parameters, buffers or tables of the model are called '", *name, "'; give each a name of its own");
-}
-
-/// A number of this process that no other has, on any host: drawn by the first that asks, and another in what it forks.
-inline std::int64_t process_identity() {
-  static const std::int64_t drawn = [] {
-    std::int64_t number = 0;
-    [[maybe_unused]] const auto bytes = ::getrandom(&number, sizeof number, 0);
-    return number;
-  }();
-  return drawn ^ ::getpid();
-}
-
-/// Errors: ConfigError where two ranks of a process were given one tensor. `gathered` are each rank's addresses, one a name, and its
-///         process [names + 1].
-inline void refuse_shared_tensors(const std::vector<std::string>& names, const std::vector<at::Tensor>& gathered) {
-  for (std::size_t other = 1; other < gathered.size(); ++other)
-    for (std::size_t rank = 0; rank < other; ++rank) {
-      const auto *a = gathered[rank].const_data_ptr<std::int64_t>(), *b = gathered[other].const_data_ptr<std::int64_t>();
-      for (std::size_t i = 0; i < names.size() && a[names.size()] == b[names.size()]; ++i)
-        check<ConfigError>(a[i] == 0 || a[i] != b[i], "ShardingPolicy: ranks ", rank, " and ", other, " are given one tensor as '",
-                           names[i], "'; make a torch::nn::Module for each rank");
-    }
 }
 
 /// Errors: ConfigError for a feature that a part of the model is for and no table has.
