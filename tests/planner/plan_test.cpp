@@ -113,7 +113,7 @@ TEST_SUITE("planner/plan") {
     refuse(plan, "Plan: table 'user.embedding_bags.user_id' is planned 2 times");
     plan.tables.pop_back();
     plan.tables.erase(plan.tables.begin());
-    refuse(plan, "Plan: table 'user.embedding_bags.user_id' has no shards");
+    refuse(plan, "Plan: there is none for table 'user.embedding_bags.user_id'");
     const std::vector<TableDescription> same_name{table("id", 4, 1, "user"), table("id", 4, 1, "item")};
     refuse({.tables = {{"id", table_wise_shards(4, 1, 0)}}}, "Plan: 'id' names 2 tables; give the full name", same_name);
     validate({.tables = {{"user.embedding_bags.id", table_wise_shards(4, 1, 0)}, {"item.embedding_bags.id", table_wise_shards(4, 1, 1)}}},
@@ -341,7 +341,7 @@ TEST_SUITE("planner/place") {
       CHECK_THROWS_WITH_AS(complete(plan, two_tables, 2), sentence.c_str(), PlanError);
     };
     const TablePlan item{"item_id", table_wise_shards(6, 2, 0)};
-    refuse({.tables = {item}}, "Plan: table 'user.embedding_bags.user_id' has no shards");
+    refuse({.tables = {item}}, "Plan: there is none for table 'user.embedding_bags.user_id'");
     refuse({.tables = {item, item}}, "Plan: table 'item.embedding_bags.item_id' is planned 2 times");
     refuse({.tables = {item, {.table = "u", .kind = ShardingKind::row_wise}}}, "Plan: table 'u' is not in the model");
     refuse({.tables = {item, {.table = "user_id", .kind = ShardingKind::row_wise, .ranks = {0, 2}}}},

@@ -14,6 +14,7 @@
 #include <limits>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/test.hpp"
@@ -100,6 +101,17 @@ TEST_SUITE("topology/calibrate") {
         CHECK(bandwidth < 1e13);
       }
     }
+  }
+  TEST_CASE("nodes of unlike size are refused before anything is sent between them") {
+    struct Uneven : Threads {
+      explicit Uneven(Threads base) : Threads(std::move(base)) {}
+      int local_world_size() const { return rank() < 2 ? 2 : 1; }
+    };
+    Threads::run(3, [](Threads threads) {
+      Uneven topology(std::move(threads));
+      CHECK_THROWS_WITH_AS(calibrate(topology, {.memory_seconds = .001, .exchange_seconds = .01, .memory_bytes = 1 << 20}),
+                           "calibrate: nodes of 1 and of 2 ranks; every node must have as many", ConfigError);
+    });
   }
   TEST_CASE("exchange takes about the time it is given") {
     const Stopwatch clock;

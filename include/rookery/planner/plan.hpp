@@ -58,7 +58,7 @@ struct Plan {
   const TablePlan& of(const TableDescription& table) const {
     for (const auto& one : tables)
       if (one.is_of(table)) return one;
-    fail<PlanError>("Plan: table '", table.name, "' has no shards");
+    fail<PlanError>("Plan: there is none for table '", table.name, "'");
   }
 
   /// One line a table: name, shape, dtype, rule, shards, bytes.

@@ -247,14 +247,14 @@ inline IdMessage pack_ids(const Routing& routing, Capture& capture, std::size_t 
   return message;
 }
 
-/// Words that come from each rank. Errors: CommunicationError when ranks disagree about capturing.
+/// Words that come from each rank. Errors: Error when ranks disagree about capturing.
 inline Counts words_to_come(const Routing& routing, std::size_t self, bool capturing, const at::Tensor& counts) {
   const auto& mine = routing.routes_of[self];
   const auto* count = counts.const_data_ptr<std::int64_t>();
   Counts words(routing.routes_of.size());
   for (std::size_t from = 0; from < words.size(); ++from) {
-    check<CommunicationError>(*count == static_cast<std::int64_t>(capturing), "ranks ", self, " and ", from,
-                              " disagree about training: one captures gradients and the other does not");
+    check<Error>(*count == static_cast<std::int64_t>(capturing), "rank ", capturing ? self : from, " trains and rank ",
+                 capturing ? from : self, " does not: predict(), train(false) and NoGradGuard are for all ranks or none");
     count += 2;
     for (const auto r : mine) {
       if (!sends_words(routing, from, r)) continue;

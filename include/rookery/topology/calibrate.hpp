@@ -87,7 +87,7 @@ namespace detail {
 
 /// The least of each number over ranks [n].
 template <class Topology> std::vector<double> least_over_ranks(Topology& topology, std::vector<double> numbers) {
-  auto tensor = ops::empty({static_cast<std::int64_t>(numbers.size())}, at::kDouble);                      // [n]
+  auto tensor = ops::empty({static_cast<std::int64_t>(numbers.size())}, at::kDouble);                     // [n]
   std::copy(numbers.begin(), numbers.end(), tensor.template mutable_data_ptr<double>());
   const auto least = all_reduce(topology, std::move(tensor), ReduceOp::min).wait();                        // [n]
   return {least.template const_data_ptr<double>(), least.template const_data_ptr<double>() + least.numel()};
@@ -121,13 +121,16 @@ template <class Topology> double exchange_bandwidth(Topology& topology, bool in_
 
 /// The ranks and nodes of a topology with the memory that the host allows, a rank's share of it, and measured bandwidths: of reading rows
 /// on the host, and of exchange between the ranks of a node and between nodes where there are several of either. The others are constants.
-/// Errors: CommunicationError where a rank fails or does not come.
+/// Errors: ConfigError where nodes have unlike numbers of ranks; CommunicationError where a rank fails or does not come.
 /// Cost: the options' seconds. Ranks: all, in the same order; all get the same facts.
 template <concepts::Topology Topology> TopologyFacts calibrate(Topology& topology, const CalibrationOptions& options = {}) {
   auto facts = facts_of(topology);
   barrier(topology);
   const auto memory = static_cast<double>(host_memory()) / facts.ranks_per_node();
-  const auto found = detail::least_over_ranks(topology, {measure_memory(options).gather, memory});
+  const double here = facts.ranks_per_node();
+  const auto found = detail::least_over_ranks(topology, {measure_memory(options).gather, memory, here, -here});
+  const auto least = static_cast<int>(found[2]), most = static_cast<int>(-found[3]);
+  check<ConfigError>(least == most, "calibrate: nodes of ", least, " and of ", most, " ranks; every node must have as many");
   facts.host_bandwidth = found[0];
   facts.host_memory = static_cast<std::int64_t>(found[1]);
   if constexpr (Topology::is_distributed) {
