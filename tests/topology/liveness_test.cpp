@@ -72,6 +72,14 @@ struct Hello {
   char protocol[8] = {'r', 'o', 'o', 'k', 'e', 'r', 'y', '1'};
   std::int32_t rank = 0, world_size = 0;
 };
+/// What connects to rank 0 and says which rank it is, by hand.
+auto greeting(detail::Descriptor& link, std::int32_t rank, std::int32_t world_size) {
+  return [&link, rank, world_size](int port) {
+    const Hello hello{.rank = rank, .world_size = world_size};
+    link = detail::connect_to("127.0.0.1", port, 5s);
+    send(link, &hello, sizeof hello);
+  };
+}
 /// What `fn()` gives, or throws, in a process of its own that may have `soft` open files more than this one has, and no more than `hard`.
 template <class Fn> std::string with_few_files(rlim_t soft, rlim_t hard, Fn&& fn) {
   int ends[2];
@@ -188,11 +196,7 @@ TEST_SUITE("topology/liveness") {
   TEST_CASE("a link that says what no rank says is as one that has ended") {
     for (const std::int32_t size : {-1, 1 << 30, 5}) {
       detail::Descriptor odd;
-      auto group = join(3, 20s, [&](int port) {
-        const Hello hello{.rank = 2, .world_size = 3};
-        odd = detail::connect_to("127.0.0.1", port, 5s);
-        send(odd, &hello, sizeof hello);
-      }, {0, 1});
+      auto group = join(3, 20s, greeting(odd, 2, 3), {0, 1});
       const std::int32_t head[] = {'L', size == 5 ? 77 : 2, size};
       send(odd, head, sizeof head);
       send(odd, "12345", 5);
@@ -201,11 +205,7 @@ TEST_SUITE("topology/liveness") {
   }
   TEST_CASE("who is late: ranks that have not come, and ranks that do not answer") {
     detail::Descriptor silent;
-    auto group = join(4, 20s, [&](int port) {
-      const Hello hello{.rank = 3, .world_size = 4};
-      silent = detail::connect_to("127.0.0.1", port, 5s);
-      send(silent, &hello, sizeof hello);
-    }, {0, 1, 2});
+    auto group = join(4, 20s, greeting(silent, 3, 4), {0, 1, 2});
     for (const std::size_t rank : {0, 1, 2}) group[rank].come_to(5);
     for (const std::size_t rank : {0, 1, 2}) CHECK(group[rank].late_ranks(5) == "rank 3, which does not answer");
     auto whole = join(4);
@@ -311,11 +311,7 @@ TEST_SUITE("topology/liveness") {
   }
   TEST_CASE("a rank that does not read is told nothing more, and all hear that") {
     detail::Descriptor silent;
-    auto group = join(3, 20s, [&](int port) {
-      const Hello hello{.rank = 2, .world_size = 3};
-      silent = detail::connect_to("127.0.0.1", port, 5s);
-      send(silent, &hello, sizeof hello);
-    }, {0, 1});
+    auto group = join(3, 20s, greeting(silent, 2, 3), {0, 1});
     std::jthread speaks([&] {
       for (int i = 0; i < 40 && group[1].cause().empty(); ++i) group[1].gather(std::string(1 << 20, 'x'), i, 10ms);
     });

@@ -399,8 +399,7 @@ inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const Shard
       message.sizes_in[peer] += static_cast<std::int64_t>(piece.end - piece.begin);
     }
   }
-  message.send = ops::empty({static_cast<std::int64_t>(words.size())}, at::kDouble);         // [sum(sizes_out)]
-  std::copy(words.begin(), words.end(), message.send.mutable_data_ptr<double>());
+  message.send = host_tensor(words);                                                         // [sum(sizes_out)]
   return message;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// vectorized: plain loops over rows, compiled for AVX2 as well as for the compiler's own target, and chosen at run time.
+// parallel_vectorized: plain loops over rows, compiled for AVX2 as well as for the compiler's own target, and chosen at run time.
 //
 // Compilers leave loops of unknown length scalar at -O2, and users need no flag here: a copy of the kernel is inlined into a function
 // with the target and the optimisation of its own. No sum is reordered and nothing is fused, so both give the same bits.
