@@ -130,8 +130,7 @@ class FakeNccl {
   int state(Communicator member) const {
     const std::lock_guard lock(mutex_);
     if (script_->failing_launch >= 0 && member->launched > script_->failing_launch) return internal_error;
-    for (const auto& other : member->meeting->members)
-      if (!other) return in_progress;
+    if (!is_complete(*member->meeting)) return in_progress;
     if (member->taking.empty()) return success;
     if (++member->asked < 3) return in_progress;
     for (auto& launch : member->taking) member->queue->launches.push_back(std::move(launch));
@@ -286,13 +285,15 @@ class FakeNccl {
     return in_progress;
   }
 
+  static bool is_complete(const Meeting& meeting) {
+    return std::none_of(meeting.members.begin(), meeting.members.end(), [](const auto& member) { return member == nullptr; });
+  }
   /// Lets every stream come as far as it can.
   static void progress(Queue& own) {
     for (bool moved = true; moved;) {
       moved = advance(own);
       for (auto& [id, meeting] : meetings_) {
-        const bool complete = std::all_of(meeting.members.begin(), meeting.members.end(), [](const auto& member) { return member != nullptr; });
-        if (!complete) continue;
+        if (!is_complete(meeting)) continue;
         for (auto& member : meeting.members)
           if (member->queue) moved |= advance(*member->queue);
         moved |= messages(meeting) || collective(meeting);

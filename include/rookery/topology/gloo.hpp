@@ -114,6 +114,9 @@ class GlooGroup : public ProcessGroup {
     }
   }
 
+ protected:
+  StorePointer store_;
+
  private:
   /// A message that is longer than what it is to fill makes Gloo throw in a thread of its own, where nobody can catch it: the process says
   /// what that means, to the other ranks too, and ends. Whatever else terminates it is left to the handler before.
@@ -185,7 +188,6 @@ class GlooGroup : public ProcessGroup {
   static inline std::mutex posting_;
   static inline std::vector<GlooGroup*> joined_;
   std::shared_ptr<Bell> bell_ = std::make_shared<Bell>();
-  StorePointer store_;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
 };
 
@@ -212,7 +214,7 @@ class Gloo : public detail::ProcessTopology<detail::GlooGroup> {
   auto broadcast(at::Tensor tensor, int root);
   auto barrier();
 
- private:
+ protected:
   using ProcessTopology::ProcessTopology;
 };
 

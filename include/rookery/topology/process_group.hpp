@@ -10,6 +10,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -42,7 +43,7 @@ class ProcessGroup {
   void at_step(std::int64_t step) { step_ = step; }
   /// "rank 1, step 12, after all_reduce number 40": where this rank is, for messages.
   std::string where() const {
-    return concat("rank ", environment_.rank, ", step ", step_, ", ",
+    return concat("rank ", environment_.rank, ", step ", step_.load(), ", ",
                   verb_.empty() ? "before any collective" : concat("after ", verb_, " number ", posted_ - 1));
   }
 
@@ -99,7 +100,7 @@ class ProcessGroup {
 
   /// "rank 1, step 12, all_reduce number 40"
   std::string in(std::string_view verb, std::int64_t number) const {
-    return concat("rank ", environment_.rank, ", step ", step_, ", ", verb, " number ", number);
+    return concat("rank ", environment_.rank, ", step ", step_.load(), ", ", verb, " number ", number);
   }
   /// Says why collective `number` will not be.
   [[noreturn]] void give_up(std::string_view verb, std::int64_t number) {
@@ -139,17 +140,18 @@ class ProcessGroup {
 
   ProcessEnvironment environment_;
   std::unique_ptr<Liveness> liveness_;
-  bool broken_ = false;                          // no collective is to be expected of the group
+  std::atomic<bool> broken_ = false;             // no collective is to be expected of the group
 
  private:
   void compare(std::string_view verb, const std::string& said) {
     const auto all = liveness_->gather(said, posted_ + 1, environment_.timeout);
     if (all.empty()) give_up(verb, posted_);
     const auto wrong = disagreement(posted_, all);
-    check<CommunicationError>(wrong.empty(), "rank ", environment_.rank, ", step ", step_, ": ", wrong);
+    check<CommunicationError>(wrong.empty(), "rank ", environment_.rank, ", step ", step_.load(), ": ", wrong);
   }
 
-  std::int64_t posted_ = 0, step_ = 0;
+  std::int64_t posted_ = 0;
+  std::atomic<std::int64_t> step_ = 0;           // also said by a thread that watches
   std::string_view verb_;                        // the last
 };
 
@@ -172,6 +174,7 @@ template <class Group> class ProcessTopology {
 
  protected:
   explicit ProcessTopology(const ProcessEnvironment& environment) : group_(std::make_shared<Group>(environment)) {}
+  explicit ProcessTopology(std::shared_ptr<Group> group) : group_(std::move(group)) {}
 
   /// A posted collective; `finish(work)` makes the result.
   template <class Work, class Finish> struct Handle {
