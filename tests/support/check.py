@@ -2,6 +2,7 @@
 """The checks by script. Each is a build target: its output file appears when the check passes, and ninja repeats it when a source changed.
 
     check.py header  <name> <output> <depfile> <compiler...>       the header compiles alone, included twice; the output holds its cost
+    check.py packages <name> <output> <depfile> <compiler...>      the header compiles without a CUDA of the machine's own
     check.py traps   <include folder> <output> <depfile> <compiler...>   all headers survive a reader's macros
     check.py fails   <case> <output> <depfile> <compiler...>       a mistake is one error, in words (see tests/compile_fail)
     check.py program <source> <output> <depfile> <seconds> <megabytes> <ranks> <flags and compiler...> -- <link flags...>
@@ -57,6 +58,17 @@ def header(name, output, depfile, *compiler):
     pathlib.Path(output).write_text(json.dumps({"header": name, "seconds": round(seconds, 2), "megabytes": megabytes}) + "\n")
 
 
+def packages(name, output, depfile, *compiler):
+    program = [word for word in compiler if not word.startswith("-")]
+    folders = re.findall(r"^ (/.+)$", run([*program, "-E", "-v", "-x", "c++", "-"])[1], re.M)
+    cuda = ["nccl.h", "cuda_runtime_api.h", "crt/host_config.h", "nv/target"]
+    kept = ["-isystem" + folder for folder in folders if not any((pathlib.Path(folder) / file).exists() for file in cuda)]
+    code, text, _, _ = parse(compiler, [f"#include <{name}>"], output, depfile, ["-nostdinc", "-nostdinc++", *kept])
+    if code:
+        fail(f"{name} does not compile with the packages beside LibTorch alone", text)
+    pathlib.Path(output).touch()
+
+
 @functools.cache
 def needs(folder, name):
     """What a header, or one of ours that it includes, refuses to compile without: `__has_include(<mpi.h>)`."""
@@ -67,10 +79,11 @@ def needs(folder, name):
 
 def traps(folder, output, depfile, *compiler):
     names = sorted(path.relative_to(folder).as_posix() for path in pathlib.Path(folder).rglob("*.hpp"))
-    system = set()
+    system = {"ATen/ATen.h": "1"}
     for name in names:
-        system |= set(re.findall(r"^\s*#\s*include\s*<((?!rookery/)[^>]+)>", (pathlib.Path(folder) / name).read_text(), re.M))
-    lines = [f"#if __has_include(<{name}>)\n#include <{name}>\n#endif" for name in ["ATen/ATen.h", *sorted(system)]]
+        for other in re.findall(r"^\s*#\s*include\s*<((?!rookery/)[^>]+)>", (pathlib.Path(folder) / name).read_text(), re.M):
+            system.setdefault(other, " && ".join([f"__has_include(<{other}>)", *sorted(needs(folder, name))]))
+    lines = [f"#if {condition}\n#include <{name}>\n#endif" for name, condition in sorted(system.items())]
     lines += [f"#undef {name}\n#define {name} @" for name in TRAPS]
     lines += [f"#if {' && '.join(['1', *needs(folder, name)])}\n#include <{name}>\n#endif" for name in names]
     code, text, _, _ = parse(compiler, lines, output, depfile, ["-fmax-errors=5"])
