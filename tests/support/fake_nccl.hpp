@@ -69,7 +69,7 @@ class FakeNccl {
   FakeNccl() : script_(std::make_shared<FakeNcclScript>()) {}
   explicit FakeNccl(std::shared_ptr<FakeNcclScript> script) : script_(std::move(script)) {}
 
-  int library_version(int& version) const { return version = script_->library, success; }
+  int library_version(int& found) const { return found = script_->library, success; }
   std::string what(int code) const { return code == internal_error ? "internal error" : "invalid usage"; }
   c10::Device take_device(int local_rank) const {
     check<ConfigError>(local_rank < script_->devices, "it has number ", local_rank, " on its node, which has ", script_->devices, " GPUs");
@@ -290,7 +290,8 @@ class FakeNccl {
   }
   /// Lets every stream come as far as it can.
   static void progress(Queue& own) {
-    for (bool moved = true; moved;) {
+    bool changed = false;
+    for (bool moved = true; moved; changed |= moved) {
       moved = advance(own);
       for (auto& [id, meeting] : meetings_) {
         if (!is_complete(meeting)) continue;
@@ -299,7 +300,7 @@ class FakeNccl {
         moved |= messages(meeting) || collective(meeting);
       }
     }
-    changed_.notify_all();
+    if (changed) changed_.notify_all();
   }
   /// Over copies, which wait for nothing, and what is done.
   static bool advance(Queue& queue) {

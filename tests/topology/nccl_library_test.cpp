@@ -55,7 +55,8 @@ TEST_SUITE("topology/nccl_library") {
     CHECK_THROWS_WITH_AS(api.start(communicator, 1, "short", 0), "an id of NCCL has 128 bytes, not 5", CommunicationError);
     const int port = detail::listen_somewhere().second;
     int devices = 0;
-    const auto why = concat("nccl: rank 0 of 1 did not join the group: no GPU can be used: ", cudaGetErrorString(cudaGetDeviceCount(&devices)));
+    const auto why =
+        concat("nccl: rank 0 of 1 did not join the group: no GPU can be used: ", cudaGetErrorString(cudaGetDeviceCount(&devices)));
     CHECK_THROWS_WITH_AS(Nccl::join({.master_port = port}), why.c_str(), CommunicationError);
   }
   TEST_CASE("with_topology offers it beside others") {

@@ -72,7 +72,8 @@ void all_verbs(Fake& topology, at::ScalarType dtype) {
       expect(at::equal(gathered[static_cast<std::size_t>(peer)], at::full({even ? 2 : peer, 2}, peer, dtype)), "all_gather_v of a rank");
     Counts scattered;
     for (int peer = 0; peer < ranks; ++peer) scattered.push_back(even ? 3 : peer);
-    const auto all = at::arange(detail::sum_of(scattered), at::kLong), own = detail::rows_of_ranks(all, scattered)[static_cast<std::size_t>(rank)];
+    const auto all = at::arange(detail::sum_of(scattered), at::kLong);                       // [sum(scattered)]
+    const auto own = detail::rows_of_ranks(all, scattered)[static_cast<std::size_t>(rank)];  // [scattered[rank]]
     expect(at::equal(reduce_scatter_v(topology, all.to(dtype), scattered).wait(), own.mul(ranks).to(dtype)), "reduce_scatter_v");
   }
   expect(at::equal(broadcast(topology, at::full({5}, rank, dtype), ranks - 1).wait(), at::full({5}, ranks - 1, dtype)), "broadcast");
@@ -105,7 +106,8 @@ TEST_SUITE("topology/nccl") {
   TEST_CASE("every verb on 1 to 8 ranks, with rows of unlike number and none, of every dtype") {
     for (int ranks = 1; ranks <= 8; ++ranks) {
       const auto thrown = on_fake_devices(ranks, [](Fake& topology) {
-        for (const auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt, at::kByte}) all_verbs(topology, dtype);
+        for (const auto dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt, at::kByte})
+          all_verbs(topology, dtype);
         odd_tensors(topology);
         topology.leave();
       }, with_timeout(30s));
@@ -118,7 +120,8 @@ TEST_SUITE("topology/nccl") {
       bool freed = false;
       std::vector<float> numbers{1, 2};
       const Counts one_each{1, 1};
-      auto handle = all_to_all_v(topology, at::from_blob(numbers.data(), {2}, [&](void*) { freed = true; }, at::kFloat), one_each, one_each);
+      const auto note = [&](void*) { freed = true; };
+      auto handle = all_to_all_v(topology, at::from_blob(numbers.data(), {2}, note, at::kFloat), one_each, one_each);
       auto sum = all_reduce(topology, at::ones({2}));
       expect(!freed, "held");
       const auto early = sum.one.index() == 1 ? std::get<1>(sum.one).finish() : at::ones({2});   // [2]
@@ -167,7 +170,8 @@ TEST_SUITE("topology/nccl") {
           Calls{"all_gather 24", "all_gather 24", "wait", "wait", "wait", "wait"});
     CHECK(calls_of(2, [&](Fake& t) { barrier(t); }) == Calls{});
     script->is_on_device = [](const at::Tensor& tensor) { return tensor.is_floating_point(); };
-    CHECK(calls_of(2, [&](Fake& t) { all_to_all_v(t, at::ones({2}, at::kLong), {1, 1}, {1, 1}).wait(); }) == Calls{});   // from host to host
+    const auto counts = at::ones({2}, at::kLong);            // [2], which go from host to host
+    CHECK(calls_of(2, [&](Fake& t) { all_to_all_v(t, counts, {1, 1}, {1, 1}).wait(); }) == Calls{});
   }
 
   TEST_CASE("sharded equals local: random models under random plans on 1 to 8 ranks, whole numbers on the host and on the device") {
@@ -204,12 +208,12 @@ TEST_SUITE("topology/nccl") {
     };
     auto thrown = on_fake_devices(2, disagree, with_timeout(2s));
     CHECK(std::any_of(thrown.begin(), thrown.end(), [](const auto& one) {
-      return contains(one, "all_to_all_v number 0: waited 2000 ms for messages of the other ranks, which have come to a collective of that number");
+      return contains(one, "all_to_all_v number 0: waited 2000 ms for messages of the other ranks, which have come to a collective of that");
     }));
     thrown = on_fake_devices(2, disagree, {.timeout = 10min, .check_level = CheckLevel::communicating});
     for (const std::size_t rank : {0, 1})
-      CHECK(thrown[rank] == concat("rank ", rank, ", step 0: collective number 0 is all_to_all_v of Float [*]: rank 0 sends 1 rows to rank 1,"
-                                   " which expects 2"));
+      CHECK(thrown[rank] == concat("rank ", rank, ", step 0: collective number 0 is all_to_all_v of Float [*]: rank 0 sends 1 rows to rank"
+                                   " 1, which expects 2"));
   }
   TEST_CASE("an error of NCCL that comes later ends the verb that waits, and all after it") {
     const auto script = std::make_shared<FakeNcclScript>();

@@ -330,7 +330,9 @@ template <class Api> class BasicNccl : public Gloo {
     return device_->is_on_device(tensor) ? Either{device()} : Either{host()};
   }
 
-  static bool all_equal(const Counts& counts) { return std::adjacent_find(counts.begin(), counts.end(), std::not_equal_to{}) == counts.end(); }
+  static bool all_equal(const Counts& counts) {
+    return std::all_of(counts.begin(), counts.end(), [&](std::int64_t one) { return one == counts.front(); });
+  }
   static std::size_t bytes_of_row(const at::Tensor& tensor) {
     auto bytes = tensor.element_size();
     for (const auto size : tensor.sizes().slice(1)) bytes *= static_cast<std::size_t>(size);

@@ -41,7 +41,7 @@ class NcclApi {
   static constexpr int header_version = NCCL_VERSION_CODE;
   static constexpr int success = ncclSuccess, in_progress = ncclInProgress;
 
-  int library_version(int& version) const { return ncclGetVersion(&version); }
+  int library_version(int& found) const { return ncclGetVersion(&found); }
   std::string what(int code) const {
     std::string said = ncclGetErrorString(static_cast<ncclResult_t>(code));
     if (const char* last = ncclGetLastError(nullptr); last && *last) said += concat(": ", last);
