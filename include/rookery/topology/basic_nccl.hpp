@@ -37,6 +37,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/topology/gloo.hpp>
 #include <rookery/topology/nccl_communicator.hpp>
+#include <rookery/topology/one_line.hpp>
 #include <rookery/topology/process_environment.hpp>
 #include <rookery/topology/rank_rows.hpp>
 
@@ -64,7 +65,7 @@ template <class Api> class NcclGroup : public GlooGroup {
       nccl_.check_version();
       nccl_.take_device(environment.local_rank);
       nccl_.start(environment.world_size, shared_id(), environment.rank);
-      wait_at_start([&] { return nccl_.is_taken(); });
+      wait_for_others([&] { return nccl_.is_taken(); });
     });
     watching_ = std::jthread([this](std::stop_token stop) { watch(stop); });
   }
@@ -120,11 +121,14 @@ template <class Api> class NcclGroup : public GlooGroup {
     look(is_idle, [&] { return has_failed_.load(); }, 0);    // the watch knows the deadline of each
     rethrow();
     watching_ = {};
-    join("nccl", " in order", [&] {
+    try {
       nccl_.finalize();
-      wait_at_start([&] { return nccl_.is_taken(); });
+      wait_for_others([&] { return nccl_.is_taken(); });
       nccl_.destroy();
-    });
+    } catch (const std::exception& error) {
+      broken_ = true;
+      fail<CommunicationError>(where(), ": ", one_line(error));
+    }
     GlooGroup::leave();
   }
 
@@ -136,11 +140,11 @@ template <class Api> class NcclGroup : public GlooGroup {
       store_->set("nccl", std::vector<std::uint8_t>(id.begin(), id.end()));
       return id;
     }
-    wait_at_start([&] { return store_->check({"nccl"}); });
+    wait_for_others([&] { return store_->check({"nccl"}); });
     const auto id = store_->get("nccl");
     return std::string(id.begin(), id.end());
   }
-  template <class Done> void wait_at_start(const Done& is_done) {
+  template <class Done> void wait_for_others(const Done& is_done) {
     if (look(is_done, [&] { return !cause().empty(); }, 0)) return;
     check<CommunicationError>(cause().empty(), cause());
     fail<CommunicationError>("waited ", environment_.timeout.count(), " ms for the other ranks");
