@@ -46,6 +46,7 @@ struct FakeNcclScript {
   int devices = 8;
   bool (*is_on_device)(const at::Tensor& tensor) = [](const at::Tensor&) { return true; };
   int failing_launch = -1;                       // the launch of a rank's at which its communicator fails
+  bool fails_late = false;                       // on the device, once it was taken in, and not before
   std::vector<std::string> calls{};              // of all ranks that share it
 };
 
@@ -129,12 +130,14 @@ class FakeNccl {
   }
   int state(Communicator member) const {
     const std::lock_guard lock(mutex_);
-    if (script_->failing_launch >= 0 && member->launched > script_->failing_launch) return internal_error;
+    const bool fails = script_->failing_launch >= 0 && member->launched > script_->failing_launch;
+    if (fails && (!script_->fails_late || member->stuck)) return internal_error;
     if (!is_complete(*member->meeting)) return in_progress;
     if (member->taking.empty()) return success;
     if (++member->asked < 3) return in_progress;
     for (auto& launch : member->taking) member->queue->launches.push_back(std::move(launch));
     member->taking.clear();
+    member->stuck = fails;
     changed_.notify_all();
     return success;
   }
@@ -237,10 +240,12 @@ class FakeNccl {
     Stream queue{};
     std::vector<Launch> taking{};                // which are not on their stream yet
     int asked = 0, launched = 0;
-    bool ended = false;
+    bool stuck = false, ended = false;
 
     /// What its stream has come to.
-    Launch* head() const { return ended || !queue || queue->done == queue->launches.size() ? nullptr : &queue->launches[queue->done]; }
+    Launch* head() const {
+      return stuck || ended || !queue || queue->done == queue->launches.size() ? nullptr : &queue->launches[queue->done];
+    }
   };
   struct Meeting {
     std::vector<std::unique_ptr<Member>> members{};
