@@ -11,9 +11,6 @@
 // Include cost: c10d, 9 s.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/full.h>
 
 #include <algorithm>
 #include <atomic>
@@ -35,6 +32,7 @@
 #include <rookery/concepts/communicator.hpp>
 #include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/topology/gloo.hpp>
 #include <rookery/topology/nccl_communicator.hpp>
 #include <rookery/topology/one_line.hpp>
@@ -253,7 +251,7 @@ template <class Api> class BasicNccl : public Gloo {
         [&] {
           const auto number = device_->next_number("all_reduce", [&] { return detail::fingerprint_of_all_reduce(tensor, op); });
           auto in = tensor.detach().contiguous();
-          auto out = at::empty_like(in);
+          auto out = ops::empty(in.sizes(), in.options());
           const auto post = [&](auto& nccl) { if (in.numel() > 0) nccl.all_reduce(in, out, op); };
           return posted("all_reduce", number, {in, out}, post, [out] { return out; });
         });
@@ -300,7 +298,7 @@ template <class Api> class BasicNccl : public Gloo {
         [&] {
           const auto number = device_->next_number("broadcast", [&] { return detail::fingerprint_of_broadcast(tensor, root); });
           auto in = tensor.detach().contiguous();
-          auto out = at::empty_like(in);
+          auto out = ops::empty(in.sizes(), in.options());
           const auto post = [&](auto& nccl) {
             if (in.numel() > 0) nccl.broadcast(in.const_data_ptr(), out.mutable_data_ptr(), in.nbytes(), root);
           };
@@ -356,7 +354,7 @@ template <class Api> class BasicNccl : public Gloo {
   /// How many rows each rank has.
   Counts rows_of_all(std::int64_t rows) {
     const Counts ones(static_cast<std::size_t>(world_size()), 1);
-    const auto all = Gloo::all_to_all_v(at::full({world_size()}, rows, at::kLong), ones, ones).wait();   // [W]
+    const auto all = Gloo::all_to_all_v(ops::full({world_size()}, rows, at::kLong), ones, ones).wait();   // [W]
     return Counts(all.template const_data_ptr<std::int64_t>(), all.template const_data_ptr<std::int64_t>() + all.numel());
   }
 
