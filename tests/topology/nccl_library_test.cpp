@@ -54,15 +54,21 @@ TEST_SUITE("topology/nccl_library") {
     CHECK(api.what(code).find("unhandled cuda error") == 0);
     CHECK_THROWS_WITH_AS(api.start(communicator, 1, "short", 0), "an id of NCCL has 128 bytes, not 5", CommunicationError);
     const int port = detail::listen_somewhere().second;
-    int devices = 0;
-    const auto why =
-        concat("nccl: rank 0 of 1 did not join the group: no GPU can be used: ", cudaGetErrorString(cudaGetDeviceCount(&devices)));
+    std::string why;
+    try {
+      detail::count_gpus("its GPU");
+    } catch (const ConfigError& error) {
+      why = concat("nccl: rank 0 of 1 did not join the group: ", error.what());
+    }
     CHECK_THROWS_WITH_AS(Nccl::join({.master_port = port}), why.c_str(), CommunicationError);
   }
   TEST_CASE("with_topology offers it beside others") {
     CHECK(with_topology<Local, Nccl>({.topology = "local"}, [](auto topology) { return topology.world_size(); }) == 1);
     CHECK_THROWS_WITH_AS((with_topology<Local, Nccl>({.topology = "tcp"}, [](auto) { return 0; })),
                          "this program does not offer topology 'tcp'; it has: local, nccl", ConfigError);
+    CHECK_THROWS_WITH_AS((with_topology<Local, Nccl>({.topology = "nccl", .device = "cuda:1"}, [](auto) { return 0; })),
+                         "device 'cuda:1': topology 'nccl' gives each rank the GPU of its number on its node: the device is cuda",
+                         ConfigError);
   }
 }
 

@@ -110,10 +110,23 @@ TEST_SUITE("topology/local") {
     CHECK(local.world_size() == 1);
     CHECK(local.device().is_cpu());
     CHECK(Local::name == "local");
+    CHECK(Local(c10::Device("cpu")).device().is_cpu());
   }
 }
 
 TEST_SUITE("topology/with_topology") {
+  TEST_CASE("a device is that of the topology, or the program says which topology has it") {
+    const auto on = [](const char* topology, const char* device) {
+      const Variable first("ROOKERY_DEVICE", device);
+      return with_topology<Local, Threads>(read(topology, nullptr), [](auto joined) { return static_cast<int>(joined.device().type()); });
+    };
+    const int cpu = static_cast<int>(c10::DeviceType::CPU);
+    CHECK((on("local", nullptr) == cpu && on("local", "cpu") == cpu && on("threads", "cpu") == cpu && on("threads", nullptr) == cpu));
+    CHECK_THROWS_WITH_AS(on("threads", "cuda"), "device 'cuda': topology 'threads' is on the host; one rank has a GPU with topology"
+                         " 'local', several with 'nccl'", ConfigError);
+    CHECK_THROWS_WITH_AS(on("threads", "gpu"), "device 'gpu': topology 'threads' is on the host: the device is cpu", ConfigError);
+    CHECK_THROWS_WITH_AS(on("nccl", nullptr), "this program does not offer topology 'nccl'; it has: local, threads", ConfigError);
+  }
   TEST_CASE("ranks whose threads spin while they wait are warned of, once") {
     const int threads = at::get_num_threads();
     const auto run = [](int ranks, int team, const char* policy) {

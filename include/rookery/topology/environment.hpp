@@ -20,9 +20,11 @@ struct Environment {
   int ranks = 1;
   std::string otherwise{};                       // the topology of a program that does not offer that one; empty: none
   int node_size = 0;                             // ranks on each pretended node of Threads; 0: all on one
+  std::string device{};                          // "cpu", "cuda" or "cuda:1" for Local, "cuda" for Nccl; empty: as the topology has it
 
-  /// ROOKERY_TOPOLOGY and ROOKERY_RANKS; in one of several processes "mpi", or "gloo" in a program without it, where mpirun or another
-  /// launcher of MPI's started them, and "gloo" where torchrun or any other did; "threads" where only a number of ranks above one is given.
+  /// ROOKERY_TOPOLOGY, ROOKERY_RANKS and ROOKERY_DEVICE. Without the first: in one of several processes "mpi", or "gloo" in a program
+  /// without it, where mpirun or another launcher of MPI's started them, and "gloo" where torchrun or any other did; "threads" where only a
+  /// number of ranks above one is given. Processes with a GPU each are asked for by ROOKERY_TOPOLOGY=nccl.
   /// ROOKERY_NODE_SIZE lets ranks that are threads act as if so many were on each node: plans that know of nodes are tried on one machine.
   /// Errors: ConfigError for a number of ranks, or of those on a node, that is none.
   static Environment read() {
@@ -37,6 +39,7 @@ struct Environment {
       if (environment.ranks > 1 && ProcessEnvironment::is_launched_for_mpi()) environment.topology = "mpi";
     }
     if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) environment.topology = topology;
+    if (const char* device = std::getenv("ROOKERY_DEVICE")) environment.device = device;
     return environment;
   }
 

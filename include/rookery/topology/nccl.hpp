@@ -5,7 +5,7 @@
 //
 // The only header with nccl.h, which is that of NCCL 2.28 or later; beside it there are headers of LibTorch's c10/cuda. Both, and the
 // libraries, are in packages that the LibTorch wheel names: nvidia-nccl-cu13, nvidia-cuda-runtime, -crt and -cccl. A program links
-// libc10_cuda, libcudart and libnccl, and for tensors on a GPU libtorch_cuda, which the linker must be told to keep.
+// libc10_cuda, libcudart and libnccl; LibTorch's operators on a GPU are loaded when it joins (topology/cuda.hpp).
 // Answers to torch.distributed with the backend cpu:gloo,cuda:nccl, without Python.  Include cost: c10d and CUDA, 10 s.
 
 #if !__has_include(<nccl.h>)
@@ -24,6 +24,7 @@
 
 #include <rookery/core/error.hpp>
 #include <rookery/topology/basic_nccl.hpp>
+#include <rookery/topology/cuda.hpp>
 
 #if NCCL_VERSION_CODE < 22800
 #error "rookery/topology/nccl.hpp: nccl.h is older than 2.28"
@@ -50,11 +51,9 @@ class NcclApi {
 
   /// The one that there is, or the one with the number of this rank on its node.
   c10::Device take_device(int local_rank) const {
-    int devices = 0;
-    const auto code = cudaGetDeviceCount(&devices);
-    check<ConfigError>(code == cudaSuccess, "no GPU can be used: ", cudaGetErrorString(code));
+    const int devices = detail::count_gpus("its GPU");
     check<ConfigError>(devices == 1 || local_rank < devices, "it has number ", local_rank, " on its node, which has ", devices, " GPUs");
-    const c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(devices == 1 ? 0 : local_rank));
+    const auto device = cuda_device(devices == 1 ? 0 : local_rank);
     C10_CUDA_CHECK(cudaSetDevice(device.index()));
     return device;
   }

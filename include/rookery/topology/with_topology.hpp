@@ -4,14 +4,17 @@
 // with_topology: the one place where a program chooses its topology at run time. Everything inside is compiled once for each
 // topology that the program offers.  Include cost: that of the topologies.
 
+#include <c10/core/Device.h>
 #include <c10/util/Exception.h>
 
 #include <exception>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include <rookery/core/error.hpp>
+#include <rookery/topology/cuda.hpp>
 #include <rookery/topology/environment.hpp>
 #include <rookery/topology/one_line.hpp>
 #include <rookery/topology/process_environment.hpp>
@@ -19,6 +22,16 @@
 namespace rookery {
 
 namespace detail {
+
+/// Errors: ConfigError for a device that a topology does not have.
+template <class Topology> void expect_device(const Environment& environment) {
+  const std::string_view device = environment.device, kind = device.substr(0, device.find(':'));
+  constexpr bool on_gpus = requires { Topology::is_on_gpus; };
+  check<ConfigError>(device.empty() || device == (on_gpus ? "cuda" : "cpu"), "device '", device, "': topology '", Topology::name, "' ",
+                     on_gpus          ? "gives each rank the GPU of its number on its node: the device is cuda"
+                     : kind == "cuda" ? "is on the host; one rank has a GPU with topology 'local', several with 'nccl'"
+                                      : "is on the host: the device is cpu");
+}
 
 /// Calls `fn`, and throws errors of LibTorch again in one line.
 template <class Topology, class Fn> void run_alone(Fn&& fn) {
@@ -66,14 +79,17 @@ template <class Topology, class Fn> int run_process(Fn&& fn) {
 
 /// Runs `fn(topology)` on the offered topology that the environment names, on every rank that lives in this process.
 /// Gives rank 0's result. Warns once on stderr where ranks share the process and their OpenMP threads spin: OMP_WAIT_POLICY is not set.
-/// Errors: ConfigError that lists what the program offers, for several ranks on a topology of one, or where the ranks are processes and a
-/// launcher has not started as many; whatever `fn` throws, LibTorch's errors as an Error of one line with rank and step.
+/// Errors: ConfigError that lists what the program offers, for several ranks on a topology of one, where the ranks are processes and a
+/// launcher has not started as many, and for a device that is not the topology's or not there; whatever `fn` throws, LibTorch's errors as
+/// an Error of one line with rank and step.
 template <class... Topology, class Fn> int with_topology(const Environment& environment, Fn&& fn) {
   int result = 0;
   const bool offered = ((environment.topology == Topology::name) || ...);
   const auto& wanted = offered || environment.otherwise.empty() ? environment.topology : environment.otherwise;
   const auto try_one = [&]<class One>() {
     if (wanted != One::name) return false;
+    constexpr bool takes_device = std::is_constructible_v<One, c10::Device>;
+    if constexpr (!takes_device) detail::expect_device<One>(environment);
     if constexpr (requires { One::run(1, [](One) {}); }) {
       detail::warn_of_spinning_teams(environment.ranks);
       One::run(environment.ranks, [&](One topology) {
@@ -86,7 +102,10 @@ template <class... Topology, class Fn> int with_topology(const Environment& envi
       result = detail::run_process<One>(fn);
     } else {
       check<ConfigError>(environment.ranks == 1, "topology '", One::name, "' has one rank, not ", environment.ranks);
-      detail::run_alone<One>([&] { result = fn(One{}); });
+      detail::run_alone<One>([&] {
+        if constexpr (takes_device) result = fn(environment.device.empty() ? One{} : One{device_named(environment.device)});
+        else result = fn(One{});
+      });
     }
     return true;
   };
