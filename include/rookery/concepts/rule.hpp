@@ -5,7 +5,8 @@
 //
 // A rule is a plain struct of hyper-parameters with one function of math. How it is applied (fused or not, to a table, a
 // shard or a dense parameter) is not its business. Duplicate ids are summed before it sees the row, and a row without ids is
-// never shown to it.  Answers to fbgemm_gpu/codegen/genscript/optimizers.py.  Include cost: none.
+// never shown to it. A number is a float or a double; on a device it is that of all rows of a step at once (DeviceNumber), which rules
+// that are written for it can be given.  Answers to fbgemm_gpu/codegen/genscript/optimizers.py.  Include cost: none.
 
 #include <algorithm>
 #include <array>
@@ -42,12 +43,36 @@ struct StepContext {
 
 namespace detail {
 
-template <class R, class Number>
-concept RuleOn = requires(const R& rule, const Row<Number>& row, const StepContext& context, const double* sums) {
-  rule.update(row, context, sums);
+/// What goes with a number: what is computed with for a row as a whole, and what a step number is. DeviceNumber has its own.
+template <class Number> struct NumberTraits {
+  using Real = double;
+  using Step = std::int64_t;
+  using Context = StepContext;
 };
+
+}  // namespace detail
+
+/// What a rule computes with for a row as a whole: double, or that of all rows of a step at once.
+template <class Number> using RealOf = typename detail::NumberTraits<Number>::Real;
+/// The number of a step, which under RowCounted is each row's own.
+template <class Number> using StepOf = typename detail::NumberTraits<Number>::Step;
+/// StepContext, with a StepOf.
+template <class Number> using StepContextOf = typename detail::NumberTraits<Number>::Context;
+
+/// A choice that differs from row to row on a device, where `if` and `?:` cannot be used. Both sides are computed.
+template <class Value> Value select(bool condition, const Value& yes, const Value& no) { return condition ? yes : no; }
+/// What a loop over a row's `dim` has added up, as one number a row: on a device its `dim` is 1 and stands for all columns.
+inline double sum_of_columns(double sum) { return sum; }
+
+namespace detail {
+
 template <class R, class Number>
-concept SumsRowOn = requires(const R& rule, const Row<Number>& row, const StepContext& context, double* sums) {
+concept RuleOn =
+    requires(const R& rule, const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) {
+      rule.update(row, context, sums);
+    };
+template <class R, class Number>
+concept SumsRowOn = requires(const R& rule, const Row<Number>& row, const StepContextOf<Number>& context, RealOf<Number>* sums) {
   rule.sum_row(row, context, sums);
 };
 

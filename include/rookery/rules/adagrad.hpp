@@ -28,14 +28,15 @@ struct Adagrad {
   static constexpr int row_sums = 0;
 
   double initial_state(std::size_t) const { return initial_accumulator_value; }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
     const auto rate = static_cast<Number>(context.rate * learning_rate), epsilon = static_cast<Number>(eps);
     const auto decay = static_cast<Number>(weight_decay);
     Number* sum = row.state[0];
+    using std::sqrt;
     for (std::int64_t i = 0; i < row.dim; ++i) {
       const Number gradient = row.gradient[i] + decay * row.weight[i];
       sum[i] += gradient * gradient;
-      row.weight[i] -= rate * gradient / (std::sqrt(sum[i]) + epsilon);
+      row.weight[i] -= rate * gradient / (sqrt(sum[i]) + epsilon);
     }
   }
 };

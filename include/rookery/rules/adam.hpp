@@ -19,13 +19,16 @@ namespace rookery {
 namespace detail {
 
 /// What moments are multiplied with at a step: the first, and the square root of the second.
-struct BiasCorrection {
-  double first, root;
+template <class Number> struct BiasCorrection {
+  RealOf<Number> first, root;
+
+  template <class Rule> BiasCorrection(const Rule& rule, const StepContextOf<Number>& context) {
+    using std::pow, std::sqrt;
+    const auto step = static_cast<RealOf<Number>>(context.step);
+    first = 1 / (1 - pow(rule.beta1, step));
+    root = 1 / sqrt(1 - pow(rule.beta2, step));
+  }
 };
-template <class Rule> BiasCorrection bias_correction(const Rule& rule, const StepContext& context) {
-  const auto step = static_cast<double>(context.step);
-  return {1 / (1 - std::pow(rule.beta1, step)), 1 / std::sqrt(1 - std::pow(rule.beta2, step))};
-}
 
 /// The decays of moments in a table's number type; `rest` is 1 - beta, taken before rounding.
 template <class Number> struct MomentDecay {
@@ -38,8 +41,9 @@ template <class Number> struct MomentDecay {
 
 /// A step of Adam: weights are multiplied by `kept` first, and gradients get `coupled` times the weight.
 template <class Rule, class Number>
-void adam_row(const Rule& rule, const Row<Number>& row, const StepContext& context, double coupled, double kept) {
-  const auto correction = bias_correction(rule, context);
+void adam_row(const Rule& rule, const Row<Number>& row, const StepContextOf<Number>& context, double coupled, double kept) {
+  using std::sqrt;
+  const BiasCorrection<Number> correction(rule, context);
   const MomentDecay<Number> decay(rule);
   const auto rate = static_cast<Number>(context.rate * rule.learning_rate * correction.first);
   const auto root = static_cast<Number>(correction.root), epsilon = static_cast<Number>(rule.eps);
@@ -49,7 +53,7 @@ void adam_row(const Rule& rule, const Row<Number>& row, const StepContext& conte
     const Number gradient = row.gradient[i] + pull * row.weight[i];
     first[i] = decay.b1 * first[i] + decay.rest1 * gradient;
     second[i] = decay.b2 * second[i] + decay.rest2 * gradient * gradient;
-    row.weight[i] = keep * row.weight[i] - rate * first[i] / (std::sqrt(second[i]) * root + epsilon);
+    row.weight[i] = keep * row.weight[i] - rate * first[i] / (sqrt(second[i]) * root + epsilon);
   }
 }
 
@@ -69,7 +73,7 @@ struct Adam {
   static constexpr auto state = detail::adam_state;
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
     detail::adam_row(*this, row, context, weight_decay, 1);
   }
 };
@@ -86,7 +90,7 @@ struct AdamW {
   static constexpr auto state = detail::adam_state;
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
     detail::adam_row(*this, row, context, 0, 1 - context.rate * learning_rate * weight_decay);
   }
 };

@@ -22,7 +22,10 @@ namespace rookery {
 namespace detail {
 
 /// sqrt(above / below), 1 when one of them is 0.
-inline double norm_ratio(double above, double below) { return above > 0 && below > 0 ? std::sqrt(above / below) : 1; }
+template <class Real> Real norm_ratio(const Real& above, const Real& below) {
+  using std::sqrt;
+  return select(above > 0 && below > 0, sqrt(above / below), Real(1));
+}
 
 /// Lamb's moments of one weight, and the direction r that they give it.
 template <class Number> struct LambDirection {
@@ -30,17 +33,18 @@ template <class Number> struct LambDirection {
   Number correct_first, correct_root, epsilon, pull;
 
   template <class Rule>
-  LambDirection(const Rule& rule, const StepContext& context)
+  LambDirection(const Rule& rule, const StepContextOf<Number>& context)
       : decay(rule), epsilon(static_cast<Number>(rule.eps)), pull(static_cast<Number>(rule.weight_decay)) {
-    const auto correction = bias_correction(rule, context);
+    const BiasCorrection<Number> correction(rule, context);
     correct_first = static_cast<Number>(correction.first);
     correct_root = static_cast<Number>(correction.root);
   }
   /// Moves the moments on.
-  Number operator()(Number& first, Number& second, Number gradient, Number weight) const {
+  Number operator()(Number& first, Number& second, const Number& gradient, const Number& weight) const {
+    using std::sqrt;
     first = decay.b1 * first + decay.rest1 * gradient;
     second = decay.b2 * second + decay.rest2 * gradient * gradient;
-    return first * correct_first / (std::sqrt(second) * correct_root + epsilon) + pull * weight;
+    return first * correct_first / (sqrt(second) * correct_root + epsilon) + pull * weight;
   }
 };
 
@@ -59,20 +63,20 @@ struct Lamb {
   static constexpr int row_sums = 2;
 
   /// Sums of w^2 and r^2.
-  template <class Number> void sum_row(const Row<Number>& row, const StepContext& context, double* sums) const {
+  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>& context, RealOf<Number>* sums) const {
     const detail::LambDirection<Number> direction(*this, context);
-    double weights = 0, directions = 0;
+    RealOf<Number> weights = 0, directions = 0;
     for (std::int64_t i = 0; i < row.dim; ++i) {
       Number first = row.state[0][i], second = row.state[1][i];
-      const auto weight = static_cast<double>(row.weight[i]);
-      const auto r = static_cast<double>(direction(first, second, row.gradient[i], row.weight[i]));
+      const auto weight = static_cast<RealOf<Number>>(row.weight[i]);
+      const auto r = static_cast<RealOf<Number>>(direction(first, second, row.gradient[i], row.weight[i]));
       weights += weight * weight;
       directions += r * r;
     }
-    sums[0] = weights;
-    sums[1] = directions;
+    sums[0] = sum_of_columns(weights);
+    sums[1] = sum_of_columns(directions);
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
     const detail::LambDirection<Number> direction(*this, context);
     const auto rate = static_cast<Number>(context.rate * learning_rate * detail::norm_ratio(sums[0], sums[1]));
     for (std::int64_t i = 0; i < row.dim; ++i)
@@ -93,24 +97,27 @@ struct PartialRowwiseLamb {
   static constexpr int row_sums = 4;
 
   /// Sums of g^2, m^2, m * w and w^2, with the new m: r = a * m + wd * w, and a needs the whole row's mean(g^2).
-  template <class Number> void sum_row(const Row<Number>& row, const StepContext&, double* sums) const {
+  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
+    using Real = RealOf<Number>;
     const detail::MomentDecay<Number> decay(*this);
-    std::fill_n(sums, 4, 0.0);
+    std::fill_n(sums, 4, Real(0));
     for (std::int64_t i = 0; i < row.dim; ++i) {
-      const auto gradient = static_cast<double>(row.gradient[i]), weight = static_cast<double>(row.weight[i]);
-      const auto first = static_cast<double>(decay.b1 * row.state[0][i] + decay.rest1 * row.gradient[i]);
+      const auto gradient = static_cast<Real>(row.gradient[i]), weight = static_cast<Real>(row.weight[i]);
+      const auto first = static_cast<Real>(decay.b1 * row.state[0][i] + decay.rest1 * row.gradient[i]);
       sums[0] += gradient * gradient;
       sums[1] += first * first;
       sums[2] += first * weight;
       sums[3] += weight * weight;
     }
+    for (int i = 0; i < 4; ++i) sums[i] = sum_of_columns(sums[i]);
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
-    const auto correction = detail::bias_correction(*this, context);
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
+    using Real = RealOf<Number>;
+    const detail::BiasCorrection<Number> correction(*this, context);
     const detail::MomentDecay<Number> decay(*this);
-    const double a = correction.first / detail::partial_rowwise_root(*this, correction, decay, row, sums[0]);
-    const double directions = a * a * sums[1] + 2 * a * weight_decay * sums[2] + weight_decay * weight_decay * sums[3];
-    const double rate = context.rate * learning_rate * detail::norm_ratio(sums[3], directions);
+    const Real a = correction.first / detail::partial_rowwise_root(*this, correction, decay, row, sums[0]);
+    const Real directions = a * a * sums[1] + 2 * a * weight_decay * sums[2] + weight_decay * weight_decay * sums[3];
+    const Real rate = context.rate * learning_rate * detail::norm_ratio(sums[3], directions);
     detail::step_along_first(row, decay, static_cast<Number>(rate * a), static_cast<Number>(1 - rate * weight_decay));
   }
 };

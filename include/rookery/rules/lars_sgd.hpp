@@ -27,19 +27,22 @@ struct LarsSgd {
   static constexpr int row_sums = 2;
 
   /// Sums of w^2 and g^2.
-  template <class Number> void sum_row(const Row<Number>& row, const StepContext&, double* sums) const {
-    double weights = 0, gradients = 0;
+  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
+    using Real = RealOf<Number>;
+    Real weights = 0, gradients = 0;
     for (std::int64_t i = 0; i < row.dim; ++i) {
-      const auto weight = static_cast<double>(row.weight[i]), gradient = static_cast<double>(row.gradient[i]);
+      const auto weight = static_cast<Real>(row.weight[i]), gradient = static_cast<Real>(row.gradient[i]);
       weights += weight * weight;
       gradients += gradient * gradient;
     }
-    sums[0] = weights;
-    sums[1] = gradients;
+    sums[0] = sum_of_columns(weights);
+    sums[1] = sum_of_columns(gradients);
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
-    const double norm = std::sqrt(sums[0]), divisor = std::sqrt(sums[1]) + weight_decay * norm;
-    const double ratio = norm > 0 && divisor > 0 ? norm / divisor : 1;
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
+    using std::sqrt;
+    using Real = RealOf<Number>;
+    const Real norm = sqrt(sums[0]), divisor = sqrt(sums[1]) + weight_decay * norm;
+    const Real ratio = select(norm > 0 && divisor > 0, norm / divisor, Real(1));
     const auto rate = static_cast<Number>(context.rate * learning_rate * eta * ratio);
     const auto decay = static_cast<Number>(weight_decay), kept = static_cast<Number>(momentum);
     Number* buffer = row.state[0];

@@ -22,10 +22,13 @@ namespace rookery {
 
 /// `Inner`, whose `advance` gives a LinearStep, with a bound on the norm of the rows that it updates.
 template <concepts::Rule Inner> struct MaxNorm {
+  template <class Number>
+  static constexpr bool advances =
+      requires(const Inner& rule, const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) {
+        { rule.advance(row, context, sums) } -> std::same_as<LinearStepOf<RealOf<Number>>>;
+      };
   static_assert(
-      requires(const Inner& rule, const Row<double>& row, const StepContext& context, const double* sums) {
-        { rule.advance(row, context, sums) } -> std::same_as<LinearStep>;
-      },
+      advances<double>,
       "rookery::MaxNorm: the rule has no `advance` that gives a LinearStep; use RowwiseAdagrad or RowwiseAdagradWithCounter; "
       "see docs/concepts.md#rule");
 
@@ -39,26 +42,33 @@ template <concepts::Rule Inner> struct MaxNorm {
 
   double initial_state(std::size_t slot) const { return rookery::initial_state(rule, slot); }
   /// The rule's own sums, then those of g^2, w * g and w^2, from which the new norm follows.
-  template <class Number> void sum_row(const Row<Number>& row, const StepContext& context, double* sums) const {
+  template <class Number>
+    requires advances<Number>
+  void sum_row(const Row<Number>& row, const StepContextOf<Number>& context, RealOf<Number>* sums) const {
+    using Real = RealOf<Number>;
     if constexpr (Inner::row_sums > 0) rule.sum_row(row, context, sums);
-    double squares = 0, products = 0, weights = 0;
+    Real squares = 0, products = 0, weights = 0;
     for (std::int64_t i = 0; i < row.dim; ++i) {
-      const auto weight = static_cast<double>(row.weight[i]), gradient = static_cast<double>(row.gradient[i]);
+      const auto weight = static_cast<Real>(row.weight[i]), gradient = static_cast<Real>(row.gradient[i]);
       squares += gradient * gradient;
       products += weight * gradient;
       weights += weight * weight;
     }
     sums += Inner::row_sums;
-    sums[0] = squares;
-    sums[1] = products;
-    sums[2] = weights;
+    sums[0] = sum_of_columns(squares);
+    sums[1] = sum_of_columns(products);
+    sums[2] = sum_of_columns(weights);
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
+  template <class Number>
+    requires advances<Number>
+  void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
+    using std::sqrt;
+    using Real = RealOf<Number>;
     auto [of_weight, of_gradient] = rule.advance(row, context, sums);
     sums += Inner::row_sums;
-    const double squares = of_weight * of_weight * sums[2] - 2 * of_weight * of_gradient * sums[1] + of_gradient * of_gradient * sums[0];
-    const double scale = squares > max_norm * max_norm ? max_norm / std::sqrt(squares) : 1;
-    LinearStep{scale * of_weight, scale * of_gradient}.apply(row);
+    const Real squares = of_weight * of_weight * sums[2] - 2 * of_weight * of_gradient * sums[1] + of_gradient * of_gradient * sums[0];
+    const Real scale = select(squares > max_norm * max_norm, max_norm / sqrt(squares), Real(1));
+    LinearStepOf<Real>{scale * of_weight, scale * of_gradient}.apply(row);
   }
 };
 

@@ -19,7 +19,7 @@ struct NoUpdate {
   static constexpr std::array<StateSlot, 0> state{};
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>&, const StepContext&, const double*) const {}
+  template <class Number> void update(const Row<Number>&, const StepContextOf<Number>&, const RealOf<Number>*) const {}
 };
 
 }  // namespace rookery

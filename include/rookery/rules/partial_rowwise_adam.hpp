@@ -23,15 +23,17 @@ inline constexpr std::array partial_rowwise_state{StateSlot{"exp_avg", StateShap
 
 /// Moves the row's second moment on by the sum of g^2 over the whole row; what a corrected first moment is divided by.
 template <class Rule, class Number>
-double partial_rowwise_root(const Rule& rule, const BiasCorrection& correction, const MomentDecay<Number>& decay, const Row<Number>& row,
-                            double squares) {
+RealOf<Number> partial_rowwise_root(const Rule& rule, const BiasCorrection<Number>& correction, const MomentDecay<Number>& decay,
+                                    const Row<Number>& row, const RealOf<Number>& squares) {
+  using std::sqrt;
   Number& second = row.state[1][0];
   second = decay.b2 * second + decay.rest2 * static_cast<Number>(squares / static_cast<double>(row.full_dim));
-  return std::sqrt(static_cast<double>(second)) * correction.root + rule.eps;
+  return sqrt(static_cast<RealOf<Number>>(second)) * correction.root + rule.eps;
 }
 
 /// Moves the first moments on, and the weights along them: w = kept * w - step * m.
-template <class Number> void step_along_first(const Row<Number>& row, const MomentDecay<Number>& decay, Number step, Number kept) {
+template <class Number>
+void step_along_first(const Row<Number>& row, const MomentDecay<Number>& decay, const Number& step, const Number& kept) {
   Number* first = row.state[0];
   for (std::int64_t i = 0; i < row.dim; ++i) {
     first[i] = decay.b1 * first[i] + decay.rest1 * row.gradient[i];
@@ -53,14 +55,14 @@ struct PartialRowwiseAdam {
   static constexpr auto state = detail::partial_rowwise_state;
   static constexpr int row_sums = 1;
 
-  template <class Number> void sum_row(const Row<Number>& row, const StepContext&, double* sums) const {
+  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
     sums[0] = detail::sum_gradient_squares(row, 0);
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
-    const auto correction = detail::bias_correction(*this, context);
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
+    const detail::BiasCorrection<Number> correction(*this, context);
     const detail::MomentDecay<Number> decay(*this);
     const double rate = context.rate * learning_rate;
-    const double step = rate * correction.first / detail::partial_rowwise_root(*this, correction, decay, row, sums[0]);
+    const RealOf<Number> step = rate * correction.first / detail::partial_rowwise_root(*this, correction, decay, row, sums[0]);
     detail::step_along_first(row, decay, static_cast<Number>(step), static_cast<Number>(1 - rate * weight_decay));
   }
 };

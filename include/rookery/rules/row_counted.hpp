@@ -36,10 +36,14 @@ template <concepts::Rule Inner> struct RowCounted {
   static constexpr int row_sums = Inner::row_sums;
 
   double initial_state(std::size_t slot) const { return slot < counter ? rookery::initial_state(rule, slot) : 0; }
-  template <class Number> void sum_row(const Row<Number>& row, const StepContext& context, double* sums) const {
+  template <class Number>
+    requires detail::RuleOn<Inner, Number>
+  void sum_row(const Row<Number>& row, const StepContextOf<Number>& context, RealOf<Number>* sums) const {
     if constexpr (row_sums > 0) rule.sum_row(row, {.step = steps(row), .rate = context.rate}, sums);
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
+  template <class Number>
+    requires detail::RuleOn<Inner, Number>
+  void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
     const auto step = steps(row);
     rule.update(row, {.step = step, .rate = context.rate}, sums);
     row.state[counter][0] = static_cast<Number>(step);
@@ -47,8 +51,8 @@ template <concepts::Rule Inner> struct RowCounted {
 
  private:
   /// Of this row, this one included.
-  template <class Number> static std::int64_t steps(const Row<Number>& row) {
-    return static_cast<std::int64_t>(row.state[counter][0]) + 1;
+  template <class Number> static StepOf<Number> steps(const Row<Number>& row) {
+    return static_cast<StepOf<Number>>(row.state[counter][0]) + 1;
   }
 };
 

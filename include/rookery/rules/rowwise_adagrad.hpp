@@ -20,32 +20,35 @@ namespace rookery {
 enum class WeightDecayMode { l2, decouple };
 
 /// A step that is the same for the whole row: w = of_weight * w - of_gradient * g.
-struct LinearStep {
-  double of_weight = 1, of_gradient = 0;
+template <class Real> struct LinearStepOf {
+  Real of_weight = 1, of_gradient = 0;
 
   template <class Number> void apply(const Row<Number>& row) const {
     const auto keep = static_cast<Number>(of_weight), rate = static_cast<Number>(of_gradient);
     for (std::int64_t i = 0; i < row.dim; ++i) row.weight[i] = keep * row.weight[i] - rate * row.gradient[i];
   }
 };
+using LinearStep = LinearStepOf<double>;
 
 namespace detail {
 
 /// The sum of value(i)^2 for i < count, in four partial sums, so that additions need not wait for one another.
-template <class Fn> double sum_squares(std::int64_t count, Fn&& value) {
-  std::array<double, 4> sums{};
+template <class Real, class Fn> Real sum_squares(std::int64_t count, Fn&& value) {
+  std::array<Real, 4> sums{};
   const std::int64_t whole = count - count % 4;
   for (std::int64_t i = 0; i < whole; i += 4)
     for (std::int64_t lane = 0; lane < 4; ++lane) sums[static_cast<std::size_t>(lane)] += value(i + lane) * value(i + lane);
   for (std::int64_t i = whole; i < count; ++i) sums[0] += value(i) * value(i);
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  return sum_of_columns((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 /// The sum over a row of (g + coupled * w)^2.
-template <class Number> double sum_gradient_squares(const Row<Number>& row, double coupled) {
+template <class Number> RealOf<Number> sum_gradient_squares(const Row<Number>& row, double coupled) {
+  using Real = RealOf<Number>;
   const auto *gradient = row.gradient, *weight = row.weight;
-  if (coupled == 0) return sum_squares(row.dim, [gradient](std::int64_t i) { return static_cast<double>(gradient[i]); });
-  return sum_squares(row.dim, [=](std::int64_t i) { return static_cast<double>(gradient[i]) + coupled * static_cast<double>(weight[i]); });
+  if (coupled == 0) return sum_squares<Real>(row.dim, [gradient](std::int64_t i) { return static_cast<Real>(gradient[i]); });
+  return sum_squares<Real>(row.dim,
+                           [=](std::int64_t i) { return static_cast<Real>(gradient[i]) + coupled * static_cast<Real>(weight[i]); });
 }
 
 }  // namespace detail
@@ -63,17 +66,19 @@ struct RowwiseAdagrad {
   static constexpr int row_sums = 1;
 
   double initial_state(std::size_t) const { return initial_accumulator_value; }
-  template <class Number> void sum_row(const Row<Number>& row, const StepContext&, double* sums) const {
+  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
     sums[0] = detail::sum_gradient_squares(row, weight_decay_mode == WeightDecayMode::l2 ? weight_decay : 0);
   }
   /// Moves the state on, and gives the step that the weights are to take.
-  template <class Number> LinearStep advance(const Row<Number>& row, const StepContext& context, const double* sums) const {
+  template <class Number>
+  LinearStepOf<RealOf<Number>> advance(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
+    using std::sqrt;
     Number& sum = row.state[0][0];
     sum += static_cast<Number>(sums[0] / static_cast<double>(row.full_dim));
-    const double rate = context.rate * learning_rate, step = rate / (std::sqrt(static_cast<double>(sum)) + eps);
+    const RealOf<Number> rate = context.rate * learning_rate, step = rate / (sqrt(static_cast<RealOf<Number>>(sum)) + eps);
     return {1 - weight_decay * (weight_decay_mode == WeightDecayMode::l2 ? step : rate), step};
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
     advance(row, context, sums).apply(row);
   }
 };

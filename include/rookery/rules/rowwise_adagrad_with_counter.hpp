@@ -48,43 +48,44 @@ struct RowwiseAdagradWithCounter {
   static constexpr int row_sums = 1;
 
   double initial_state(std::size_t slot) const { return slot == 0 ? initial_accumulator_value : 0; }
-  template <class Number> void sum_row(const Row<Number>& row, const StepContext&, double* sums) const {
+  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
     sums[0] = detail::sum_gradient_squares(row, weight_decay_mode == WeightDecayMode::l2 ? weight_decay : 0);
   }
   /// Moves the state on, and gives the step that the weights are to take.
-  template <class Number> LinearStep advance(const Row<Number>& row, const StepContext& context, const double* sums) const {
+  template <class Number>
+  LinearStepOf<RealOf<Number>> advance(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
+    using std::exp2, std::sqrt;
+    using Real = RealOf<Number>;
     Number &sum = row.state[0][0], &last = row.state[1][0], &stored_count = row.state[2][0];
-    const auto step_number = static_cast<double>(context.step);
-    const double elapsed = last == 0 ? 1 : step_number - static_cast<double>(last);
-    double count = static_cast<double>(stored_count);
-    if (counter_halflife > 0) count = 1 + std::exp2(-elapsed / static_cast<double>(counter_halflife)) * count;
-    else count = counter_halflife == 0 ? 1 : count + 1;
+    const auto step_number = static_cast<Real>(context.step);
+    const Real elapsed = select(last == 0, Real(1), step_number - static_cast<Real>(last));
+    auto count = static_cast<Real>(stored_count);
+    if (counter_halflife > 0) count = 1 + exp2(-elapsed / static_cast<double>(counter_halflife)) * count;
+    else count = counter_halflife == 0 ? Real(1) : count + 1;
     stored_count = static_cast<Number>(count);
     last = static_cast<Number>(step_number);
     sum += static_cast<Number>(sums[0] / static_cast<double>(row.full_dim));
 
-    const double rate = context.rate * learning_rate, plain = rate / (std::sqrt(static_cast<double>(sum)) + eps);
-    double step = plain, kept = 1;
-    if (adjustment_iter <= 0 || context.step > adjustment_iter) {
-      if (count > tail_id_threshold) step = adjusted(plain, rate, count);
-      const double decay = weight_decay * (counter_halflife > 0 ? static_cast<double>(counter_halflife) / count : 1);
-      kept = 1 - decay * (weight_decay_mode == WeightDecayMode::l2 ? plain : rate);
-    }
-    return {kept, step};
+    const Real rate = context.rate * learning_rate, plain = rate / (sqrt(static_cast<Real>(sum)) + eps);
+    const auto adjusts = adjustment_iter <= 0 || context.step > adjustment_iter;
+    const Real decay = weight_decay * (counter_halflife > 0 ? static_cast<double>(counter_halflife) / count : Real(1));
+    return {select(adjusts, 1 - decay * (weight_decay_mode == WeightDecayMode::l2 ? plain : rate), Real(1)),
+            select(adjusts && count > tail_id_threshold, adjusted(plain, rate, count), plain)};
   }
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double* sums) const {
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {
     advance(row, context, sums).apply(row);
   }
 
  private:
-  double adjusted(double plain, double rate, double count) const {
+  template <class Real> Real adjusted(const Real& plain, const Real& rate, const Real& count) const {
+    using std::clamp, std::pow, std::sqrt;
     switch (learning_rate_mode) {
       case CounterLearningRateMode::none: return plain;
       case CounterLearningRateMode::tail_id_lr_increase:
-        return plain * std::clamp(std::pow(max_counter / (count + 1), adjustment_ub), 1.0, 10.0);
+        return plain * clamp(pow(max_counter / (count + 1), adjustment_ub), 1.0, 10.0);
       case CounterLearningRateMode::tail_id_lr_decrease:
-        return plain * std::clamp(std::pow((count + 1) / max_counter, adjustment_ub), .1, 1.0);
-      case CounterLearningRateMode::counter_sgd: return rate / (std::sqrt(adjustment_ub * count) + eps);
+        return plain * clamp(pow((count + 1) / max_counter, adjustment_ub), .1, 1.0);
+      case CounterLearningRateMode::counter_sgd: return rate / (sqrt(adjustment_ub * count) + eps);
     }
     return plain;
   }

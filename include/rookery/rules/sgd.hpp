@@ -22,7 +22,7 @@ struct Sgd {
   static constexpr std::array<StateSlot, 0> state{};
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
     const auto rate = static_cast<Number>(context.rate * learning_rate), decay = static_cast<Number>(weight_decay);
     for (std::int64_t i = 0; i < row.dim; ++i) row.weight[i] -= rate * (row.gradient[i] + decay * row.weight[i]);
   }
@@ -40,7 +40,7 @@ struct MomentumSgd {
   static constexpr std::array state{StateSlot{"momentum_buffer", StateShape::element}};
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
     const auto rate = static_cast<Number>(context.rate * learning_rate), decay = static_cast<Number>(weight_decay);
     const auto kept = static_cast<Number>(momentum);
     Number* buffer = row.state[0];
