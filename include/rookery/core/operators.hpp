@@ -8,6 +8,7 @@
 // them. What a tensor has a method for is called by that.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/arange_ops.h>
 #include <ATen/ops/batch_norm_ops.h>
 #include <ATen/ops/binary_cross_entropy_with_logits_ops.h>
 #include <ATen/ops/concat_ops.h>
@@ -17,10 +18,13 @@
 #include <ATen/ops/layer_norm_ops.h>
 #include <ATen/ops/linear_ops.h>
 #include <ATen/ops/ones_ops.h>
+#include <ATen/ops/pow_ops.h>
 #include <ATen/ops/scalar_tensor_ops.h>
+#include <ATen/ops/segment_reduce_ops.h>
 #include <ATen/ops/silu_ops.h>
 #include <ATen/ops/stack_ops.h>
 #include <ATen/ops/triu_indices_ops.h>
+#include <ATen/ops/where_ops.h>
 #include <ATen/ops/zeros_ops.h>
 
 #include <cstdint>
@@ -50,6 +54,8 @@ inline at::Tensor scalar_tensor(const at::Scalar& value, const at::TensorOptions
   return at::_ops::scalar_tensor::call(value, c10::optTypeMetaToScalarType(options.dtype_opt()), options.layout_opt(),
                                        options.device_opt(), options.pinned_memory_opt());
 }
+/// 0, 1, .. count - 1, [count] int64.
+inline at::Tensor arange(std::int64_t count, at::Device device) { return at::_ops::arange::call(count, at::kLong, {}, device, {}); }
 /// Positions (row, column) above the diagonal with that offset, [2, n] int64.
 inline at::Tensor triu_indices(std::int64_t rows, std::int64_t columns, std::int64_t offset) {
   return at::_ops::triu_indices::call(rows, columns, offset, at::kLong, {}, {}, {});
@@ -57,6 +63,16 @@ inline at::Tensor triu_indices(std::int64_t rows, std::int64_t columns, std::int
 
 inline at::Tensor cat(at::TensorList tensors, std::int64_t dim = 0) { return at::_ops::concat::call(tensors, dim); }
 inline at::Tensor stack(at::TensorList tensors, std::int64_t dim = 0) { return at::_ops::stack::call(tensors, dim); }
+
+/// `yes` where `condition`, else `no`.
+inline at::Tensor where(const at::Tensor& condition, const at::Tensor& yes, const at::Tensor& no) {
+  return at::_ops::where_self::call(condition, yes, no);
+}
+inline at::Tensor pow(const at::Scalar& base, const at::Tensor& exponent) { return at::_ops::pow_Scalar::call(base, exponent); }
+/// Sums of the rows [offsets[s], offsets[s + 1]) of data [n, D], each by one thread in their order -> [S, D]. Offsets are not looked at.
+inline at::Tensor segment_sums(const at::Tensor& data, const at::Tensor& offsets) {
+  return at::_ops::segment_reduce::call(data, "sum", {}, {}, offsets, 0, /*unsafe=*/true, at::Scalar(0));
+}
 
 using MaybeTensor = std::optional<at::Tensor>;
 

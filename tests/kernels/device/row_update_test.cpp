@@ -19,6 +19,7 @@
 #include <rookery/kernels/cpu/row_update.hpp>
 
 #include "rules/reference_rules.hpp"
+#include "support/fake_device.hpp"
 #include "support/random_batches.hpp"
 #include "support/test.hpp"
 #include "support/tolerances.hpp"
@@ -54,12 +55,12 @@ template <class Rule, class Number> struct Twins {
     std::vector<double> values(static_cast<std::size_t>(entries * stride));
     for (auto& one_value : values) one_value = draw.chance(.05) ? 0 : draw.real(-1, 1);
     host = tensor_of(values).view({entries, stride}).to(dtype).narrow(1, 0, dim);          // [E, D]
-    device = tensor_of(values).view({entries, stride}).to(dtype).narrow(1, 0, dim);        // [E, D]
+    device = tensor_of(values).view({entries, stride}).to(dtype).to(fake_device).narrow(1, 0, dim);   // [E, D]
     for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) {
       const bool by_row = Rule::state[slot].shape == StateShape::row;
-      for (auto* state : {&host_state, &device_state})
-        state->push_back(by_row ? ops::full({entries}, initial_state(rule, slot), compute_dtype(dtype))
-                                : ops::full({entries, dim}, initial_state(rule, slot), compute_dtype(dtype)));
+      host_state.push_back(ops::full({entries, by_row ? 1 : dim}, initial_state(rule, slot), compute_dtype(dtype)));
+      if (by_row) host_state.back() = host_state.back().view({entries});
+      device_state.push_back(host_state.back().to(fake_device));
     }
   }
   void step(Draw& draw, const StepContext& context, const kernels::Rounding& rounding) {
@@ -85,8 +86,8 @@ template <class Rule, class Number> struct Twins {
                                                  .first_element = first_element};
     const kernels::DeviceUpdateTask on_device{.weight = device,
                                               .state = device_state,
-                                              .rows = tensor_of(rows),
-                                              .gradients = gradients,
+                                              .rows = tensor_of(rows).to(fake_device),
+                                              .gradients = gradients.to(fake_device),
                                               .full_dim = full_dim,
                                               .rounding = rounding,
                                               .first_element = first_element};
@@ -98,8 +99,8 @@ template <class Rule, class Number> struct Twins {
       CHECK((device_sums.scalar_type() == at::kDouble));
       sums.pop_back();
       const auto host_sums = tensor_of(sums).view({count, Rule::row_sums});                // [U, row_sums]
-      CHECK(difference(host_sums, device_sums) <= tolerance(dtype == at::kDouble ? at::kDouble : at::kFloat, Rule::name));
-      device_sums = host_sums;                                                               // what follows is compared by itself
+      CHECK(difference(host_sums, seen_on_device(device_sums)) <= tolerance(dtype == at::kDouble ? at::kDouble : at::kFloat, Rule::name));
+      device_sums = host_sums.to(fake_device);                                                            // what follows is compared by itself
     }
     kernels::update_rows(rule, context, on_host, sums.data());
     kernels::update_rows(rule, context, on_device, device_sums);
@@ -115,9 +116,9 @@ template <class Number, class Rule> void trial(Draw& draw, const Rule& rule, at:
   for (std::int64_t step = 1, steps = draw.integer(1, 4); step <= steps; ++step) {
     twins.step(draw, {.step = step, .rate = draw.chance(.5) ? 1 : .25},
                {.stochastic = stochastic, .key = static_cast<std::uint64_t>(draw.integer(0, 1'000'000'000)) << 20});
-    worst.weight = std::max(worst.weight, difference(twins.host, twins.device));
+    worst.weight = std::max(worst.weight, difference(twins.host, seen_on_device(twins.device)));
     for (std::size_t slot = 0; slot < Rule::state.size(); ++slot)
-      worst.state = std::max(worst.state, difference(twins.host_state[slot], twins.device_state[slot]));
+      worst.state = std::max(worst.state, difference(twins.host_state[slot], seen_on_device(twins.device_state[slot])));
     if (c10::elementSize(dtype) < sizeof(Number)) {          // one rounding to the other side is no error of the next step
       twins.device.copy_(twins.host);
       for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) twins.device_state[slot].copy_(twins.host_state[slot]);
@@ -139,6 +140,7 @@ struct HostOnly {
 TEST_SUITE("kernels/device/row_update") {
   TEST_CASE("every rule on tensors equals the host's kernel, in float32 and float64") {
     std::map<std::string, std::array<Worst, 2>> worst;
+    device_to_host();
     for (std::uint64_t seed = 0; seed < 100; ++seed) {
       Draw draw(seed);
       for_each_rule(draw, [&]<class Rule>(const Rule& rule) {
@@ -148,6 +150,7 @@ TEST_SUITE("kernels/device/row_update") {
         trial<float>(draw, rule, at::kFloat, false, of_rule[1]);
       });
     }
+    CHECK(device_to_host() == 0);
     for (const auto& [name, of_rule] : worst) {
       CAPTURE(name);
       CHECK(of_rule[0].weight <= tolerance(at::kDouble));
@@ -180,7 +183,7 @@ TEST_SUITE("kernels/device/row_update") {
     for (const float special : {0.f, -0.f, 65504.f, -65504.f, 65519.f, 65520.f, 1e-8f, 5.9604645e-8f, 1e-40f, 3.4e38f, -3.4028235e38f})
       values.push_back(special);
     const auto count = static_cast<std::int64_t>(values.size());
-    const auto wide = tensor_of(values);                     // [n]
+    const auto wide = tensor_of(values).to(fake_device);                   // [n]
     std::vector<std::int64_t> numbers(values.size());
     std::iota(numbers.begin(), numbers.end(), std::int64_t{77});
     for (const auto dtype : {at::kHalf, at::kBFloat16})
@@ -190,7 +193,8 @@ TEST_SUITE("kernels/device/row_update") {
         const kernels::Rounding rounding{.stochastic = stochastic, .key = 0xf00dfeedcafe1234ULL};
         const auto host = ops::empty({count}, dtype);                                        // [n]
         kernels::store_row(dtype, values.data(), count, rounding, numbers.front(), host.mutable_data_ptr());
-        const auto device = kernels::round_rows(wide, dtype, rounding, tensor_of(numbers));   // [n]
+        const auto device = seen_on_device(
+            kernels::round_rows(wide, dtype, rounding, tensor_of(numbers).to(fake_device)));   // [n]
         CHECK((device.scalar_type() == dtype));
         const auto back = device.to(at::kFloat);                                             // [n]
         std::int64_t differing = 0;

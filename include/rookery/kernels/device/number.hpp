@@ -9,8 +9,6 @@
 // Answers to torch.optim's foreach implementations.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/pow_ops.h>
-#include <ATen/ops/where_ops.h>
 
 #include <algorithm>
 #include <cmath>
@@ -92,7 +90,7 @@ class DeviceCondition {
     const auto& like = yes.is_tensor() ? yes.tensor : no.tensor;
     const auto options = like.defined() ? like.options() : rows_.options().dtype(at::kDouble);
     const auto filled = [&](const RowValues& value) { return value.is_tensor() ? value.tensor : ops::full({}, value.number, options); };
-    return {at::_ops::where_self::call(rows_, filled(yes), filled(no))};
+    return {ops::where(rows_, filled(yes), filled(no))};
   }
 
  private:
@@ -150,7 +148,7 @@ template <bool is_real> class DeviceValue {
   }
   friend DeviceValue pow(double base, const DeviceValue& exponent) {
     if (!exponent.values_.is_tensor()) return std::pow(base, exponent.values_.number);
-    return DeviceValue(at::_ops::pow_Scalar::call(base, exponent.values_.tensor));
+    return DeviceValue(ops::pow(base, exponent.values_.tensor));
   }
   friend DeviceValue clamp(const DeviceValue& x, double low, double high) {
     return x.values_.is_tensor() ? DeviceValue(x.values_.tensor.clamp(low, high)) : DeviceValue(std::clamp(x.values_.number, low, high));

@@ -5,8 +5,8 @@
 // same draws, by LibTorch's operators on whole tensors.  Answers to FBGEMM's stochastic_rounding.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/where_ops.h>
 
+#include <bit>
 #include <cstdint>
 
 #include <rookery/core/operators.hpp>
@@ -30,14 +30,9 @@ inline at::Tensor draws(std::uint64_t key, const at::Tensor& elements) {
   return shifted(x.bitwise_xor(shifted(x, 31)), 32);                                         // [U, D]
 }
 
-/// `yes` where `condition`, else `no`.
-inline at::Tensor where(const at::Tensor& condition, const at::Tensor& yes, const at::Tensor& no) {
-  return at::_ops::where_self::call(condition, yes, no);
-}
-
 /// Finite values as far as `largest`; NaN and infinities stay.
 inline at::Tensor bounded(const at::Tensor& values, double largest) {
-  return where(values.isinf(), values, values.clamp(-largest, largest));                     // [U, D]
+  return ops::where(values.isinf(), values, values.clamp(-largest, largest));                     // [U, D]
 }
 
 inline at::Tensor round_stochastic_bfloat16(const at::Tensor& values, const at::Tensor& draws) {
@@ -45,8 +40,8 @@ inline at::Tensor round_stochastic_bfloat16(const at::Tensor& values, const at::
   const auto bits = values.view(at::kInt).to(at::kLong).bitwise_and(0xffffffff);             // [U, D]
   const auto up = bits.add(draws.bitwise_right_shift(16));                                   // [U, D]
   const auto largest = up.bitwise_and(exponent).eq(exponent);                                // [U, D] stays finite
-  const auto rounded = where(largest, bits, up).bitwise_right_shift(16).to(at::kShort).view(at::kBFloat16);   // [U, D]
-  return where(bits.bitwise_and(exponent).eq(exponent), values.to(at::kBFloat16), rounded);
+  const auto rounded = ops::where(largest, bits, up).bitwise_right_shift(16).to(at::kShort).view(at::kBFloat16);   // [U, D]
+  return ops::where(bits.bitwise_and(exponent).eq(exponent), values.to(at::kBFloat16), rounded);
 }
 inline at::Tensor round_stochastic_float16(const at::Tensor& values, const at::Tensor& draws) {
   constexpr double largest = 65504;
@@ -59,7 +54,7 @@ inline at::Tensor round_stochastic_float16(const at::Tensor& values, const at::T
   const auto scaled = magnitude.mul(power(step.neg())), below = scaled.floor();              // [U, D]
   const auto up = draws.to(at::kDouble).mul(0x1p-32).lt(scaled.sub(below).to(at::kDouble));  // [U, D]
   const auto rounded = below.add(up.to(at::kFloat)).mul(power(step)).copysign(values);       // [U, D]
-  return where(magnitude.lt(largest), rounded, bounded(values, largest)).to(at::kHalf);
+  return ops::where(magnitude.lt(largest), rounded, bounded(values, largest)).to(at::kHalf);
 }
 
 }  // namespace detail

@@ -9,7 +9,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange_ops.h>
 
 #include <array>
 #include <cstddef>
@@ -75,8 +74,7 @@ struct DeviceRows {
     if (changed.is_same(weight_before)) return;
     const auto dtype = task.weight.scalar_type();
     if (dtype != compute_dtype(dtype)) {
-      const auto options = task.rows.options();
-      const auto columns = at::_ops::arange::call(task.weight.size(1), at::kLong, {}, options.device(), {});   // [D]
+      const auto columns = ops::arange(task.weight.size(1), task.rows.device());             // [D]
       const auto elements = task.rows.mul(task.full_dim).add(task.first_element).unsqueeze(1).add(columns);    // [U, D]
       changed = round_rows(changed, dtype, task.rounding, elements);                         // [U, D]
     }
