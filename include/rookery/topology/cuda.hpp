@@ -91,10 +91,10 @@ inline c10::Device cuda_device(int index = 0) {
   const auto usable = c10::impl::hasDeviceGuardImpl(c10::DeviceType::CUDA)
                           ? static_cast<int>(c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->deviceCount())
                           : 0;
-  int version = 0;
-  detail::cuda_driver().call("cuDriverGetVersion", &version);
+  int cuda = 0;
+  detail::cuda_driver().call("cuDriverGetVersion", &cuda);
   check<ConfigError>(index < usable, asked, ": LibTorch can use ", usable, " of ", count, " GPUs with this driver, which is that of CUDA ",
-                     version / 1000, ".", version % 1000 / 10);
+                     cuda / 1000, ".", cuda % 1000 / 10);
   return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
 }
 
