@@ -16,6 +16,7 @@
 #include <ATen/ops/full_ops.h>
 #include <ATen/ops/gelu_ops.h>
 #include <ATen/ops/layer_norm_ops.h>
+#include <ATen/ops/linalg_vector_norm_ops.h>
 #include <ATen/ops/linear_ops.h>
 #include <ATen/ops/ones_ops.h>
 #include <ATen/ops/pow_ops.h>
@@ -75,6 +76,9 @@ inline at::Tensor segment_sums(const at::Tensor& data, const at::Tensor& offsets
 }
 
 using MaybeTensor = std::optional<at::Tensor>;
+
+/// The square root of the sum of squares of all elements, [] float64.
+inline at::Tensor norm(const at::Tensor& x) { return at::_ops::linalg_vector_norm::call(x, 2, {}, false, at::kDouble); }
 
 /// x [.., in] * weight [out, in] + bias [out].
 inline at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& bias = {}) {

@@ -21,6 +21,17 @@
 
 namespace rookery {
 
+namespace detail {
+
+/// Errors: ConfigError for a tensor of somebody else's that is not where the model is placed.
+inline void check_shared(std::string_view name, const at::Tensor& tensor, c10::Device device) {
+  if (tensor.device() != device)
+    fail<ConfigError>("'", name, "' is a tensor of a torch::nn::Module and lies on ", tensor.device().str(), ", but the model is placed ",
+                      "on ", device.str(), "; call module->to(device) before it is wrapped");
+}
+
+}  // namespace detail
+
 /// A trained tensor. Declared by shape and initial law; `assign` before placement gives it a value instead.
 class Parameter {
  public:
@@ -84,18 +95,21 @@ class Parameter {
     }
   }
 
-  /// Allocates and fills on the host, unless values were assigned. Called by ShardingPolicy::apply, with the full name.
-  /// Errors: ConfigError when placed already.
-  void place(std::string_view name, std::uint64_t seed) {
+  /// Allocates and fills on the host, unless values were assigned, and moves to the device. Called by ShardingPolicy::apply, with the full
+  /// name. Errors: ConfigError when placed already, and for a shared tensor that is elsewhere.
+  void place(std::string_view name, std::uint64_t seed, c10::Device device = c10::Device(c10::DeviceType::CPU)) {
     check<ConfigError>(!placed_, "Parameter: '", name, "' is placed already");
-    if (tensor_.defined()) {                                   // copied, for other copies of the declaration may be placed too
-      if (!shared_) tensor_ = tensor_.to(dtype_, /*non_blocking=*/false, /*copy=*/true);
+    if (shared_) {
+      detail::check_shared(name, tensor_, device);
+    } else if (tensor_.defined()) {                            // copied, for other copies of the declaration may be placed too
+      tensor_ = tensor_.to(device, dtype_, /*non_blocking=*/false, /*copy=*/true);           // shape()
     } else {
       tensor_ = ops::empty(shape_, dtype_);                                        // shape()
       const double fan = static_cast<double>(fan_in_ > 0 ? fan_in_ : shape_.empty() ? 1 : shape_.back());
       for_floating(dtype_, [&](auto zero) {
         fill_initial(initial_, 1 / std::sqrt(fan), random_key(seed, name), 0, tensor_.mutable_data_ptr<decltype(zero)>(), numel());
       });
+      tensor_ = tensor_.to(device);                                                          // shape()
     }
     tensor_.set_requires_grad(!frozen_);
     name_ = name;
@@ -118,6 +132,12 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(std::vector<std::int64_t> shape, at::ScalarType dtype = at::kFloat) : shape_(std::move(shape)), dtype_(dtype) {}
 
+  /// A buffer that only host code reads: it stays on the host wherever the model is placed.
+  static Buffer of_host(std::vector<std::int64_t> shape, at::ScalarType dtype) {
+    Buffer buffer(std::move(shape), dtype);
+    buffer.stays_ = true;
+    return buffer;
+  }
   /// A buffer whose values are `tensor` itself, which something else computes with too.
   static Buffer sharing(at::Tensor tensor) {
     Buffer buffer(tensor.sizes().vec(), tensor.scalar_type());
@@ -140,18 +160,22 @@ class Buffer {
   void assign(const at::Tensor& values) {
     check<ShapeError>(values.sizes().vec() == shape_, "Buffer: assigned values of shape ", values.sizes(), " to shape ", shape_);
     if (shared_) tensor_.detach().copy_(values);
-    else tensor_ = values.detach().to(dtype_, /*non_blocking=*/false, /*copy=*/true).contiguous();
+    else tensor_ = values.detach().to(tensor_.defined() ? tensor_.device() : values.device(), dtype_, false, /*copy=*/true).contiguous();
   }
   /// Allocates zeros unless values were assigned. Called by ShardingPolicy::apply.
-  void place() {
-    if (!shared_) tensor_ = tensor_.defined() ? tensor_.clone() : ops::zeros(shape_, dtype_);  // shape()
+  /// Errors: ConfigError for a shared tensor that is elsewhere than the device.
+  void place(std::string_view name = {}, c10::Device device = c10::Device(c10::DeviceType::CPU)) {
+    if (stays_) device = c10::Device(c10::DeviceType::CPU);
+    if (shared_) detail::check_shared(name, tensor_, device);
+    else if (tensor_.defined()) tensor_ = tensor_.to(device, dtype_, /*non_blocking=*/false, /*copy=*/true);   // shape()
+    else tensor_ = ops::zeros(shape_, at::TensorOptions(dtype_).device(device));             // shape()
   }
 
  private:
   std::vector<std::int64_t> shape_;
   at::ScalarType dtype_ = at::kFloat;
   at::Tensor tensor_;
-  bool shared_ = false;
+  bool shared_ = false, stays_ = false;
 };
 
 }  // namespace rookery

@@ -55,6 +55,7 @@ struct PassState {
   at::Tensor (*sum)(void* topology, at::Tensor tensor) = nullptr;   // over ranks; none on a topology of one process
   at::Tensor (*of_first)(void* topology, at::Tensor tensor) = nullptr;   // rank 0's; the same
   void* topology = nullptr;
+  c10::Device device = c10::Device(c10::DeviceType::CPU);   // where the model computes
   std::int64_t rows = -1;                // of this rank's batch; -1 where no pass has begun
   std::int64_t first_row = -1;           // its place in the global batch; -1 when not asked for yet
   BufferPolicy buffers = BufferPolicy::synchronised;
@@ -75,7 +76,7 @@ struct PassState {
   /// Begins the graph of a pass that is captured. LibTorch goes through the nodes that are ready from the latest to the earliest, so the
   /// gradient of `used` is there when backward has been everywhere else.
   void open() {
-    used = first = ops::ones({}).set_requires_grad(true);                                    // []
+    used = first = ops::ones({}, device).set_requires_grad(true);                                  // []
     if (!listener) return;
     first = used.mul(1);                                                                     // []
     listener->opened(listener->who, used);
@@ -121,8 +122,12 @@ struct PassState {
           message.narrow(0, 0, count).copy_(gradient.reshape({-1}));
           message[count].fill_(1);
         }
+        at::Tensor ranks;                                                                    // [] that have one
+        if (!message.is_cpu())                               // the host must not wait for the device to know it
+          ranks = sum(topology, ops::scalar_tensor(gradient.defined() ? 1 : 0, at::kDouble));
         message = sum(topology, std::move(message));
-        gradient = message[count].item<double>() > 0 ? message.narrow(0, 0, count).view(leaf.sizes()) : at::Tensor{};
+        if (!ranks.defined()) ranks = message[count];
+        gradient = ranks.item<double>() > 0 ? message.narrow(0, 0, count).view(leaf.sizes()) : at::Tensor{};
       }
       if (gradient.defined() && below.requires_grad()) below.backward(gradient, /*retain_graph=*/true);
     }

@@ -58,15 +58,17 @@ struct PositionWeighted {
   }
 
   KeyedJaggedTensor operator()(const KeyedJaggedTensor& ids) const {
-    std::vector<at::Tensor> weights{ops::empty({0}, dtype)};
+    auto where = at::TensorOptions(dtype);
+    if (!position_weights.empty()) where = where.device(position_weights.front().value.tensor().device());
+    std::vector<at::Tensor> weights{ops::empty({0}, where)};
     for (std::size_t f = 0; f < ids.keys().size(); ++f) {
       const auto bags = ids.feature(f);
       const auto* p = find(ids.keys()[f]);
       weights.push_back(p ? p->tensor().index_select(0, positions(ids.keys()[f], bags, p->numel()).to(p->tensor().device()))
-                          : ops::ones({bags.values().numel()}, dtype));                      // [ids of the feature]
+                          : ops::ones({bags.values().numel()}, where));                      // [ids of the feature]
     }
     auto all = ops::cat(weights);                                                            // [N]
-    if (ids.is_weighted()) all = all.mul(ids.weights());                                     // [N]
+    if (ids.is_weighted()) all = all.mul(ids.weights().to(where.device()));                  // [N]
     return ids.with_bags(ids.values(), ids.lengths(), std::move(all));
   }
 

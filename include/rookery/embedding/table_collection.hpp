@@ -189,9 +189,10 @@ template <class ConfigType> class TableCollection {
     return static_cast<std::size_t>(found - configs_.begin());
   }
 
-  /// Allocates and fills one shard on this rank; `key` is the table's random key. Called by ShardingPolicy::apply.
-  /// Cost: the shard's bytes; one pass.
-  void place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key);
+  /// Allocates and fills one shard on this rank, in the device's memory; `key` is the table's random key. Called by ShardingPolicy::apply.
+  /// Cost: the shard's bytes; one pass, on the host.
+  void place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key,
+             c10::Device device = c10::Device(c10::DeviceType::CPU));
   /// Ends placement: assigned values are no longer held.
   void placed() {
     assigned_.clear();
@@ -246,6 +247,7 @@ template <class ConfigType> class TableCollection {
   static double default_bound(const Config& config) { return 1 / std::sqrt(static_cast<double>(config.num_embeddings)); }
   void validate() const;
   void lay_out();
+  void renew_on_device(LocalShard& shard, std::span<const GivenRow> given) const;
   template <class Fn> void with_task(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, Fn&& fn) const;
 
   std::vector<Config> configs_;
@@ -311,13 +313,13 @@ template <class Config> void TableCollection<Config>::lay_out() {
 }
 
 template <class Config>
-void TableCollection<Config>::place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key) {
+void TableCollection<Config>::place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key, c10::Device device) {
   const auto& config = configs_.at(table);
   check<ConfigError>(!placed_, Config::collection, ": table '", config.name, "' is placed already");
   const auto slots =
       config.frozen ? std::vector<StateSlot>{}
                     : config.optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
-  LocalShard local{table, shard, box, key, TableStorage(box.rows(), box.columns(), config.data_type, slots), {}};
+  LocalShard local{table, shard, box, key, TableStorage(box.rows(), box.columns(), config.data_type, slots, device), {}};
   if (const auto& ids = config.managed_collision) {
     const auto rows = config.num_embeddings / ids.buckets();
     local.vocabulary = ids.vocabulary(rows, box.row_begin / rows, box.rows() / rows);
@@ -330,10 +332,12 @@ void TableCollection<Config>::place(std::size_t table, std::size_t shard, const 
     auto values = assigned.values.narrow(0, box.row_begin, box.rows()).narrow(1, box.column_begin, box.columns());
     local.storage.weight().copy_(values);                                                    // [rows, columns]
   } else {
-    parallel(box.rows(), 1 + 4096 / (box.columns() + 1), [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row)
-        local.storage.fill_row(row, config.initial, default_bound(config), key,
-                               (box.row_begin + row) * config.embedding_dim + box.column_begin);
+    local.storage.fill([&](TableStorage& storage, std::int64_t first, std::int64_t rows) {
+      parallel(rows, 1 + 4096 / (box.columns() + 1), [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t row = begin; row < end; ++row)
+          storage.fill_row(row, config.initial, default_bound(config), key,
+                           (box.row_begin + first + row) * config.embedding_dim + box.column_begin);
+      });
     });
   }
   shards_.push_back(std::move(local));
@@ -342,11 +346,30 @@ void TableCollection<Config>::place(std::size_t table, std::size_t shard, const 
 template <class Config>
 void TableCollection<Config>::renew(LocalShard& shard, std::span<const GivenRow> given) const {
   const auto& config = configs_.at(shard.table);
+  if (shard.storage.on_device()) return renew_on_device(shard, given);
   for (const auto& [row, id] : given)
     shard.storage.fill_row(row, config.initial, default_bound(config), shard.key ^ mix64(static_cast<std::uint64_t>(id)),
                            shard.box.column_begin);
   for (std::size_t slot = 0; slot < shard.storage.state_names().size(); ++slot)
     for (const auto& [row, id] : given) shard.storage.state(slot).select(0, row).fill_(start_of_state(config, slot));
+}
+
+template <class Config>
+void TableCollection<Config>::renew_on_device(LocalShard& shard, std::span<const GivenRow> given) const {
+  if (given.empty()) return;
+  const auto& config = configs_.at(shard.table);
+  TableStorage host(static_cast<std::int64_t>(given.size()), shard.box.columns(), config.data_type, {});
+  std::vector<std::int64_t> rows;
+  for (const auto& [row, id] : given) {
+    host.fill_row(static_cast<std::int64_t>(rows.size()), config.initial, default_bound(config),
+                  shard.key ^ mix64(static_cast<std::uint64_t>(id)), shard.box.column_begin);
+    rows.push_back(row);
+  }
+  const auto& weight = shard.storage.weight();                                               // [rows, columns]
+  const auto at = detail::host_tensor(rows).to(weight.device());                             // [given]
+  weight.index_copy_(0, at, host.weight().to(weight.device()));
+  for (std::size_t slot = 0; slot < shard.storage.state_names().size(); ++slot)
+    shard.storage.state(slot).index_fill_(0, at, start_of_state(config, slot));
 }
 
 template <class Config>

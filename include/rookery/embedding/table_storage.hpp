@@ -5,13 +5,14 @@
 //
 // Memory is aligned, huge pages are advised, and pages are touched only when rows are. The distance between rows may exceed
 // their width: one number of state a row sits right behind its weights when that adds no cache line, so nothing may assume
-// that weights are contiguous.  Include cost: tensor.
+// that weights are contiguous. On a device all of it is tensors of LibTorch's own.  Include cost: tensor.
 
 #include <sys/mman.h>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -22,6 +23,7 @@
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
 #include <rookery/core/random.hpp>
 
 namespace rookery {
@@ -48,8 +50,10 @@ inline std::shared_ptr<std::byte> zeroed_bytes(std::size_t bytes) {
 class TableStorage {
  public:
   TableStorage() = default;
-  TableStorage(std::int64_t rows, std::int64_t dim, at::ScalarType dtype, std::span<const StateSlot> slots)
+  TableStorage(std::int64_t rows, std::int64_t dim, at::ScalarType dtype, std::span<const StateSlot> slots,
+               c10::Device device = c10::Device(c10::DeviceType::CPU))
       : rows_(rows), dim_(dim), stride_(dim), dtype_(dtype) {
+    if (device.type() != c10::DeviceType::CPU) return allocate_on(device, slots);
     const auto state = compute_dtype(dtype);
     const auto size = static_cast<std::int64_t>(c10::elementSize(dtype)), state_size = static_cast<std::int64_t>(c10::elementSize(state));
     std::int64_t row_slots = 0;
@@ -76,10 +80,23 @@ class TableStorage {
   /// Elements from one row's first weight to the next row's.
   std::int64_t stride() const { return stride_; }
   at::ScalarType dtype() const { return dtype_; }
+  bool on_device() const { return weight_.defined() && !weight_.is_cpu(); }
   /// Bytes of weights, state and padding.
   std::int64_t bytes() const { return bytes_; }
 
-  /// Gives a row elements `first, first + 1, ..` of a table's initial values; see fill_initial.
+  /// Calls `fn(storage, first, rows)`, which fills rows 0, 1, .. of a storage on the host with those of this one from `first` on: once
+  /// with this storage itself, or for chunks of rows that are then copied to the device.
+  template <class Fn> void fill(Fn&& fn) {
+    if (!on_device()) return fn(*this, std::int64_t{0}, rows_);
+    const auto chunk = std::min(rows_, 1 + (std::int64_t{1} << 24) / (dim_ + 1));
+    TableStorage host(chunk, dim_, dtype_, {});
+    for (std::int64_t first = 0; first < rows_; first += chunk) {
+      const auto rows = std::min(chunk, rows_ - first);
+      fn(host, first, rows);
+      weight_.narrow(0, first, rows).copy_(host.weight_.narrow(0, 0, rows));                 // [rows, dim]
+    }
+  }
+  /// Gives a row on the host elements `first, first + 1, ..` of a table's initial values; see fill_initial.
   void fill_row(std::int64_t row, const Initial& initial, double default_bound, std::uint64_t key, std::int64_t first) {
     for_table(dtype_, [&](auto zero, auto) {
       using Weight = decltype(zero);
@@ -93,6 +110,19 @@ class TableStorage {
   const at::Tensor& state(std::size_t slot) const { return state_.at(slot); }                // [rows] or [rows, dim]
 
  private:
+  void allocate_on(c10::Device device, std::span<const StateSlot> slots) {
+    const auto number = compute_dtype(dtype_);
+    const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType dtype) {
+      auto tensor = ops::zeros(sizes, at::TensorOptions(dtype).device(device));              // [rows, dim] or [rows]
+      bytes_ += static_cast<std::int64_t>(tensor.nbytes());
+      return tensor;
+    };
+    weight_ = zeros({rows_, dim_}, dtype_);                                                  // [rows, dim]
+    for (const auto& slot : slots) {
+      names_.emplace_back(slot.name);
+      state_.push_back(slot.shape == StateShape::element ? zeros({rows_, dim_}, number) : zeros({rows_}, number));
+    }
+  }
   /// So many elements of `size` bytes for each row.
   std::shared_ptr<std::byte> allocate(std::int64_t elements, std::int64_t size) {
     std::int64_t bytes = 0;

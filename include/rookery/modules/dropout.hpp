@@ -59,7 +59,7 @@ struct Dropout {
   }
 
   double probability = 0.5;
-  Buffer calls{{1}, at::kLong};                                                              // in training
+  Buffer calls = Buffer::of_host({1}, at::kLong);                                            // in training
   Pass pass;
 };
 

@@ -26,8 +26,16 @@
 
 namespace rookery {
 
+namespace detail {
+
+/// Sum of squares of a tensor of any device, [] float64 there; nothing waits for it.
+inline at::Tensor squares_there(const at::Tensor& tensor) { return ops::norm(tensor).square(); }
+
+}  // namespace detail
+
 /// Sum of squares of a contiguous tensor in float64, the same for any number of threads; not finite when an element is not.
 inline double sum_of_squares(const at::Tensor& tensor) {
+  if (!tensor.is_cpu()) return detail::squares_there(tensor).item<double>();
   constexpr std::int64_t block = 4096;
   const auto blocks = (tensor.numel() + block - 1) / block;
   std::vector<double> sums(static_cast<std::size_t>(blocks));
@@ -77,7 +85,7 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   void add(std::string name, Parameter& parameter) {
     DenseParameter one{std::move(name), &parameter};
     for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) {
-      one.state.push_back(ops::zeros(parameter.shape(), parameter.dtype()));
+      one.state.push_back(ops::zeros(parameter.shape(), parameter.tensor().options().requires_grad(false)));
       if (const double start = initial_state(rule_, slot); start != 0) one.state.back().fill_(start);
     }
     parameters_.push_back(std::move(one));

@@ -82,6 +82,7 @@ template <class Lazily> class BucketsOf {
   /// Sends what has not left.  Ranks: all, in the same order.
   void send() {
     while (under_way_.size() + 1 < begins_.size()) send_next();
+    if (reached_.defined() && !reached_under_way_) reached_under_way_ = sums_.start(sums_.topology, reached_);
   }
   /// Waits for all that was sent: the gradients of this step, summed over ranks, undefined where no rank's loss reached.
   void receive();
@@ -90,7 +91,7 @@ template <class Lazily> class BucketsOf {
     finish();
     under_way_.clear();
     received_ = 0;
-    message_ = at::Tensor{};
+    message_ = reached_ = at::Tensor{};
     for (auto& one : parameters_) one.is_packed = false;
   }
 
@@ -102,6 +103,7 @@ template <class Lazily> class BucketsOf {
     if (std::uncaught_exceptions() > 0) return;
     try {
       for (auto bucket = first; bucket < under_way_.size(); ++bucket) sums_.finish(under_way_[bucket].get());
+      if (const auto reached = std::exchange(reached_under_way_, nullptr)) sums_.finish(reached.get());
     } catch (const std::exception&) {                        // whoever makes the next collective is told
     }
   }
@@ -111,6 +113,8 @@ template <class Lazily> class BucketsOf {
   at::ScalarType dtype_ = at::kFloat;
   std::vector<std::int64_t> begins_{0};      // of the buckets in the message, and its end
   at::Tensor message_;                       // [parameters' numbers + parameters]: each gradient, and 1 if this rank's loss reached it
+  at::Tensor reached_;                       // [parameters] on the host, where the message is on a device: 1 if this rank's loss reached it
+  std::shared_ptr<void> reached_under_way_;
   std::vector<std::shared_ptr<void>> under_way_;   // buckets that left
   std::size_t received_ = 0;                 // of these
   std::shared_ptr<void> overlap_;            // goes first
@@ -141,11 +145,15 @@ BucketsOf<Lazily>::BucketsOf(std::span<DenseParameter> parameters, const BucketO
 template <class Lazily> void BucketsOf<Lazily>::fill(std::size_t p, const at::Tensor& gradient) {
   auto& one = parameters_[p];
   const auto numbers = one.parameter->numel();
-  if (!message_.defined()) message_ = ops::empty({begins_.back()}, dtype_);
+  if (!message_.defined()) message_ = ops::empty({begins_.back()}, at::TensorOptions(dtype_).device(one.parameter->tensor().device()));
   const auto part = message_.narrow(0, one.offset, numbers + 1);                             // [numbers + 1]
   if (gradient.defined()) part.narrow(0, 0, numbers).copy_(gradient.reshape({-1}));
   else part.zero_();
   part[numbers].fill_(gradient.defined() ? 1 : 0);
+  if (!message_.is_cpu()) {                                  // the host must not wait for the device to know it
+    if (!reached_.defined()) reached_ = ops::zeros({static_cast<std::int64_t>(parameters_.size())}, at::kFloat);
+    reached_[static_cast<std::int64_t>(p)].fill_(gradient.defined() ? 1 : 0);
+  }
   one.is_packed = true;
 }
 
@@ -167,7 +175,8 @@ template <class Lazily> void BucketsOf<Lazily>::send_next() {
 
 template <class Lazily> void BucketsOf<Lazily>::receive() {
   auto bucket = under_way_.size();
-  at::Tensor sum;
+  at::Tensor sum, reached;
+  if (const auto handle = std::exchange(reached_under_way_, nullptr)) reached = sums_.finish(handle.get());   // [parameters]
   for (auto p = parameters_.size(); p-- > 0;) {
     auto& one = parameters_[p];
     const auto numbers = one.parameter->numel();
@@ -177,7 +186,8 @@ template <class Lazily> void BucketsOf<Lazily>::receive() {
       sum = sums_.finish(under_way_[bucket].get());
     }
     const auto part = sum.narrow(0, one.offset - begins_[bucket], numbers + 1);              // [numbers + 1]
-    one.gradient = part[numbers].item<double>() > 0
+    const auto ranks = reached.defined() ? reached[static_cast<std::int64_t>(p)] : part[numbers];   // [] that reached it
+    one.gradient = ranks.item<double>() > 0
                        ? part.narrow(0, 0, numbers).to(one.parameter->dtype()).view(one.parameter->shape())
                        : at::Tensor{};
   }

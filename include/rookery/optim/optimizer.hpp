@@ -180,7 +180,15 @@ template <class Model, class DenseRule> class Optimizer {
     auto& topology = model_->topology();
     auto sums = detail::step_sums(shards, runtime.captures(), model_->tables(), passes, rates, topology.rank(),
                                   topology.world_size());                                    // [T + 2 + W]
-    return detail::read_step_sums(all_reduce(topology, std::move(sums)).wait(), model_->tables(), dense_.parameters(), divides);
+    sums = all_reduce(topology, std::move(sums)).wait();
+    std::vector<double> dense;                                                               // [P] squared norms
+    if (runtime.routing().on_device()) [[unlikely]] {
+      auto there = detail::device_step_sums(shards, runtime.captures(), model_->tables(), topology.device());   // [T + 1]
+      dense = detail::dense_squares(dense_.parameters(), all_reduce(topology, std::move(there)).wait(), sums);
+    } else {
+      dense = detail::dense_squares(dense_.parameters());
+    }
+    return detail::read_step_sums(sums, model_->tables(), dense_.parameters(), dense, divides);
   }
 
   Model* model_;

@@ -61,7 +61,43 @@ inline std::int64_t passes_with_gradients(std::span<const Capture> captures, con
   });
 }
 
-/// This rank's part of the sums: squares of each table's gradients, normaliser, passes, and one number of each rank's learning rates.
+/// This rank's part of the sums that a device has: squares of each table's gradients, and normaliser. Nothing waits for it.
+inline at::Tensor device_step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures,
+                                   std::span<const PlacedTable> tables, c10::Device device) {
+  const auto squares = static_cast<std::int64_t>(tables.size());
+  auto sums = ops::zeros({squares + 1}, at::TensorOptions(at::kDouble).device(device));      // [T squares, normaliser]
+  for (const auto& shard : shards)
+    if (tables[shard.table].is_primary(tables[shard.table].shards[shard.shard]))
+      sums[static_cast<std::int64_t>(shard.table)].add_(squares_there(shard.gradients.sums));
+  for (const auto& capture : captures)
+    if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined() && !capture.normaliser.is_cpu())
+      sums[squares].add_(capture.normaliser);
+  return sums;
+}
+
+/// Squared norms of dense gradients, which are summed over ranks already; 0 where there is none.
+inline std::vector<double> dense_squares(std::span<const DenseParameter> dense) {
+  std::vector<double> squares;
+  for (const auto& one : dense) squares.push_back(one.gradient.defined() ? sum_of_squares(one.gradient) : 0);
+  return squares;
+}
+
+/// The same from a device, with what `there` [T + 1] of `device_step_sums`, summed over ranks, adds to the sums of the host [T + 2 + W].
+/// Cost: the one time that a step waits for the device.
+inline std::vector<double> dense_squares(std::span<const DenseParameter> dense, const at::Tensor& there, const at::Tensor& sums) {
+  std::vector<at::Tensor> parts{there};
+  for (const auto& one : dense)
+    if (one.gradient.defined()) parts.push_back(squares_there(one.gradient).view({1}));
+  const auto known = ops::cat(parts).cpu();                                                  // [T + 1 + gradients]
+  sums.narrow(0, 0, there.numel()).add_(known.narrow(0, 0, there.numel()));
+  const auto* next = known.const_data_ptr<double>() + there.numel();
+  std::vector<double> squares;
+  for (const auto& one : dense) squares.push_back(one.gradient.defined() ? *next++ : 0);
+  return squares;
+}
+
+/// This rank's part of the sums: squares of each table's gradients, normaliser, passes, and one number of each rank's learning rates; of
+/// what is on the host.
 inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures,
                             std::span<const PlacedTable> tables, std::int64_t passes, std::span<const double> rates, int rank,
                             int world_size) {
@@ -69,11 +105,11 @@ inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<co
   auto sums = ops::zeros({squares + 2 + world_size}, at::kDouble);                           // [T squares, normaliser, passes, W rates]
   auto* values = sums.mutable_data_ptr<double>();
   for (const auto& shard : shards)
-    if (tables[shard.table].is_primary(tables[shard.table].shards[shard.shard]))
+    if (shard.gradients.sums.is_cpu() && tables[shard.table].is_primary(tables[shard.table].shards[shard.shard]))
       values[shard.table] += sum_of_squares(shard.gradients.sums);
   values += squares;
   for (const auto& capture : captures)
-    if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined())
+    if (capture.used.defined() && capture.used.grad().defined() && capture.normaliser.defined() && capture.normaliser.is_cpu())
       values[0] += capture.normaliser.item<double>();
   values[1] = static_cast<double>(passes);
   std::uint64_t hash = 0;                                    // of which a double holds 53 bits
@@ -82,10 +118,10 @@ inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<co
   return sums;
 }
 
-/// What the sums over ranks say, with the dense gradients, which are summed already.
+/// What the sums over ranks say, with the squared norms of the dense gradients.
 /// Errors: Error when no rank ran backward.
 inline StepNorm read_step_sums(const at::Tensor& sums, std::span<const PlacedTable> tables, std::span<const DenseParameter> dense,
-                               bool divides) {
+                               std::span<const double> squares_of_dense, bool divides) {
   const auto* values = sums.const_data_ptr<double>();
   const auto* after = values + tables.size();
   check<Error>(after[1] > 0, "Optimizer: step() without backward() from any rank's forward pass since the last one");
@@ -98,8 +134,7 @@ inline StepNorm read_step_sums(const at::Tensor& sums, std::span<const PlacedTab
     if (!std::isfinite(squares) && norm.not_finite.empty()) norm.not_finite = concat("the gradient of '", name, "' is not finite");
     norm.squares += squares;
   };
-  for (const auto& one : dense)
-    if (one.gradient.defined()) add(sum_of_squares(one.gradient), one.name);
+  for (std::size_t p = 0; p < dense.size(); ++p) add(squares_of_dense[p], dense[p].name);
   for (std::size_t t = 0; t < tables.size(); ++t) add(values[t], tables[t].description.name + ".weight");
   return norm;
 }
@@ -110,6 +145,10 @@ inline bool sends_beyond_half(const Routing& routing, const Capture& capture) {
   for (std::size_t r = 0; r < routing.routes.size(); ++r) {
     const auto& route = routing.routes[r];
     const auto gradient = gradient_of(capture, routing, route.slot);                         // [B, width] or [bags or ids, D]
+    if (!gradient.is_cpu()) {
+      if (gradient.numel() > 0 && gradient.abs().max().item<double>() > 65504) return true;
+      continue;
+    }
     const auto sent = ops::zeros({own_vectors(capture, r), routing.shard_of(route).box.columns()}, routing.layout_of(route).dtype);
     pack_gradients(capture, routing, r, gradient, sent.scalar_type(), sent.mutable_data_ptr());   // [vectors, columns]
     if (sent.numel() > 0 && sent.abs().max().item<double>() > 65504) return true;

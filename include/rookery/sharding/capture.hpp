@@ -148,7 +148,7 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
               .offsets = input.offsets().const_data_ptr<std::int64_t>() + input.lengths_offset_per_key()[f],
               .bags = input.stride_per_key()[f]};
     capture.alive.push_back(std::move(ids));
-    if (input.is_weighted()) {
+    if (input.is_weighted() && (feature.weights().is_cpu() || !capture.by_rows[slot.lookup])) {   // else read where rows are pooled
       auto weights = feature.weights().detach().to(at::kCPU, at::kDouble, false, keeping).contiguous();   // [n]
       bags.weights = weights.const_data_ptr<double>();
       capture.alive.push_back(std::move(weights));

@@ -48,14 +48,15 @@ inline std::size_t table_number(const std::vector<PlacedTable>& tables, std::str
   return number;
 }
 
-/// Puts the shards of a table together: `local(shard)` gives what this rank's shard holds, [rows, columns] or [rows].
+/// Puts the shards of a table together on the host: `local(shard)` gives what this rank's shard holds, [rows, columns] or [rows].
 template <class Topology, class Local>
 at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vector<std::int64_t> shape, at::ScalarType dtype,
                          Local&& local) {
   const at::NoGradGuard no_grad;
   std::vector<at::Tensor> own{ops::empty({0}, dtype)};
   for (const auto& shard : table.shards)
-    if (shard.local && table.is_primary(shard)) own.push_back(local(shard.local->storage).reshape({-1}));   // [rows * columns] or [rows]
+    if (shard.local && table.is_primary(shard))
+      own.push_back(local(shard.local->storage).to(at::kCPU).reshape({-1}));                 // [rows * columns] or [rows]
   const auto of_rank = all_gather_v(topology, ops::cat(own)).wait();                         // W tensors
   std::vector<std::int64_t> taken(of_rank.size());
   auto whole = ops::empty(shape, dtype);                               // [E, D] or [E]
@@ -72,7 +73,7 @@ at::Tensor gather_shards(Topology& topology, const PlacedTable& table, std::vect
 
 }  // namespace detail
 
-/// All weights of a table of a placed model, the same on every rank.
+/// All weights of a table of a placed model, the same on every rank, on the host.
 ///
 /// `name` is the full name, "user.embedding_bags.user_id", or the config's name where that is unique.
 /// Shapes:  -> [E, D], of the table's dtype, a copy.
@@ -86,7 +87,7 @@ template <class Placed> at::Tensor gather_table(Placed& model, std::string_view 
                                table.description.data_type, [](const TableStorage& storage) { return storage.weight(); });
 }
 
-/// One slot of a table's optimizer state, such as "momentum1", the same on every rank.
+/// One slot of a table's optimizer state, such as "momentum1", the same on every rank, on the host.
 ///
 /// Shapes:  -> [E, D] for a slot of one number a weight, [E] for one a row; of the table's compute_dtype, a copy.
 /// Errors:  IndexError as gather_table, and when the table's rule has no such slot (a frozen table has none).

@@ -64,8 +64,10 @@ struct Routing {
   std::vector<AskedShard> asked;                      // by table, then shard
   ExchangeOptions exchange;
   int self = 0;                                       // this rank
+  c10::Device device = c10::Device(c10::DeviceType::CPU);   // where its shards are, and where the model computes
   bool has_relays = false;                            // whether any route has
 
+  bool on_device() const { return device.type() != c10::DeviceType::CPU; }
   const PlacedTable& table_of(const Route& route) const { return tables[slots[route.slot].table]; }
   const PlacedShard& shard_of(const Route& route) const { return table_of(route).shards[route.shard]; }
   std::size_t lookup_of(std::size_t route) const { return slots[routes[route].slot].lookup; }

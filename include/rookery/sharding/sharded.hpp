@@ -40,6 +40,7 @@
 #include <rookery/sharding/shared_tensors.hpp>
 #include <rookery/sharding/table_runtime.hpp>
 #include <rookery/sharding/table_view.hpp>
+#include <rookery/sparse/batch.hpp>
 #include <rookery/sparse/validate.hpp>
 
 namespace rookery {
@@ -167,6 +168,7 @@ template <class Model> class PlacedMembers {
  protected:
   explicit PlacedMembers(Model model) : model_(std::move(model)) {}
 
+  bool on_device() const { return runtime_.routing().on_device(); }
   bool capturing() const { return pass_->training && at::GradMode::is_enabled(); }
   detail::PassState& pass() { return *pass_; }
 
@@ -182,8 +184,8 @@ template <class Model> class PlacedMembers {
   std::string declaration(const ShardingOptions& options);
   /// Names of the parameters whose tensors something else computes with too, and their addresses, behind them the process.
   std::pair<std::vector<std::string>, std::vector<std::int64_t>> shared_tensors() const;
-  /// Allocates and fills the shards of this rank, and what is dense.
-  void place(std::uint64_t seed, int rank);
+  /// Allocates and fills the shards of this rank, and what is dense, on the device.
+  void place(std::uint64_t seed, int rank, c10::Device device);
   /// Calls `fn(leaf)` for every parameter, then every buffer.
   template <class Fn> void for_each_dense(Fn&& fn) {
     for (const auto& [name, parameter] : parameters_) fn(*parameter);
@@ -273,19 +275,20 @@ template <class Model> std::pair<std::vector<std::string>, std::vector<std::int6
   return {std::move(names), std::move(addresses)};
 }
 
-template <class Model> void PlacedMembers<Model>::place(std::uint64_t seed, int rank) {
+template <class Model> void PlacedMembers<Model>::place(std::uint64_t seed, int rank, c10::Device device) {
+  pass_->device = runtime_.routing().device = device;
   auto& tables = runtime_.routing().tables;
   for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
     for (std::size_t t = 0; t < collection.configs().size(); ++t) {
       const auto& table = tables[first + t];
       for (std::size_t s = 0; s < table.shards.size(); ++s)
-        if (table.shards[s].rank == rank) collection.place(t, s, table.shards[s].box, random_key(seed, table.description.name));
+        if (table.shards[s].rank == rank) collection.place(t, s, table.shards[s].box, random_key(seed, table.description.name), device);
     }
     collection.placed();
     for (const auto& local : collection.shards()) tables[first + local.table].shards[local.shard].local = &local;
   });
-  for (const auto& [name, parameter] : parameters_) parameter->place(name, seed);
-  for (const auto& [name, buffer] : buffers_) buffer->place();
+  for (const auto& [name, parameter] : parameters_) parameter->place(name, seed, device);
+  for (const auto& [name, buffer] : buffers_) buffer->place(name, device);
 }
 
 template <class Model>
@@ -355,7 +358,7 @@ template <class Model, class Topology> class Placed : public PlacedMembers<Model
       if (const auto [names, addresses] = this->shared_tensors(); !names.empty())
         detail::refuse_shared_tensors(names, all_gather_v(topology, detail::host_tensor(addresses)).wait());
     }
-    this->place(options.seed, topology.rank());
+    this->place(options.seed, topology.rank(), topology.device());
     if constexpr (Topology::is_distributed)
       this->for_each_dense([&](auto& leaf) { this->pass().take_from_first(leaf); });
   }
@@ -376,6 +379,7 @@ template <class What, class Topology> class Sharded;
 /// Cost:    a forward pass exchanges ids once and pooled values once for all lookups.
 /// Ranks:   every rank calls, in the same order; batches may differ in size and may be empty.
 /// Errors:  IndexError for a bad id, naming feature, table, row and position; ShapeError for sizes that do not fit.
+/// On a device the tensors that a batch lists among its members are moved there first; ids are read on the host.
 template <class Model, class Loss, class Batch, class Topology>
 class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model, Topology> {
  public:
@@ -396,6 +400,22 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   /// Both phases and the loss. In training with grad mode on, a pass counts for the next step once backward() has run from its loss;
   /// otherwise nothing requires grad.
   LossAndOutput<Output> operator()(const Batch& batch) {
+    if constexpr (HasMembers<Batch>)
+      if (this->on_device()) return pass_over(dense_to(batch, this->topology().device()));
+    return pass_over(batch);
+  }
+
+  /// Both phases without the loss; nothing is captured, nothing requires grad, and modules behave as in evaluation.
+  Output predict(const Batch& batch) {
+    if constexpr (HasMembers<Batch>)
+      if (this->on_device()) return predict_over(dense_to(batch, this->topology().device()));
+    return predict_over(batch);
+  }
+
+  const Loss& loss() const { return loss_; }
+
+ private:
+  LossAndOutput<Output> pass_over(const Batch& batch) {
     const bool capturing = this->capturing();
     const at::AutoGradMode grad_mode(capturing);
     auto& pass = this->pass();
@@ -414,8 +434,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     return {std::move(loss), std::move(output)};
   }
 
-  /// Both phases without the loss; nothing is captured, nothing requires grad, and modules behave as in evaluation.
-  Output predict(const Batch& batch) {
+  Output predict_over(const Batch& batch) {
     const at::NoGradGuard no_grad;
     const detail::Evaluating evaluating(this->pass());
     this->pass().begin(static_cast<std::int64_t>(batch.size()));
@@ -423,9 +442,6 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     return run(batch, false, unused);
   }
 
-  const Loss& loss() const { return loss_; }
-
- private:
   template <class M, class B, bool = concepts::HasLookups<M, B>> struct LookedOf {
     using type = Lookups<>;
   };

@@ -61,6 +61,9 @@ inline at::Tensor checked_values(const at::Tensor& values, const at::Tensor& ids
   return kept.to(compute_dtype(table.data_type)).contiguous();                               // [n, D]
 }
 
+/// Rows [n, D] of a weight on any device by their numbers [n] on the host.
+inline at::Tensor picked(const at::Tensor& weight, const at::Tensor& rows) { return weight.index_select(0, rows.to(weight.device())); }
+
 /// Calls `fn(positions, rows, shard)` for each shard here: which of `ids` lie in it, and in which of its rows, both int64 [m].
 template <class Fn> void for_rows_here(const PlacedTable& table, const at::Tensor& ids, Fn&& fn) {
   for (const auto& shard : table.shards) {
@@ -83,8 +86,8 @@ template <class Placed> class TableView {
 
   const TableDescription& description() const { return table_->description; }
 
-  /// The rows of these ids, [n, D] of the table's compute_dtype, a copy. Under managed collision an id here is a row's number, and
-  /// rows_of_ids takes ids.
+  /// The rows of these ids, [n, D] of the table's compute_dtype, a copy on the host. Under managed collision an id here is a row's number,
+  /// and rows_of_ids takes ids.
   /// Errors:  IndexError naming id and position.
   /// Cost:    every rank sees the rows that all ask for: for some thousands.
   at::Tensor rows(const at::Tensor& ids) const {
@@ -97,7 +100,7 @@ template <class Placed> class TableView {
     detail::for_rows_here(*table_, all, [&](const at::Tensor& positions, const at::Tensor& local, const PlacedShard& shard) {
       if (!table_->is_primary(shard)) return;
       found.narrow(1, shard.box.column_begin, shard.box.columns())
-          .index_copy_(0, positions, shard.local->storage.weight().index_select(0, local).to(found.scalar_type()));
+          .index_copy_(0, positions, detail::picked(shard.local->storage.weight(), local).to(found.options()));
     });
     return reduce_scatter_v(model_->topology(), std::move(found), counts).wait();            // [n, D]
   }
@@ -118,7 +121,7 @@ template <class Placed> class TableView {
       detail::for_rows_here(*table_, all_ids[rank], [&](const at::Tensor& positions, const at::Tensor& local, const PlacedShard& shard) {
         auto weight = shard.local->storage.weight();
         const auto part =
-            all_values[rank].narrow(1, shard.box.column_begin, shard.box.columns()).index_select(0, positions).to(weight.scalar_type());
+            all_values[rank].narrow(1, shard.box.column_begin, shard.box.columns()).index_select(0, positions).to(weight.options());
         const auto* row = local.const_data_ptr<std::int64_t>();
         for (std::int64_t i = 0; i < local.numel(); ++i) weight.select(0, row[i]).copy_(part.select(0, i));
       });

@@ -65,6 +65,16 @@ template <HasMembers Batch> Batch to(const Batch& batch, at::Device device) {
   });
 }
 
+/// A copy whose tensors are on `device` and whose KeyedJaggedTensors stay where they are: what a model on a device computes with, and the
+/// ids, which lookups read on the host.
+template <HasMembers Batch> Batch dense_to(const Batch& batch, at::Device device) {
+  return detail::map_tensors(batch, [&]<class Leaf>(std::string_view, const Leaf& leaf) -> Leaf {
+    if constexpr (std::is_same_v<Leaf, KeyedJaggedTensor>) return leaf;
+    else if constexpr (std::is_same_v<Leaf, at::Tensor>) return leaf.to(device, /*non_blocking=*/true);
+    else return leaf.to(device);
+  });
+}
+
 /// A copy in pinned memory, from which a device reads without a stop. Errors: LibTorch's, where no device can use it.
 template <HasMembers Batch> Batch pin_memory(const Batch& batch) {
   return detail::map_tensors(batch, []<class Leaf>(std::string_view, const Leaf& leaf) -> Leaf { return leaf.pin_memory(); });

@@ -85,12 +85,12 @@ inline void check_lengths(std::string_view who, const at::Tensor& lengths, std::
   check<ShapeError>(total == values, who, ": lengths sum to ", total, " but there are ", values, " values");
 }
 
-/// One weight for each value, on the same device.
+/// One weight for each value, on the same device; those of ids on the host may be on another, where they are computed.
 inline void check_weights(std::string_view who, const at::Tensor& weights, const at::Tensor& values) {
   if (!weights.defined()) return;
   check<ShapeError>(weights.dim() == 1 && weights.numel() == values.size(0), who, ": weights of shape ", weights.sizes(), " for ",
                     values.size(0), " values");
-  if (weights.device() != values.device())
+  if (weights.device() != values.device() && !values.is_cpu())
     fail<ShapeError>(who, ": weights on ", weights.device().str(), " and values on ", values.device().str());
 }
 
