@@ -53,26 +53,8 @@ class TableStorage {
   TableStorage(std::int64_t rows, std::int64_t dim, at::ScalarType dtype, std::span<const StateSlot> slots,
                c10::Device device = c10::Device(c10::DeviceType::CPU))
       : rows_(rows), dim_(dim), stride_(dim), dtype_(dtype) {
-    if (device.type() != c10::DeviceType::CPU) return allocate_on(device, slots);
-    const auto state = compute_dtype(dtype);
-    const auto size = static_cast<std::int64_t>(c10::elementSize(dtype)), state_size = static_cast<std::int64_t>(c10::elementSize(state));
-    std::int64_t row_slots = 0;
-    for (const auto& slot : slots) row_slots += slot.shape == StateShape::row;
-    const auto lines = [&](std::int64_t elements) { return (elements * size + 63) / 64; };
-    const bool beside = state == dtype && lines(dim + row_slots) == lines(dim);
-    if (beside) stride_ = dim + row_slots;
-    weight_ = view(allocate(stride_, size), 0, dtype, {rows, dim}, {stride_, 1});    // [rows, dim]
-    std::int64_t offset = dim;
-    for (const auto& slot : slots) {
-      names_.emplace_back(slot.name);
-      if (slot.shape == StateShape::element) {
-        state_.push_back(view(allocate(dim, state_size), 0, state, {rows, dim}, {dim, 1}));   // [rows, dim]
-      } else if (beside) {
-        state_.push_back(view(blocks_.front(), offset++, state, {rows}, {stride_}));         // [rows]
-      } else {
-        state_.push_back(view(allocate(1, state_size), 0, state, {rows}, {1}));          // [rows]
-      }
-    }
+    if (device.type() == c10::DeviceType::CPU) allocate_on_host(slots);
+    else allocate_on(device, slots);
   }
 
   std::int64_t rows() const { return rows_; }
@@ -110,6 +92,27 @@ class TableStorage {
   const at::Tensor& state(std::size_t slot) const { return state_.at(slot); }                // [rows] or [rows, dim]
 
  private:
+  void allocate_on_host(std::span<const StateSlot> slots) {
+    const auto state = compute_dtype(dtype_);
+    const auto size = static_cast<std::int64_t>(c10::elementSize(dtype_)), state_size = static_cast<std::int64_t>(c10::elementSize(state));
+    std::int64_t row_slots = 0;
+    for (const auto& slot : slots) row_slots += slot.shape == StateShape::row;
+    const auto lines = [&](std::int64_t elements) { return (elements * size + 63) / 64; };
+    const bool beside = state == dtype_ && lines(dim_ + row_slots) == lines(dim_);
+    if (beside) stride_ = dim_ + row_slots;
+    weight_ = view(allocate(stride_, size), 0, dtype_, {rows_, dim_}, {stride_, 1});   // [rows, dim]
+    std::int64_t offset = dim_;
+    for (const auto& slot : slots) {
+      names_.emplace_back(slot.name);
+      if (slot.shape == StateShape::element) {
+        state_.push_back(view(allocate(dim_, state_size), 0, state, {rows_, dim_}, {dim_, 1}));   // [rows, dim]
+      } else if (beside) {
+        state_.push_back(view(blocks_.front(), offset++, state, {rows_}, {stride_}));        // [rows]
+      } else {
+        state_.push_back(view(allocate(1, state_size), 0, state, {rows_}, {1}));         // [rows]
+      }
+    }
+  }
   void allocate_on(c10::Device device, std::span<const StateSlot> slots) {
     const auto number = compute_dtype(dtype_);
     const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType dtype) {
