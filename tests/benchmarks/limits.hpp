@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// What the machine itself can do on the ids of a workload: rows gathered in their order, distinct rows read, changed and written, memory
+// read in order. Rows lie in huge pages, each thread goes through its part of the ids, and the prefetch that is best here is taken.
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <numeric>
+#include <unordered_set>
+#include <vector>
+
+#include <rookery/core/clock.hpp>
+#include <rookery/core/error.hpp>
+#include <rookery/core/parallel.hpp>
+
+namespace rookery::benchmarks {
+
+/// float32 numbers in huge pages, touched.
+class HugePages {
+ public:
+  explicit HugePages(std::int64_t numbers) : numbers_(numbers) {
+    constexpr std::size_t page = std::size_t{2} << 20;
+    const auto bytes = (static_cast<std::size_t>(numbers) * sizeof(float) + page - 1) / page * page;
+    memory_.reset(static_cast<float*>(std::aligned_alloc(page, bytes)));
+    check<Error>(memory_ != nullptr, "no memory for ", bytes, " bytes");
+    madvise(memory_.get(), bytes, MADV_HUGEPAGE);
+    parallel(numbers, 1 << 20, [&](std::int64_t begin, std::int64_t end) { std::fill(data() + begin, data() + end, .01F); });
+  }
+  float* data() const { return memory_.get(); }
+  std::int64_t size() const { return numbers_; }
+
+ private:
+  struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  std::int64_t numbers_;
+};
+
+/// How rows are asked for ahead of their use.
+enum class Ahead { none, t0, t1, t2, write };
+inline constexpr const char* ahead_names[] = {"none", "T0", "T1", "T2", "W"};
+
+namespace detail {
+
+using Sixteen [[gnu::vector_size(64), gnu::aligned(4), gnu::may_alias]] = float;
+
+template <Ahead ahead, int D> [[gnu::always_inline]] inline void prefetch_row(const float* row) {
+  if constexpr (ahead == Ahead::none) return;
+  constexpr int locality = ahead == Ahead::t1 ? 2 : ahead == Ahead::t2 ? 1 : 3;
+  for (int i = 0; i < D; i += 16) __builtin_prefetch(row + i, ahead == Ahead::write, locality);
+}
+
+#define ROOKERY_LIMIT_BODIES(target_name, ...)                                                                                          \
+  template <Ahead ahead, int D>                                                                                                         \
+  [[__VA_ARGS__ gnu::noinline]] float gather_##target_name(const float* table, const std::int64_t* rows, std::int64_t begin, std::int64_t end, \
+                                                           std::int64_t all, std::int64_t distance) {                                   \
+    Sixteen sums[D / 16] = {};                                                                                                          \
+    for (auto i = begin; i < end; ++i) {                                                                                                \
+      prefetch_row<ahead, D>(table + rows[std::min(i + distance, all - 1)] * D);                                                        \
+      const auto* row = reinterpret_cast<const Sixteen*>(table + rows[i] * D);                                                          \
+      for (int j = 0; j < D / 16; ++j) sums[j] += row[j];                                                                               \
+    }                                                                                                                                   \
+    for (int j = 1; j < D / 16; ++j) sums[0] += sums[j];                                                                                \
+    return sums[0][0];                                                                                                                  \
+  }                                                                                                                                     \
+  template <Ahead ahead, int D>                                                                                                         \
+  [[__VA_ARGS__ gnu::noinline]] float change_##target_name(float* table, const std::int64_t* rows, std::int64_t begin, std::int64_t end, \
+                                                           std::int64_t all, std::int64_t distance) {                                   \
+    const Sixteen step = Sixteen{} + 1e-9F;                                                                                             \
+    for (auto i = begin; i < end; ++i) {                                                                                                \
+      prefetch_row<ahead, D>(table + rows[std::min(i + distance, all - 1)] * D);                                                        \
+      auto* row = reinterpret_cast<Sixteen*>(table + rows[i] * D);                                                                      \
+      for (int j = 0; j < D / 16; ++j) row[j] += step;                                                                                  \
+    }                                                                                                                                   \
+    return 0;                                                                                                                           \
+  }
+ROOKERY_LIMIT_BODIES(wide, gnu::target("avx512f"), )
+ROOKERY_LIMIT_BODIES(half, gnu::target("avx2"), )
+#undef ROOKERY_LIMIT_BODIES
+
+using Walk = float (*)(float*, const std::int64_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t);
+
+template <Ahead ahead, int D> Walk walk_of(bool changes) {
+  const bool wide = __builtin_cpu_supports("avx512f");
+  if (changes) return wide ? &change_wide<ahead, D> : &change_half<ahead, D>;
+  return reinterpret_cast<Walk>(wide ? &gather_wide<ahead, D> : &gather_half<ahead, D>);
+}
+template <int D> Walk walk_of(Ahead ahead, bool changes) {
+  switch (ahead) {
+    case Ahead::none: return walk_of<Ahead::none, D>(changes);
+    case Ahead::t0: return walk_of<Ahead::t0, D>(changes);
+    case Ahead::t1: return walk_of<Ahead::t1, D>(changes);
+    case Ahead::t2: return walk_of<Ahead::t2, D>(changes);
+    case Ahead::write: return walk_of<Ahead::write, D>(changes);
+  }
+  return nullptr;
+}
+
+}  // namespace detail
+
+/// How a list of rows is gone through.
+struct Walking {
+  Ahead ahead = Ahead::none;
+  std::int64_t distance = 0;             // rows
+};
+
+/// Goes once through `rows` of a table of D = 16 or 128 columns: sums them, or changes each.
+inline void walk(const HugePages& table, const std::vector<std::int64_t>& rows, std::int64_t dim, bool changes, Walking how) {
+  check<ConfigError>(dim == 16 || dim == 128, "limits are known for 16 and 128 columns, not ", dim);
+  const auto one = dim == 16 ? detail::walk_of<16>(how.ahead, changes) : detail::walk_of<128>(how.ahead, changes);
+  const auto count = static_cast<std::int64_t>(rows.size());
+  parallel(count, 64, [&](std::int64_t begin, std::int64_t end) {
+    volatile float sink = one(table.data(), rows.data(), begin, end, count, how.distance);
+    static_cast<void>(sink);
+  });
+}
+
+/// The fastest way, of three goes each.
+inline Walking best_walking(const HugePages& table, const std::vector<std::vector<std::int64_t>>& rows, std::int64_t dim, bool changes) {
+  Walking best;
+  double least = 1e300;
+  for (const auto ahead : {Ahead::none, Ahead::t0, Ahead::t1, Ahead::t2, Ahead::write})
+    for (const std::int64_t distance : {2, 4, 8, 12, 16, 24, 32, 64, 128}) {
+      if ((ahead == Ahead::write && !changes) || (ahead == Ahead::none && distance > 2)) continue;
+      for (std::size_t turn = 0; turn < 5; ++turn) {
+        const Stopwatch clock;
+        walk(table, rows[turn % rows.size()], dim, changes, {ahead, distance});
+        if (turn > 0 && clock.seconds() < least) least = clock.seconds(), best = {ahead, distance};
+      }
+    }
+  return best;
+}
+
+/// Rows of all tables counted through, for each batch: of every id, or of each distinct row once, in the order of their first ids or ascending.
+struct WalkedRows {
+  std::vector<std::vector<std::int64_t>> of_ids, distinct, ascending;
+
+  WalkedRows(const std::vector<std::vector<std::int64_t>>& ids, const std::vector<std::int64_t>& rows, const std::vector<std::int64_t>& pooling,
+             std::int64_t batch) {
+    for (const auto& one : ids) {
+      std::vector<std::int64_t> all, once;
+      std::unordered_set<std::int64_t> seen;
+      std::size_t i = 0;
+      std::int64_t first = 0;
+      for (std::size_t t = 0; t < rows.size(); first += rows[t++])
+        for (std::int64_t n = 0; n < batch * pooling[t]; ++n) all.push_back(first + one[i++]);
+      for (const auto row : all)
+        if (seen.insert(row).second) once.push_back(row);
+      of_ids.push_back(std::move(all));
+      distinct.push_back(once);
+      std::sort(once.begin(), once.end());
+      ascending.push_back(std::move(once));
+    }
+  }
+};
+
+/// GB/s of reading memory in order.
+inline double stream_speed(const HugePages& table) {
+  const auto rows = table.size() / 128;
+  std::vector<std::int64_t> in_order(static_cast<std::size_t>(rows));
+  std::iota(in_order.begin(), in_order.end(), 0);
+  double least = 1e300;
+  for (int turn = 0; turn < 4; ++turn) {
+    const Stopwatch clock;
+    walk(table, in_order, 128, false, {});
+    least = std::min(least, clock.seconds());
+  }
+  return static_cast<double>(rows) * 512 / least / 1e9;
+}
+
+}  // namespace rookery::benchmarks
