@@ -6,6 +6,8 @@
 //   train_dlrm --schema mine.toml --ranks 4 --row-wise user --epochs 2
 //   torchrun --nproc-per-node 2 --no-python train_dlrm --schema mine.toml --plan plan.json
 //   mpirun -n 2 train_dlrm --schema mine.toml
+//   train_dlrm --schema mine.toml --device cuda
+//   torchrun --nproc-per-node 8 --no-python train_dlrm --schema mine.toml --topology nccl
 
 #include <ATen/Parallel.h>
 
@@ -20,10 +22,14 @@
 
 #include <rookery/core/text.hpp>
 #include <rookery/planner/plan_json.hpp>
+#include <rookery/topology/cuda.hpp>
 #include <rookery/topology/gloo.hpp>
 #include <rookery/topology/local.hpp>
 #ifdef WITH_MPI                              // Meson found it
 #include <rookery/topology/mpi.hpp>
+#endif
+#ifdef WITH_NCCL
+#include <rookery/topology/nccl.hpp>
 #endif
 #include <rookery/topology/one_line.hpp>
 #include <rookery/topology/process_environment.hpp>
@@ -63,7 +69,8 @@ examples::TrainDlrmOptions parse(int argc, char** argv) {
   app.add_option("--seed", options.seed, "of initial values and the order of rows")->check(at_least_none);
   app.add_option("--ranks", options.environment.ranks, "threads of this process, or processes that a launcher has started")
       ->check(at_least_one);
-  app.add_option("--topology", options.environment.topology, "local, threads, gloo or mpi");
+  app.add_option("--topology", options.environment.topology, "local, threads, gloo, mpi or nccl");
+  app.add_option("--device", options.environment.device, "cpu or cuda, cuda:1; nccl gives each rank the GPU of its number on its node");
   app.add_option("--threads", options.threads, "OpenMP threads over all ranks; 0: as many as there are cores")->check(at_least_none);
   auto* const row_wise = app.add_option("--row-wise", options.row_wise, "tables whose rows are split over the ranks")->delimiter(',');
   app.add_option("--plan", options.plan_file, "JSON file that says where tables go; plan_tables writes one")->excludes(row_wise);
@@ -82,7 +89,7 @@ examples::TrainDlrmOptions parse(int argc, char** argv) {
     else if (speaks) fmt::print(stderr, "train_dlrm: {}\n", examples::mistake(app, error));
     std::exit(error.get_exit_code() == 0 ? 0 : 2);
   }
-  auto& [topology, ranks, otherwise, node_size] = options.environment;
+  auto& [topology, ranks, otherwise, node_size, device] = options.environment;
   if (app.count("--topology") > 0) otherwise.clear();
   else if (topology == "local" && ranks > 1) topology = "threads";
   return options;
@@ -106,19 +113,23 @@ int main(int argc, char** argv) {
     if (!options.plan_file.empty()) options.plan = rk::load_plan(options.plan_file);
     const auto& topology = options.environment.topology;
     const int ranks = options.environment.ranks;
-    const bool by_processes = topology == "gloo" || topology == "mpi";
+    const bool by_processes = topology == "gloo" || topology == "mpi" || topology == "nccl";
     const auto started = by_processes ? rk::ProcessEnvironment::read(false) : rk::ProcessEnvironment{};
     rk::check<rk::ConfigError>(!by_processes || ranks == started.world_size, "--ranks ", ranks, " --topology ", topology, ": there ",
                                started.world_size == 1 ? "is 1 process" : rk::concat("are ", started.world_size, " processes"),
                                "; start as many as there are ranks by examples/run, torchrun, mpirun or srun");
     share_cores(options, started.local_world_size);
+    if (topology == "local" && !options.environment.device.empty()) rk::device_named(options.environment.device);   // before data is read
     const auto table = examples::load_clicks(options.schema, options.data);
     const auto run = [&](auto joined) { return examples::train_dlrm(joined, table, options); };
+    return rk::with_topology<rk::Local, rk::Threads, rk::Gloo
 #ifdef WITH_MPI
-    return rk::with_topology<rk::Local, rk::Threads, rk::Gloo, rk::Mpi>(options.environment, run);
-#else
-    return rk::with_topology<rk::Local, rk::Threads, rk::Gloo>(options.environment, run);
+                             , rk::Mpi
 #endif
+#ifdef WITH_NCCL
+                             , rk::Nccl
+#endif
+                             >(options.environment, run);
   } catch (const std::exception& error) {
     fmt::print(stderr, "train_dlrm: {}\n", rk::one_line(error));
     return 1;

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include <rookery/core/error.hpp>
+#include <rookery/topology/cuda.hpp>
 
 #include "support/test.hpp"
 
@@ -149,12 +150,20 @@ TEST_SUITE("examples/train_dlrm") {
     check(program + write("no.json", "{ x"), 1, concat((folder / "no.json").string(), ":1:3: this is not JSON"));
     check(program + " --schema x --ranks 2 --topology gloo", 1,
           "--ranks 2 --topology gloo: there is 1 process; start as many as there are ranks by examples/run, torchrun, mpirun or srun");
+    check(program + " --schema x --device gpu", 1, "device 'gpu': it must be cpu, cuda, or cuda and a number, such as cuda:1");
+    if (!rookery::detail::cuda_driver())
+      check(program + " --schema x --device cuda", 1,
+            concat("device 'cuda:0': this machine has no driver for NVIDIA's GPUs (", rookery::detail::cuda_driver().why(), ")"));
     const auto movielens = concat(program, " --schema '", source, "/examples/applications/movielens.toml' --data '", folder.string(), "'");
     check(movielens, 1, concat(folder.string(), "/ml-100k.inter: the file cannot be opened: No such file or directory"));
     if (const auto trains = on_movielens(); !trains.empty()) {
-      const auto nccl = shell(trains + " --ranks 2 --topology nccl");
-      CHECK(nccl.status == 1);
-      CHECK(says(nccl, "train_dlrm: this program does not offer topology 'nccl'; it has: local, threads, gloo"));
+      const auto tcp = shell(trains + " --topology tcp");
+      CHECK(tcp.status == 1);
+      CHECK(says(tcp, "train_dlrm: this program does not offer topology 'tcp'; it has: local, threads, gloo"));
+      const auto threads = shell(trains + " --ranks 2 --device cuda");
+      CHECK(threads.status == 1);
+      CHECK(says(threads, "train_dlrm: device 'cuda': topology 'threads' is on the host; one rank has a GPU with topology 'local', several"
+                          " with 'nccl'\n"));
       write("four.json", R"({"world_size": 4, "tables": {"user": {"kind": "row_wise"}}})");
       const auto four = shell(concat(trains, " --ranks 2 --plan ", (folder / "four.json").string()));
       CHECK(four.status == 1);
