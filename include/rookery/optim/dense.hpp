@@ -23,6 +23,7 @@
 #include <rookery/core/operators.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/core/parameter.hpp>
+#include <rookery/kernels/device/row_update.hpp>
 
 namespace rookery {
 
@@ -83,6 +84,9 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
 
   /// Names differ: state goes by them, and a placed model has seen to it.
   void add(std::string name, Parameter& parameter) {
+    if constexpr (!concepts::DeviceRule<Rule>)
+      check<ConfigError>(parameter.tensor().is_cpu(), "Optimizer: rule '", Rule::name, "' of dense parameters runs on the host only, and '",
+                         name, "' is on a device; write its update as docs/concepts.md#rule says");
     DenseParameter one{std::move(name), &parameter};
     for (std::size_t slot = 0; slot < Rule::state.size(); ++slot) {
       one.state.push_back(ops::zeros(parameter.shape(), parameter.tensor().options().requires_grad(false)));
@@ -128,6 +132,13 @@ template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(std:
     if (!one.gradient.defined()) continue;
     const StepContext context{.step = ++one.steps, .rate = rates[one.group]};
     const auto& tensor = one.parameter->tensor();
+    if constexpr (concepts::DeviceRule<Rule>) {
+      if (!tensor.is_cpu()) {
+        kernels::update_rows(rule_, context, kernels::DeviceUpdateTask{.weight = tensor, .state = one.state, .gradients = one.gradient,
+                                                                       .full_dim = tensor.numel()});
+        continue;
+      }
+    }
     for_floating(tensor.scalar_type(), [&](auto zero) {
       using Number = decltype(zero);
       auto* weights = tensor.template mutable_data_ptr<Number>();

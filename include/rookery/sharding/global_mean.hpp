@@ -19,7 +19,8 @@ namespace rookery {
 template <class Model, class Batch> double global_mean(Model& model, const at::Tensor& loss, const Batch& batch) {
   const at::NoGradGuard no_grad;
   if constexpr (Model::divides) {
-    auto both = ops::stack({loss.detach().to(at::kDouble), model.loss().normaliser(batch).to(at::kDouble)});  // [2]
+    const auto sum = loss.detach().to(at::kDouble);                                          // []
+    auto both = ops::stack({sum, model.loss().normaliser(batch).to(sum.options())});         // [2]
     both = all_reduce(model.topology(), std::move(both)).wait().cpu();
     return both[0].template item<double>() / both[1].template item<double>();
   } else {
