@@ -58,7 +58,7 @@ inline void add_options(CLI::App& app, PlanTablesOptions& options) {
   app.add_option("--host-bandwidth", options.host_bandwidth, "the same of the host's memory")->transform(bytes());
   app.add_option("--intra-node-bandwidth", options.intra_node_bandwidth, "the same of a rank to the ranks of its node")->transform(bytes());
   app.add_option("--inter-node-bandwidth", options.inter_node_bandwidth, "the same to ranks of other nodes")->transform(bytes());
-  app.add_flag("--calibrate", options.calibrate, "measure the host's memory and the exchange inside a node on this machine");
+  app.add_flag("--calibrate", options.calibrate, "measure the host's memory and the exchange inside a node on this machine, and ask its GPU");
   app.add_option("--plan", options.plan, "JSON file of a plan to judge, in place of making one");
   app.add_option("--output", options.output, "JSON file to write the plan to, for ShardingOptions::plan");
   app.add_option("--diff", options.diff, "JSON file of a plan to say the differences from");
@@ -89,6 +89,8 @@ inline rk::TopologyFacts facts_of(const PlanTablesOptions& options) {
     facts.host_bandwidth = measured.host_bandwidth;
     facts.host_memory = measured.host_memory;
   }
+  if (options.calibrate && !facts.on_cpu())
+    if (const auto gpu = rk::gpu_facts(0); gpu.memory >= 0) rk::learn(facts, gpu, /*exchange_is_measured=*/facts.ranks_per_node() > 1);
   if (options.memory > 0) (facts.on_cpu() ? facts.host_memory : facts.device_memory) = static_cast<std::int64_t>(options.memory);
   const auto give = [](double& bandwidth, std::uint64_t given) {
     if (given > 0) bandwidth = static_cast<double>(given);

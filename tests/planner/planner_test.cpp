@@ -461,6 +461,10 @@ TEST_SUITE("planner/estimate") {
           "imbalance of memory: total variation 0.2822, total distance 0.5643, chi-squared 0.3185, KL of its largest 0.2438\n"
           "slowest rank 0.02108 ms; critical path 0.02108 ms: compute 0.01941, exchange 0.001672");
     CHECK(result.report(1).find("and 1 more that cost less") != std::string::npos);
+    auto of_gpu = facts;
+    learn(of_gpu, {.memory = 1 << 20, .bandwidth = 1e12});
+    CHECK(make_plan(tables, of_gpu, {}, options).report().find("256 KiB reserved\nnot known of the GPU here, so TorchRec's constants:"
+                                                               " exchange in a node\n") != std::string::npos);
   }
 }
 

@@ -2,10 +2,11 @@
 
 // The law "sharded equals local" on as many random plans as asked for; `tests/run equivalence` builds and runs it.
 //
-//   equivalence [--plans N] [--seed S] [--dtype float64|float32] [--topology threads|nccl-fake|gloo|mpi]
+//   equivalence [--plans N] [--seed S] [--dtype float64|float32] [--topology threads|nccl-fake|gloo|mpi|nccl]
 //
-// On Gloo and MPI every rank is a process that a launcher starts (examples/launch, examples/mpirun), and rank 0 compares and prints. On
-// nccl-fake ranks are threads, 1 to 8 of them, with Nccl over a stand-in for NCCL and the CUDA runtime (tests/support/fake_nccl.hpp).
+// On Gloo, MPI and NCCL every rank is a process that a launcher starts (examples/launch, examples/mpirun, tests/device/run), and rank 0
+// compares and prints. On nccl-fake ranks are threads, 1 to 8 of them, with Nccl over a stand-in for NCCL and the CUDA runtime
+// (tests/support/fake_nccl.hpp).
 // A plan that differs prints its seed: `--plans 1 --seed S` replays it. The last line is `plans N, differing D`.
 
 #include <charconv>
@@ -18,6 +19,9 @@
 #include <rookery/topology/gloo.hpp>
 #ifdef WITH_MPI
 #include <rookery/topology/mpi.hpp>
+#endif
+#ifdef WITH_NCCL
+#include <rookery/topology/nccl.hpp>
 #endif
 
 #include "support/equivalence.hpp"
@@ -81,11 +85,15 @@ int run(int count, char** arguments) {
   if (topology == "mpi") return on_processes<rk::Mpi>(options);
 #endif
   rk::check<rk::ConfigError>(topology != "mpi", "--topology mpi: this program was built without MPI");
+#ifdef WITH_NCCL
+  if (topology == "nccl") return on_processes<rk::Nccl>(options);
+#endif
+  rk::check<rk::ConfigError>(topology != "nccl", "--topology nccl: this program was built without NCCL; tests/device/run builds it with");
   if (topology == "nccl-fake")
     return report(options, differing_plans(options, 0, [](const auto& trial) {
                     return rk::cases::check_equivalence_on_fake_devices(trial.seed, trial.dtype);
                   }));
-  rk::check<rk::ConfigError>(topology == "threads", "--topology is '", topology, "'; there are threads, nccl-fake, gloo and mpi");
+  rk::check<rk::ConfigError>(topology == "threads", "--topology is '", topology, "'; there are threads, nccl-fake, gloo, mpi and nccl");
   return report(options, differing_plans(options, 0, [](const auto& trial) { return rk::cases::check_equivalence(trial); }));
 }
 

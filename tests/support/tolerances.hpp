@@ -18,7 +18,7 @@ inline double difference(const at::Tensor& a, const at::Tensor& b) {
   constexpr double infinite = std::numeric_limits<double>::infinity();
   if (!a.defined() || !b.defined() || a.sizes() != b.sizes()) return infinite;
   if (a.numel() == 0) return 0;
-  const auto left = a.detach().to(at::kDouble), right = b.detach().to(at::kDouble);
+  const auto left = a.detach().cpu().to(at::kDouble), right = b.detach().cpu().to(at::kDouble);
   const double gap = left.sub(right).abs().max().item<double>();
   const double scale = std::max(left.abs().max().item<double>(), right.abs().max().item<double>());
   if (gap == 0) return 0;

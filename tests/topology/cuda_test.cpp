@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include <rookery/topology/cuda.hpp>
 
+#include <rookery/topology/gpu_facts.hpp>
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/with_topology.hpp>
 
@@ -50,6 +51,10 @@ TEST_SUITE("topology/cuda") {
     for (const auto* name : {"", "gpu", "cudax", "cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda:123", "cpu:0", "CUDA"})
       CHECK_THROWS_WITH_AS(device_named(name), concat("device '", name, "': it must be cpu, cuda, or cuda and a number, such as"
                            " cuda:1").c_str(), ConfigError);
+  }
+  TEST_CASE("of a GPU that is not there nothing is known") {
+    const auto facts = gpu_facts(99);
+    CHECK((facts.memory < 0 && facts.free_memory < 0 && facts.bandwidth < 0 && facts.nvlinks < 0 && facts.nvlink_bandwidth < 0));
   }
   TEST_CASE("a machine without a driver says so in one sentence") {
     if (has_gpu() || detail::cuda_driver()) return;

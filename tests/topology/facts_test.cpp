@@ -35,6 +35,22 @@ TEST_SUITE("topology/facts") {
     CHECK(facts_of(Local{}).world_size == 1);
     CHECK(facts_of(Local{}).on_cpu());
   }
+  TEST_CASE("what a GPU says of itself takes the place of constants, and those that stay are named") {
+    TopologyFacts facts{.world_size = 8, .local_world_size = 4, .device = c10::DeviceType::CUDA};
+    learn(facts, {});
+    CHECK(facts.memory() == 34359738368);
+    CHECK(facts.constants == "memory, its bandwidth, exchange in a node, exchange between nodes");
+    learn(facts, {.memory = 150754820096, .bandwidth = 4.9e12, .nvlinks = 18, .nvlink_bandwidth = 478e9});
+    CHECK((facts.memory() == 150754820096 && facts.device_bandwidth == 4.9e12 && facts.intra_node_bandwidth == 478e9));
+    CHECK(facts.constants == "exchange between nodes");
+    learn(facts, {.memory = 5, .bandwidth = 4.9e12, .nvlinks = 0, .nvlink_bandwidth = 0});
+    CHECK(facts.intra_node_bandwidth == facts.host_device_bandwidth);
+    learn(facts, {.memory = 5, .bandwidth = 4.9e12}, /*exchange_is_measured=*/true);
+    CHECK(facts.constants == "");
+    facts = {.device = c10::DeviceType::CUDA};
+    learn(facts, {.memory = 5, .bandwidth = 4.9e12});
+    CHECK(facts.constants == "");                              // one rank exchanges with nobody
+  }
   TEST_CASE("facts of no machine are refused with their numbers") {
     refuse({.world_size = 0}, "TopologyFacts: 0 ranks on nodes of 0; every node must have as many");
     refuse({.world_size = 6, .local_world_size = 4}, "TopologyFacts: 6 ranks on nodes of 4; every node must have as many");

@@ -48,6 +48,7 @@ struct PlanEstimate {
   std::vector<TableEstimate> tables;
   std::int64_t memory = 0;               // bytes that each rank has
   std::int64_t reserved = 0;             // of which tables get none
+  std::string constants{};               // facts of the GPU that are TorchRec's constants, in words
 
   std::int64_t capacity() const { return memory - reserved; }
   /// Whether every rank has the memory.
@@ -117,7 +118,8 @@ inline PlanEstimate estimate_complete(const Plan& plan, std::span<const TableDes
   PlanEstimate estimate{.ranks = std::vector<RankEstimate>(static_cast<std::size_t>(facts.world_size)),
                         .tables = {},
                         .memory = facts.memory(),
-                        .reserved = reserved};
+                        .reserved = reserved,
+                        .constants = facts.constants};
   for (std::size_t t = 0; t < tables.size(); ++t) {
     const auto& table = tables[t];
     const auto& planned = plan.tables[t];
@@ -201,6 +203,7 @@ inline std::string PlanEstimate::report(std::size_t most) const {
   }
   text += concat("\n", aligned(lines), left_out(ranks.size()));
   text += concat("\nmemory of a rank ", human_bytes(memory), ", of which ", human_bytes(reserved), " reserved\n");
+  if (!constants.empty()) text += concat("not known of the GPU here, so TorchRec's constants: ", constants, "\n");
   for (const bool of_time : {true, false}) {
     const auto found = of_time ? imbalance_of_seconds() : imbalance_of_bytes();
     text += concat("imbalance of ", of_time ? "time" : "memory", ": total variation ", human_number(found.total_variation),

@@ -101,10 +101,12 @@ template <class Topology> double exchange_bandwidth(Topology& topology, bool in_
   const auto seconds = [&](std::int64_t bytes, int times) {
     Counts counts(static_cast<std::size_t>(ranks));
     for (int peer = 0; peer < ranks; ++peer) counts[static_cast<std::size_t>(peer)] = (peer / local == node) == in_node ? bytes : 0;
-    const auto message = ops::zeros({bytes * peers}, at::kByte);                                           // [bytes * peers]
+    const auto message = ops::zeros({bytes * peers}, at::TensorOptions(at::kByte).device(topology.device()));   // [bytes * peers]
     barrier(topology);
     const Stopwatch clock;
-    for (int i = 0; i < times; ++i) all_to_all_v(topology, message, counts, counts).wait();
+    at::Tensor last;                                                 // [bytes * peers]
+    for (int i = 0; i < times; ++i) last = all_to_all_v(topology, message, counts, counts).wait();
+    if (!last.is_cpu()) last.narrow(0, 0, std::min<std::int64_t>(1, last.numel())).to(at::kCPU);           // what is under way is done
     return -least_over_ranks(topology, {-clock.seconds()}).front();
   };
   std::int64_t bytes = std::max<std::int64_t>(1, (1 << 16) / peers);
@@ -120,7 +122,8 @@ template <class Topology> double exchange_bandwidth(Topology& topology, bool in_
 }  // namespace detail
 
 /// The ranks and nodes of a topology with the memory that the host allows, a rank's share of it, and measured bandwidths: of reading rows
-/// on the host, and of exchange between the ranks of a node and between nodes where there are several of either. The others are constants.
+/// on the host, and of exchange between the ranks of a node and between nodes where there are several of either. Of a GPU, the memory that
+/// is free on all, and what it says of its bandwidth. The others are constants.
 /// Errors: ConfigError where nodes have unlike numbers of ranks; CommunicationError where a rank fails or does not come.
 /// Cost: the options' seconds. Ranks: all, in the same order; all get the same facts.
 template <concepts::Topology Topology> TopologyFacts calibrate(Topology& topology, const CalibrationOptions& options = {}) {
@@ -131,6 +134,12 @@ template <concepts::Topology Topology> TopologyFacts calibrate(Topology& topolog
   const auto found = detail::least_over_ranks(topology, {measure_memory(options).gather, memory, here, -here});
   const auto least = static_cast<int>(found[2]), most = static_cast<int>(-found[3]);
   check<ConfigError>(least == most, "calibrate: nodes of ", least, " and of ", most, " ranks; every node must have as many");
+  if (topology.device().is_cuda()) {
+    auto gpu = gpu_facts(std::max<int>(0, topology.device().index()));
+    if (gpu.free_memory >= 0) gpu.memory = gpu.free_memory;
+    gpu.memory = static_cast<std::int64_t>(detail::least_over_ranks(topology, {static_cast<double>(gpu.memory)}).front());
+    learn(facts, gpu, /*exchange_is_measured=*/Topology::is_distributed);
+  }
   facts.host_bandwidth = found[0];
   facts.host_memory = static_cast<std::int64_t>(found[1]);
   if constexpr (Topology::is_distributed) {

@@ -3,17 +3,22 @@
 
 // TopologyFacts: what planning needs to know of a machine, as plain values; no rank of it has to exist.
 //
-// The memory and bandwidths that nobody has measured are TorchRec's constants, so that predictions compare with its planner's.
+// The memory and bandwidths that nobody has measured are TorchRec's constants, so that predictions compare with its planner's. Of a GPU
+// that is there facts_of knows more, and the plan's report says what it does not.
 // Answers to torchrec/distributed/planner/types.py (Topology) and constants.py; differs: bytes per second, and values that were
 // measured may take the place of each.  Include cost: c10 device only.
 
 #include <c10/core/DeviceType.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include <rookery/concepts/topology.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/topology/gpu_facts.hpp>
 
 namespace rookery {
 
@@ -31,6 +36,7 @@ struct TopologyFacts {
   double host_device_bandwidth = 32 * gib;
   double intra_node_bandwidth = 600 * gib;
   double inter_node_bandwidth = 12.5 * gib;
+  std::string constants{};                                   // which of a GPU that is there are not its own, in words; see learn
 
   bool on_cpu() const { return device == c10::DeviceType::CPU; }
   /// Ranks on each node.
@@ -50,12 +56,29 @@ struct TopologyFacts {
   }
 };
 
-/// The ranks of a topology, with constants for what it does not know of itself.
+/// Puts what a GPU says of itself in the place of constants, and names those that stay. Ranks of a node exchange over NVLink, or without
+/// it as fast as the host and the GPU do, unless exchange is measured.
+inline void learn(TopologyFacts& facts, const GpuFacts& gpu, bool exchange_is_measured = false) {
+  facts.constants.clear();
+  const auto constant = [&](std::string_view name) { facts.constants += concat(facts.constants.empty() ? "" : ", ", name); };
+  if (gpu.memory >= 0) facts.device_memory = gpu.memory;
+  else constant("memory");
+  if (gpu.bandwidth > 0) facts.device_bandwidth = gpu.bandwidth;
+  else constant("its bandwidth");
+  if (exchange_is_measured) return;
+  if (gpu.nvlink_bandwidth > 0) facts.intra_node_bandwidth = gpu.nvlink_bandwidth;
+  else if (gpu.nvlinks == 0) facts.intra_node_bandwidth = facts.host_device_bandwidth;
+  else if (facts.world_size > 1) constant("exchange in a node");
+  if (facts.nodes() > 1) constant("exchange between nodes");
+}
+
+/// The ranks of a topology, what its GPU says of itself, and constants for the rest.
 template <concepts::Topology Topology> TopologyFacts facts_of(const Topology& topology) {
   TopologyFacts facts;
   facts.world_size = topology.world_size();
   facts.local_world_size = concepts::local_world_size(topology);
   facts.device = topology.device().type();
+  if (topology.device().is_cuda()) learn(facts, gpu_facts(std::max<int>(0, topology.device().index())));
   return facts;
 }
 
