@@ -43,7 +43,7 @@ inline ShardBox overlap(const ShardBox& box, std::int64_t begin, std::int64_t en
   return {from, std::max(from, std::min(box.row_end, end)), box.column_begin, box.column_end};
 }
 
-/// Rows [begin, end) of a matrix -> [end - begin, columns] on rank 0, undefined elsewhere. Ranks: all.
+/// Rows [begin, end) of a matrix -> [end - begin, columns] on the host of rank 0, undefined elsewhere. Ranks: all.
 template <class Topology> at::Tensor gather_rows(Topology& topology, const LoggedMatrix& matrix, std::int64_t begin, std::int64_t end) {
   Counts own(static_cast<std::size_t>(topology.world_size())), none = own, from = own;
   std::vector<at::Tensor> parts{ops::empty({0}, matrix.dtype)};
@@ -51,7 +51,7 @@ template <class Topology> at::Tensor gather_rows(Topology& topology, const Logge
     const auto part = overlap(box, begin, end);
     if (part.rows() == 0) continue;
     from[static_cast<std::size_t>(rank)] += part.rows() * part.columns();
-    if (values.defined()) parts.push_back(values.narrow(0, part.row_begin - box.row_begin, part.rows()).reshape({-1}));
+    if (values.defined()) parts.push_back(values.narrow(0, part.row_begin - box.row_begin, part.rows()).to(at::kCPU).reshape({-1}));
   }
   own[0] = from[static_cast<std::size_t>(topology.rank())];
   const auto received = all_to_all_v(topology, ops::cat(parts), own, topology.rank() == 0 ? from : none).wait();  // [n]

@@ -114,6 +114,7 @@ inline std::vector<LoggedMatrix> sampled(std::vector<LoggedMatrix> matrices, std
         source = {shard.values, ops::empty({last - first}, at::kLong)};
         std::transform(first, last, source.rows.mutable_data_ptr<std::int64_t>(),
                        [&](std::int64_t row) { return row - shard.box.row_begin; });
+        source.rows = source.rows.to(shard.values.device());
       }
       shards.push_back({{first - sample.begin(), last - sample.begin(), shard.box.column_begin, shard.box.column_end}, shard.rank, {}});
     }

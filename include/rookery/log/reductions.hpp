@@ -28,6 +28,18 @@ namespace rookery::detail {
 
 /// Numbers that a thread widens to float64 at a time. Below 32768 ATen sums in one order whatever the number of threads.
 inline constexpr std::int64_t chunk_numbers = 32767;
+/// The same where the numbers are on a device, which is given a few kernels for each chunk.
+inline std::int64_t chunk_numbers_on(c10::Device device) {
+  return device.type() == c10::DeviceType::CPU ? chunk_numbers : std::int64_t{1} << 24;
+}
+/// Calls `fn(begin, end, scratch)` for parts of [0, count): by threads on the host, at once on a device.
+template <class Fn> void for_chunks_on(c10::Device device, std::int64_t count, Fn&& fn) {
+  const auto run = [&](std::int64_t begin, std::int64_t end) {
+    fn(begin, end, ops::empty({chunk_numbers_on(device)}, at::TensorOptions(at::kDouble).device(device)));
+  };
+  if (device.type() == c10::DeviceType::CPU) parallel(count, 4, run);
+  else if (count > 0) run(0, count);
+}
 /// Partials that wait to be merged.
 inline constexpr std::int64_t chunk_partials = 256;
 
@@ -75,20 +87,20 @@ inline std::vector<LoggedPiece> band_pieces(const LoggedMatrix& matrix) {
   return pieces;
 }
 
-/// Part of a matrix as float64, in `scratch` [chunk_numbers]. One buffer for all chunks of a thread: a new one for each would make malloc
+/// Part of a matrix as float64, in `scratch` [chunk]. One buffer for all chunks of a thread: a new one for each would make malloc
 /// give memory back and take it again.
 inline at::Tensor widen(const at::Tensor& part, const at::Tensor& scratch) {
   return scratch.narrow(0, 0, part.numel()).view(part.sizes()).copy_(part);
 }
 
 /// Merged partial of `count` > 0 chunks, which `chunk(i, scratch)` gives as float64 -> [partial_size].
-template <class Chunk> at::Tensor reduce_chunks(const ReducerFunctions& reducer, std::int64_t count, Chunk&& chunk) {
+template <class Chunk>
+at::Tensor reduce_chunks(const ReducerFunctions& reducer, c10::Device device, std::int64_t count, Chunk&& chunk) {
   at::Tensor merged;                                                                         // [partial_size]
   for (std::int64_t first = 0; first < count; first += chunk_partials) {
     const auto n = std::min(chunk_partials, count - first);
     std::vector<at::Tensor> partials(static_cast<std::size_t>(n));
-    parallel(n, 4, [&](std::int64_t begin, std::int64_t end) {
-      const auto scratch = ops::empty({chunk_numbers}, at::kDouble);                         // [chunk_numbers]
+    for_chunks_on(device, n, [&](std::int64_t begin, std::int64_t end, const at::Tensor& scratch) {
       for (auto i = begin; i < end; ++i) {
         auto partial = reducer.partial(chunk(first + i, scratch));                           // [partial_size]
         check<ShapeError>(partial.dim() == 1 && partial.numel() == reducer.partial_size && partial.scalar_type() == at::kDouble,
@@ -111,8 +123,8 @@ inline at::Tensor row_squares(const LoggedMatrix& matrix, const LoggedPiece& pie
     const auto& [box, rank, values] = matrix.shards[s];
     if (!values.defined()) continue;
     const auto rows = values.narrow(0, row - box.row_begin, count);                          // [count, columns]
-    for (std::int64_t c = 0; c < box.columns(); c += chunk_numbers) {
-      const auto part = rows.narrow(1, c, std::min(chunk_numbers, box.columns() - c));       // [count, columns]
+    for (std::int64_t c = 0; c < box.columns(); c += scratch.numel()) {
+      const auto part = rows.narrow(1, c, std::min(scratch.numel(), box.columns() - c));     // [count, columns]
       const auto sums = widen(part, scratch).square_().sum(1);                               // [count]
       squares = squares.defined() ? squares.add_(sums) : sums;
     }
@@ -121,25 +133,25 @@ inline at::Tensor row_squares(const LoggedMatrix& matrix, const LoggedPiece& pie
 }
 
 /// Rows that a chunk of a piece holds.
-inline std::int64_t chunk_rows(const LoggedMatrix& matrix, const LoggedPiece& piece) {
+inline std::int64_t chunk_rows(const LoggedMatrix& matrix, const LoggedPiece& piece, std::int64_t numbers) {
   std::int64_t widest = 1;
   for (const auto s : piece.shards) widest = std::max(widest, matrix.shards[s].box.columns());
-  return std::max<std::int64_t>(1, chunk_numbers / widest);
+  return std::max<std::int64_t>(1, numbers / widest);
 }
 
 inline std::int64_t chunks_of(std::int64_t size, std::int64_t chunk) { return (size + chunk - 1) / chunk; }
 
 /// Partial of a piece that lies on this rank -> [partial_size].
-inline at::Tensor reduce_piece(const ReducerFunctions& reducer, const LoggedMatrix& matrix, const LoggedPiece& piece) {
-  const auto rows = chunk_rows(matrix, piece);
+inline at::Tensor reduce_piece(const ReducerFunctions& reducer, const LoggedMatrix& matrix, const LoggedPiece& piece, c10::Device device) {
+  const auto numbers = chunk_numbers_on(device), rows = chunk_rows(matrix, piece, numbers);
   const auto rows_at = [&](std::int64_t i) { return std::min(rows, piece.rows() - i * rows); };
   if (reducer.input == ReducerInput::row_squares)
-    return reduce_chunks(reducer, chunks_of(piece.rows(), rows), [&](std::int64_t i, const at::Tensor& scratch) {
+    return reduce_chunks(reducer, device, chunks_of(piece.rows(), rows), [&](std::int64_t i, const at::Tensor& scratch) {
       return row_squares(matrix, piece, piece.row_begin + i * rows, rows_at(i), scratch);
     });
   const auto& values = matrix.shards[piece.shards.front()].values;                           // [rows, columns]
-  const auto columns = std::min(chunk_numbers, values.size(1)), across = chunks_of(values.size(1), columns);
-  return reduce_chunks(reducer, chunks_of(piece.rows(), rows) * across, [&](std::int64_t i, const at::Tensor& scratch) {
+  const auto columns = std::min(numbers, values.size(1)), across = chunks_of(values.size(1), columns);
+  return reduce_chunks(reducer, device, chunks_of(piece.rows(), rows) * across, [&](std::int64_t i, const at::Tensor& scratch) {
     const auto c = i % across * columns;
     return widen(values.narrow(0, i / across * rows, rows_at(i / across)).narrow(1, c, std::min(columns, values.size(1) - c)), scratch);
   });
@@ -237,16 +249,15 @@ inline void Reductions::reduce_local_pieces(int rank, c10::Device device) {
     for (const auto& piece : entry.pieces)
       if (piece.rank == rank)
         partials_.narrow(0, piece.offset, entry.reducer->partial_size)
-            .copy_(reduce_piece(*entry.reducer, matrices_[entry.matrix], piece));
+            .copy_(reduce_piece(*entry.reducer, matrices_[entry.matrix], piece, device));
 }
 
 inline at::Tensor Reductions::to_add_up(std::int64_t begin) const {
   auto squares = ops::zeros({end_of_exchange(begin) - begin}, partials_.options());          // [end - begin]
   for_split_rows(begin, [&](const Entry& entry, const LoggedPiece& piece, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const auto& matrix = matrices_[entry.matrix];
-    const auto chunk = chunk_rows(matrix, piece);
-    parallel(chunks_of(count, chunk), 4, [&](std::int64_t first, std::int64_t last) {
-      const auto scratch = ops::empty({chunk_numbers}, at::kDouble);                         // [chunk_numbers]
+    const auto chunk = chunk_rows(matrix, piece, chunk_numbers_on(partials_.device()));
+    for_chunks_on(partials_.device(), chunks_of(count, chunk), [&](std::int64_t first, std::int64_t last, const at::Tensor& scratch) {
       for (auto i = first * chunk; i < std::min(count, last * chunk); i += chunk) {
         const auto n = std::min(chunk, count - i);
         const auto own = row_squares(matrix, piece, row + i, n, scratch);                    // [n]
@@ -261,8 +272,9 @@ inline void Reductions::reduce_split_rows(std::int64_t begin, const at::Tensor& 
   if (begin == 0) partials_ = sums.narrow(0, end_of_exchange(begin), size_).clone();         // [size_]
   for_split_rows(begin, [&](const Entry& entry, const LoggedPiece& piece, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const auto totals = sums.narrow(0, offset, count);                                       // [count]
-    auto merged = reduce_chunks(*entry.reducer, chunks_of(count, chunk_numbers), [&](std::int64_t i, const at::Tensor&) {
-      return totals.narrow(0, i * chunk_numbers, std::min(chunk_numbers, count - i * chunk_numbers));
+    const auto chunk = chunk_numbers_on(sums.device());
+    auto merged = reduce_chunks(*entry.reducer, sums.device(), chunks_of(count, chunk), [&](std::int64_t i, const at::Tensor&) {
+      return totals.narrow(0, i * chunk, std::min(chunk, count - i * chunk));
     });
     const auto slot = partials_.narrow(0, piece.offset, entry.reducer->partial_size);        // [partial_size]
     if (row > piece.row_begin) merged = entry.reducer->merge(ops::stack({slot, merged}));

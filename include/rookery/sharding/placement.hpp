@@ -4,16 +4,20 @@
 // Placement: where the shards of every table are, and the storage of those that are here; and the nodes that they are placed on.
 // Include cost: tensor.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <rookery/comm/agree.hpp>
 #include <rookery/comm/all_gather_v.hpp>
 #include <rookery/concepts/topology.hpp>
+#include <rookery/core/error.hpp>
 #include <rookery/embedding/config.hpp>
 #include <rookery/embedding/table_collection.hpp>
 #include <rookery/planner/place.hpp>
+#include <rookery/sparse/validate.hpp>
 
 namespace rookery {
 
@@ -37,6 +41,28 @@ struct PlacedTable {
 };
 
 namespace detail {
+
+/// Errors: ConfigError for a full name given twice: state and initial values go by names.
+inline void check_names(const std::vector<std::string>& names) {
+  if (const auto* name = first_repeated(names))
+    fail<ConfigError>("two parameters, buffers or tables of the model are called '", *name, "'; give each a name of its own");
+}
+
+/// Errors: ConfigError for a feature that a part of the model is for and no table has.
+inline void check_features(const std::vector<std::string>& expected, const std::vector<std::string>& features) {
+  for (const auto& name : expected)
+    check<ConfigError>(std::find(features.begin(), features.end(), name) != features.end(), "a part of the model is for feature '", name,
+                       "', which none of its tables has; there are ", features);
+}
+
+/// A line for each table.
+inline void declare_tables(const std::vector<PlacedTable>& tables, std::string& lines) {
+  for (const auto& placed : tables) {
+    const auto& table = placed.description;
+    lines += concat("\n", table.name, ": [", table.num_embeddings, ", ", table.embedding_dim, "] ", c10::toString(table.data_type), " ",
+                    table.rule, "; ", table.settings);
+  }
+}
 
 /// Ranks on each node, or nodes_differ where ranks say otherwise. Ranks: all.
 template <class Topology> int ranks_on_each_node(Topology& topology) {

@@ -15,6 +15,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -62,28 +63,6 @@ template <class Output> struct LossAndOutput {
 namespace detail {
 
 inline constexpr std::array<const char*, 3> policy_names{"synchronised", "broadcast", "local"};   // of BufferPolicy
-
-/// Errors: ConfigError for a full name given twice: state and initial values go by names.
-inline void check_names(const std::vector<std::string>& names) {
-  if (const auto* name = first_repeated(names))
-    fail<ConfigError>("two parameters, buffers or tables of the model are called '", *name, "'; give each a name of its own");
-}
-
-/// Errors: ConfigError for a feature that a part of the model is for and no table has.
-inline void check_features(const std::vector<std::string>& expected, const std::vector<std::string>& features) {
-  for (const auto& name : expected)
-    check<ConfigError>(std::find(features.begin(), features.end(), name) != features.end(), "a part of the model is for feature '", name,
-                       "', which none of its tables has; there are ", features);
-}
-
-/// A line for each table.
-inline void declare_tables(const std::vector<PlacedTable>& tables, std::string& lines) {
-  for (const auto& placed : tables) {
-    const auto& table = placed.description;
-    lines += concat("\n", table.name, ": [", table.num_embeddings, ", ", table.embedding_dim, "] ", c10::toString(table.data_type), " ",
-                    table.rule, "; ", table.settings);
-  }
-}
 
 /// The plan of these tables, which are given its shards. Errors: PlanError for a plan that does not fit them.
 inline Plan plan_of(std::vector<PlacedTable>& tables, const ShardingOptions& options, int world_size, int local_world_size) {
@@ -399,23 +378,9 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
 
   /// Both phases and the loss. In training with grad mode on, a pass counts for the next step once backward() has run from its loss;
   /// otherwise nothing requires grad.
-  LossAndOutput<Output> operator()(const Batch& batch) {
-    if constexpr (HasMembers<Batch>)
-      if (this->on_device()) return pass_over(dense_to(batch, this->topology().device()));
-    return pass_over(batch);
-  }
-
-  /// Both phases without the loss; nothing is captured, nothing requires grad, and modules behave as in evaluation.
-  Output predict(const Batch& batch) {
-    if constexpr (HasMembers<Batch>)
-      if (this->on_device()) return predict_over(dense_to(batch, this->topology().device()));
-    return predict_over(batch);
-  }
-
-  const Loss& loss() const { return loss_; }
-
- private:
-  LossAndOutput<Output> pass_over(const Batch& batch) {
+  LossAndOutput<Output> operator()(const Batch& given) {
+    std::optional<Batch> moved;
+    const auto& batch = where_computed(given, moved);
     const bool capturing = this->capturing();
     const at::AutoGradMode grad_mode(capturing);
     auto& pass = this->pass();
@@ -434,12 +399,25 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     return {std::move(loss), std::move(output)};
   }
 
-  Output predict_over(const Batch& batch) {
+  /// Both phases without the loss; nothing is captured, nothing requires grad, and modules behave as in evaluation.
+  Output predict(const Batch& given) {
+    std::optional<Batch> moved;
+    const auto& batch = where_computed(given, moved);
     const at::NoGradGuard no_grad;
     const detail::Evaluating evaluating(this->pass());
     this->pass().begin(static_cast<std::int64_t>(batch.size()));
     detail::Capture unused;
     return run(batch, false, unused);
+  }
+
+  const Loss& loss() const { return loss_; }
+
+ private:
+  /// The batch itself, or on a device its copy there.
+  const Batch& where_computed(const Batch& batch, std::optional<Batch>& moved) const {
+    if constexpr (HasMembers<Batch>)
+      if (this->on_device()) return moved.emplace(dense_to(batch, this->topology().device()));
+    return batch;
   }
 
   template <class M, class B, bool = concepts::HasLookups<M, B>> struct LookedOf {

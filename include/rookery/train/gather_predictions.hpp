@@ -58,7 +58,7 @@ inline at::Tensor no_rows(const std::vector<at::Tensor>& layouts) {
 
 }  // namespace detail
 
-/// The rows of all ranks: those of rank 0 in their order, then those of rank 1, and so on; the same on every rank.
+/// The rows of all ranks: those of rank 0 in their order, then those of rank 1, and so on; the same on every rank, on the host.
 ///
 /// Shapes:  [n_r, ..] -> [sum(n_r), ..]; n_r may be 0, and a rank that has nothing may give an undefined tensor.
 /// Dtypes:  any, the same on all ranks.
@@ -68,7 +68,7 @@ inline at::Tensor no_rows(const std::vector<at::Tensor>& layouts) {
 template <concepts::Topology Topology> at::Tensor gather_rows(Topology& topology, const at::Tensor& rows) {
   const at::NoGradGuard no_grad;
   const auto none = detail::no_rows(all_gather_v(topology, detail::row_layout(rows)).wait());
-  auto own = rows.defined() ? rows.detach().contiguous() : none;                             // [n_r, ..]
+  auto own = rows.defined() ? rows.detach().to(at::kCPU).contiguous() : none;                // [n_r, ..]
   return ops::cat(all_gather_v(topology, std::move(own)).wait());                            // [N, ..]
 }
 
