@@ -121,6 +121,26 @@ int run(const std::string& name, std::int64_t steps) {
     figures.emplace_back("largest difference", gap);
     return gap == 0 ? "" : concat("they differ by ", gap);
   });
+  checks.add(concat("waits of the host for '", name, "' in a step"), [&](Figures& figures) -> std::string {
+#ifdef FAKE_DEVICE
+    if (name == "fake") {
+      const Run run{};
+      auto model = place(place_for(), run);
+      Optimizer step(model, Adam{}, {.clip_norm = 1});
+      constexpr int steps_counted = 10;
+      cases::device_to_host();
+      for (std::int64_t i = 0; i < steps_counted; ++i) {
+        auto [loss, output] = model(draw_batch(run, i));
+        loss.backward();
+        step();
+      }
+      const double waits = static_cast<double>(cases::device_to_host()) / steps_counted;
+      figures.emplace_back("waits in a step", waits);
+      return waits <= 1 ? "" : concat("the host waits ", waits, " times");
+    }
+#endif
+    throw NotRun{"the stand-in counts them, and for a GPU the program ranks does"};
+  });
   checks.add(concat("tables take the memory of '", name, "' once"), [&](Figures& figures) -> std::string {
     if (!is_cuda) throw NotRun{"it asks the driver of a GPU"};
     const Run big{.features = 4, .rows = 4'000'000, .dim = 128, .steps = 0};
