@@ -8,14 +8,27 @@
 #include <ATen/ops/equal.h>
 
 #include <rookery/core/text.hpp>
+#include <rookery/log/per_parameter.hpp>
+#include <rookery/log/reducers.hpp>
+#include <rookery/log/weight_logger.hpp>
 #include <rookery/loss/bce.hpp>
+#include <rookery/metrics/auc.hpp>
 #include <rookery/modules/batch_norm.hpp>
 #include <rookery/modules/cross_net.hpp>
 #include <rookery/modules/dropout.hpp>
 #include <rookery/modules/layer_norm.hpp>
+#include <rookery/optim/dense_state.hpp>
+#include <rookery/rules/adagrad.hpp>
+#include <rookery/rules/sgd.hpp>
+#include <rookery/sharding/global_mean.hpp>
+#include <rookery/train/evaluate.hpp>
+#include <rookery/train/gather_predictions.hpp>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -74,6 +87,17 @@ Rows rows_of(std::uint64_t seed, std::int64_t rows, at::ScalarType dtype = real)
   return {dense, dense.sum(1).gt(0).to(dtype), draw.tensor({rows}, dtype).abs().add(.1)};
 }
 
+/// A rule that is written for the host only.
+struct HostSgd {
+  double learning_rate = .01;
+  static constexpr std::string_view name = "host_sgd";
+  static constexpr std::array<StateSlot, 0> state{};
+  static constexpr int row_sums = 0;
+  template <class Number> void update(const Row<Number>& row, const StepContext& context, const double*) const {
+    for (std::int64_t i = 0; i < row.dim; ++i) row.weight[i] -= static_cast<Number>(context.rate * learning_rate) * row.gradient[i];
+  }
+};
+
 /// All that training changes, by name, on the host.
 template <class Model, class Step> std::map<std::string, at::Tensor> contents(Model& model, const Step& step) {
   std::map<std::string, at::Tensor> all;
@@ -94,6 +118,11 @@ std::pair<double, std::string> apart(const std::map<std::string, at::Tensor>& on
     if (const double gap = difference(tensor, other.at(name)); gap > worst.first) worst = {gap, name};
   return worst;
 }
+
+/// Bce over the sum of weights, which a device has.
+struct WeightBce : Bce {
+  WeightBce() : Bce{DivideBy::weights} {}
+};
 
 /// What a model is after steps of passes on a device; and how often the host waited for it in steps and in passes.
 struct Trained {
@@ -144,12 +173,102 @@ void compare(at::ScalarType dtype, std::string_view rule_name, Make&& model, Rul
 }  // namespace
 
 TEST_SUITE("sharding/device") {
+  const auto dense_batch = [](std::uint64_t seed) { return rows_of(seed, seed % 3 == 0 ? 5 : 16); };
+  const auto dense_model = [] { return Dense(); };
+
   TEST_CASE("dense modules on a device train as on the host") {
     for (const auto dtype : {at::kDouble, at::kFloat}) {
       const auto model = [&] { return Dense(dtype); };
       const auto batch = [&](std::uint64_t seed) { return rows_of(seed, seed % 3 == 0 ? 5 : 16, dtype); };
       compare<Bce, Rows>(dtype, "adam", model, Adam{.learning_rate = .01}, {}, batch);
     }
+  }
+
+  TEST_CASE("clipping, groups, accumulation, divisions and frozen parameters on a device are those of the host") {
+    compare<Bce, Rows>(real, "sgd", dense_model, Sgd{.learning_rate = .1}, {.clip_norm = .5}, dense_batch);
+    compare<Bce, Rows>(real, "adamw", dense_model, AdamW{.learning_rate = .01},
+                       {.clip_norm = 2, .clip_value = .1, .non_finite = NonFinite::skip,
+                        .groups = {{.pattern = "over.*", .learning_rate_factor = .5}}},
+                       dense_batch, 3);
+    for (const auto division : {GradientDivision::mean, GradientDivision::sum})
+      compare<Bce, Rows>(real, "adagrad", dense_model, Adagrad{.learning_rate = .02}, {.division = division}, dense_batch, 2);
+    const auto frozen = [] {
+      Dense model;
+      model.bottom.layers[1].weight.freeze();
+      return model;
+    };
+    compare<WeightBce, Rows>(real, "momentum_sgd", frozen, MomentumSgd{.learning_rate = .01}, {}, dense_batch);
+  }
+
+  TEST_CASE("a gradient on a device that is not finite changes nothing and names the parameter") {
+    Local topology(fake_device);
+    for (const auto policy : {NonFinite::error, NonFinite::skip}) {
+      auto model = ShardingPolicy<Local>(topology).apply(ModelAndLoss<Dense, Bce, Rows>{Dense(), {}});
+      Optimizer step(model, Adam{}, {.non_finite = policy});
+      model(dense_batch(1)).loss.backward();
+      step();
+      const auto before = contents(model, step);
+      model(dense_batch(2)).loss.mul(std::numeric_limits<double>::infinity()).backward();
+      if (policy == NonFinite::error) {
+        CHECK_THROWS_WITH_AS(step(), doctest::Contains("step 2: the gradient of 'bottom.layers.0.weight' is not finite"), NonFiniteError);
+      } else {
+        CHECK_FALSE(step());
+        CHECK(step.skipped() == 1);
+      }
+      for (const auto& [name, tensor] : contents(model, step))
+        if (!name.starts_with("first.running") && name != "dropout.calls") CHECK(at::equal(tensor, before.at(name)));
+    }
+  }
+
+  TEST_CASE("what a model on a device says is on the host: metrics, logs, predictions, state") {
+    Local topology(fake_device), host;
+    auto there = ShardingPolicy<Local>(topology, {.seed = 5}).apply(ModelAndLoss<Dense, Bce, Rows>{Dense(), {}});
+    auto here = ShardingPolicy<Local>(host, {.seed = 5}).apply(ModelAndLoss<Dense, Bce, Rows>{Dense(), {}});
+    const std::vector batches{dense_batch(1), dense_batch(2)};
+    const auto auc = [&](auto& model) { return evaluate(model, batches, Auc{}).value(); };
+    CHECK(auc(there) == doctest::Approx(auc(here)).epsilon(1e-12));
+    CHECK(difference(gather_predictions(there, batches), gather_predictions(here, batches)) < 1e-12);
+    const auto loss = there(batches[0]).loss;
+    CHECK(loss.device() == fake_device);
+    there.clear_passes();
+    const auto mean = global_mean(there, loss, batches[0]);
+    const at::NoGradGuard no_grad;
+    CHECK(mean == doctest::Approx(loss.item<double>() / 16).epsilon(1e-12));
+
+    using Norms = PerParameter<For<"*.bias", MaxAbs>, For<"over.*", StandardDeviation>, For<"*", MeanRowNorm>>;
+    WeightLogger<Norms> norms(there), expected(here);
+    device_to_host();
+    const auto logged = norms(there);
+    CHECK(device_to_host() == 1);
+    const auto wanted = expected(here);
+    for (const auto& [name, value] : wanted) {
+      INFO(name);
+      CHECK(logged.at(name) == doctest::Approx(value).epsilon(1e-12));
+    }
+  }
+
+  TEST_CASE("state of dense parameters leaves a device and comes back") {
+    Local topology(fake_device);
+    const auto placed = [&] { return ModelAndLoss<Dense, Bce, Rows>{Dense(), {}}; };
+    auto one = ShardingPolicy<Local>(topology).apply(placed());
+    auto other = ShardingPolicy<Local>(topology).apply(placed());
+    Optimizer first(one, Adam{}), second(other, Adam{});
+    one(dense_batch(1)).loss.backward();
+    first();
+    load_dense_state(second, dense_state(first));
+    CHECK(apart(contents(one, first), contents(one, first)).first == 0);
+    const auto a = dense_state(first), b = dense_state(second);
+    for (const auto& [key, tensor] : a) CHECK(at::equal(seen_on_device(tensor), seen_on_device(b.at(key))));
+  }
+
+  TEST_CASE("what cannot be on a device is refused in a sentence") {
+    Local topology(fake_device);
+    auto model = ShardingPolicy<Local>(topology).apply(ModelAndLoss<Dense, Bce, Rows>{Dense(), {}});
+    CHECK_THROWS_WITH_AS((Optimizer(model, HostSgd{})), doctest::Contains("rule 'host_sgd' of dense parameters runs on the host only"),
+                         ConfigError);
+    auto shared = Parameter::sharing(at::ones({2}));
+    CHECK_THROWS_WITH_AS(shared.place("over.weight", 0, fake_device), doctest::Contains("lies on cpu, but the model is placed on fake:0"),
+                         ConfigError);
   }
 }
 
