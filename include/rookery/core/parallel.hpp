@@ -74,6 +74,12 @@ struct ParallelTask {
 
 }  // namespace detail
 
+/// How many threads `parallel` can have here: 1 inside of it, or where there is no OpenMP.
+inline std::int64_t threads_here() {
+  const auto& runtime = detail::OpenMp::loaded();
+  return runtime.parallel && !runtime.in_parallel() ? runtime.max_threads() : 1;
+}
+
 /// Calls `fn(begin, end)` on pieces that cover [0, size), each of at least `grain` elements, on as many threads as the
 /// caller has; serially when one piece is enough or when already inside a parallel region. Which elements share a piece
 /// depends on the number of threads, so `fn` must not let its result depend on that.

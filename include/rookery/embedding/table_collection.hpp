@@ -206,21 +206,20 @@ template <class ConfigType> class TableCollection {
   /// not on the row.
   void renew(LocalShard& shard, std::span<const GivenRow> given) const;
 
+  /// What the host's kernels need to update rows of a shard in a step.
+  kernels::RowTask row_task(const LocalShard& shard, const StepContext& context) const;
   /// The rule's sums over the columns of this shard, [U * row_sums]; empty when the rule needs none.
   std::vector<double> row_sums(const LocalShard& shard, const RowGradients& gradients, const StepContext& context) const {
-    std::vector<double> sums;
-    with_task(shard, gradients, context, [&](const auto& rule, const auto& task) {
-      if constexpr (std::remove_cvref_t<decltype(rule)>::row_sums > 0) {
-        sums.resize(gradients.rows.size() * static_cast<std::size_t>(rule.row_sums));
-        kernels::sum_rows(rule, context, task, sums.data());
-      }
-    });
+    const auto task = row_task(shard, context);
+    if (!task.sum) return {};
+    std::vector<double> sums(gradients.rows.size() * static_cast<std::size_t>(row_sums_of(shard)));
+    kernels::sum_rows(task, gradients.rows, gradients.sums.const_data_ptr(), row_sums_of(shard), sums.data());
     return sums;
   }
   /// One update of each row. `sums` are those of whole rows.
   void update(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, std::span<const double> sums) const {
-    with_task(shard, gradients, context,
-              [&](const auto& rule, const auto& task) { kernels::update_rows(rule, context, task, sums.data()); });
+    const auto task = row_task(shard, context);
+    if (task.update) kernels::update_rows(task, gradients.rows, gradients.sums.const_data_ptr(), row_sums_of(shard), sums.data());
   }
 
  private:
@@ -248,7 +247,9 @@ template <class ConfigType> class TableCollection {
   void validate() const;
   void lay_out();
   void renew_on_device(LocalShard& shard, std::span<const GivenRow> given) const;
-  template <class Fn> void with_task(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, Fn&& fn) const;
+  std::int64_t row_sums_of(const LocalShard& shard) const {
+    return configs_[shard.table].optimizer.visit([](const auto& rule) { return static_cast<std::int64_t>(rule.row_sums); });
+  }
 
   std::vector<Config> configs_;
   CollectionOptions options_;
@@ -373,32 +374,26 @@ void TableCollection<Config>::renew_on_device(LocalShard& shard, std::span<const
 }
 
 template <class Config>
-template <class Fn>
-void TableCollection<Config>::with_task(const LocalShard& shard, const RowGradients& gradients, const StepContext& context,
-                                            Fn&& fn) const {
+kernels::RowTask TableCollection<Config>::row_task(const LocalShard& shard, const StepContext& context) const {
   const auto& config = configs_.at(shard.table);
-  if (config.frozen || gradients.rows.empty()) return;
+  kernels::RowTask task{.dtype = config.data_type};
+  if (config.frozen) return task;
+  task.weights = shard.storage.weight().mutable_data_ptr();
+  task.stride = shard.storage.stride();
+  task.dim = shard.box.columns();
+  task.full_dim = config.embedding_dim;
+  for (std::size_t slot = 0; slot < shard.storage.state_names().size(); ++slot) {
+    const auto& state = shard.storage.state(slot);                                           // [rows] or [rows, columns]
+    task.state.push_back({state.mutable_data_ptr(), state.stride(0), state.dim() == 1 ? 1 : task.dim});
+  }
+  task.rounding = {.stochastic = config.stochastic_rounding, .key = shard.key ^ static_cast<std::uint64_t>(context.step) << 32};
+  task.first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin;
+  task.context = context;
   config.optimizer.visit([&](const auto& rule) {
-    for_floating(compute_dtype(config.data_type), [&](auto zero) {
-      using Number = decltype(zero);
-      std::array<kernels::StateColumn<Number>, std::remove_cvref_t<decltype(rule)>::state.size() + 1> state{};
-      for (std::size_t slot = 0; slot < rule.state.size(); ++slot) {
-        const auto& tensor = shard.storage.state(slot);
-        state[slot] = {tensor.template mutable_data_ptr<Number>(), tensor.stride(0)};
-      }
-      fn(rule, kernels::RowUpdateTask<Number>{.dtype = config.data_type,
-                                              .weights = shard.storage.weight().mutable_data_ptr(),
-                                              .stride = shard.storage.stride(),
-                                              .dim = shard.box.columns(),
-                                              .full_dim = config.embedding_dim,
-                                              .state = std::span(state.data(), rule.state.size()),
-                                              .rows = gradients.rows,
-                                              .gradients = gradients.sums.template const_data_ptr<Number>(),
-                                              .rounding = {.stochastic = config.stochastic_rounding,
-                                                           .key = shard.key ^ static_cast<std::uint64_t>(context.step) << 32},
-                                              .first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin});
-    });
+    using Rule = std::remove_cvref_t<decltype(rule)>;
+    for_floating(compute_dtype(config.data_type), [&](auto zero) { kernels::set_rule<Rule, decltype(zero)>(task, rule); });
   });
+  return task;
 }
 
 }  // namespace rookery

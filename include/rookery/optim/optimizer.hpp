@@ -32,6 +32,7 @@
 #include <rookery/optim/parameter_group.hpp>
 #include <rookery/optim/step_norm.hpp>
 #include <rookery/rules/probe.hpp>
+#include <rookery/sharding/fused_step.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 
 namespace rookery {
@@ -175,10 +176,11 @@ template <class Model, class DenseRule> class Optimizer {
   };
 
   /// What all ranks know of the step's gradients.
-  detail::StepNorm norm(std::span<const detail::ShardGradients> shards, std::int64_t passes, std::span<const double> rates) const {
+  detail::StepNorm norm(std::span<const detail::ShardGradients> shards, std::span<const std::size_t> beyond, std::int64_t passes,
+                        std::span<const double> rates) const {
     const auto& runtime = model_->runtime();
     auto& topology = model_->topology();
-    auto sums = detail::step_sums(shards, runtime.captures(), model_->tables(), passes, rates, topology.rank(),
+    auto sums = detail::step_sums(shards, beyond, runtime.captures(), model_->tables(), passes, rates, topology.rank(),
                                   topology.world_size());                                    // [T + 2 + W]
     sums = all_reduce(topology, std::move(sums)).wait();
     std::vector<double> dense;                                                               // [P] squared norms
@@ -213,18 +215,27 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   model_->share_buffers();
   if constexpr (is_distributed) buckets_->send();
   else take_gradients(dense_.parameters());
-  auto shards = model_->runtime().gradients(model_->topology());
+  auto& topology = model_->topology();
+  const auto& runtime = model_->runtime();
+  const auto received = runtime.exchange(topology);
+  const bool fusing = options_.clip_norm == 0 && options_.clip_value == 0;
+  auto fused = fusing ? runtime.fused(received) : std::vector<detail::FusedShard>{};
+  auto shards = runtime.sums(topology, received, fusing);
   if constexpr (is_distributed) buckets_->receive();
   const auto rates = detail::group_rates(options_.groups, rate_, count_);
-  const auto [squares, normaliser, summed_passes, same_rates, not_finite] = norm(shards, passes, rates);
+  auto known = norm(shards, detail::tables_beyond(fused), passes, rates);
+  if (fusing && !known.not_finite.empty()) {                 // on all ranks: sums may overflow, and must be known before rows change
+    fused.clear();
+    shards = runtime.sums(topology, received, false);
+    known = norm(shards, {}, passes, rates);
+  }
+  const auto& [squares, normaliser, summed_passes, same_rates, not_finite] = known;
   if constexpr (is_distributed)
-    if (!same_rates) agree(model_->topology(), concat("Optimizer: step ", count_ + 1), detail::rate_lines(options_.groups, rates));
+    if (!same_rates) agree(topology, concat("Optimizer: step ", count_ + 1), detail::rate_lines(options_.groups, rates));
   const double scale = detail::gradient_scale(options_.division, divides, normaliser, summed_passes);
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {
     if (options_.non_finite == NonFinite::error) {
-      auto& topology = model_->topology();
-      const auto& runtime = model_->runtime();
       auto here = detail::not_finite_here(dense_.parameters(), runtime.captures(), runtime.routing(), topology.world_size());
       fail<NonFiniteError>("step ", count_ + 1, ": ", not_finite, detail::cause_of(all_reduce(topology, std::move(here)).wait()),
                            "; no weight was changed");
@@ -239,12 +250,23 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
     dense_.clamp(options_.clip_value);
     for (auto& shard : shards) shard.gradients.sums.clamp_(-options_.clip_value, options_.clip_value);   // [U, columns]
   }
-  std::vector<StepContext> contexts;
-  for (const auto& shard : shards) contexts.push_back({.step = count_ + 1, .rate = rates[group_of_table_[shard.table]]});
+  const auto contexts_of = [&](const auto& of) {
+    std::vector<StepContext> contexts;
+    for (const auto& shard : of) contexts.push_back({.step = count_ + 1, .rate = rates[group_of_table_[shard.table]]});
+    return contexts;
+  };
+  const auto contexts = contexts_of(shards);
   auto sums = model_->row_sums(shards, contexts);
-  detail::complete_row_sums(model_->topology(), model_->runtime().routing(), shards, sums);
-  dense_.update(rates);
+  detail::complete_row_sums(topology, runtime.routing(), shards, sums);
   model_->update(shards, contexts, sums);
+  if (fusing) {
+    model_->update(fused, contexts_of(fused), scale);
+    auto under_way = all_reduce(topology, detail::squares_of(fused));                        // [1]
+    dense_.update(rates);
+    gradient_norm_ = std::sqrt(gradient_norm_ * gradient_norm_ + under_way.wait().template item<double>());
+  } else {
+    dense_.update(rates);
+  }
   model_->end_step();
   ++count_;
   tell_step();

@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -97,13 +98,14 @@ inline std::vector<double> dense_squares(std::span<const DenseParameter> dense, 
 }
 
 /// This rank's part of the sums: squares of each table's gradients, normaliser, passes, and one number of each rank's learning rates; of
-/// what is on the host.
-inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures,
+/// what is on the host. Tables `beyond` have gradients whose sums may not be finite.
+inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<const std::size_t> beyond, std::span<const Capture> captures,
                             std::span<const PlacedTable> tables, std::int64_t passes, std::span<const double> rates, int rank,
                             int world_size) {
   const auto squares = static_cast<std::int64_t>(tables.size());
   auto sums = ops::zeros({squares + 2 + world_size}, at::kDouble);                           // [T squares, normaliser, passes, W rates]
   auto* values = sums.mutable_data_ptr<double>();
+  for (const auto table : beyond) values[table] = std::numeric_limits<double>::infinity();
   for (const auto& shard : shards)
     if (shard.gradients.sums.is_cpu() && tables[shard.table].is_primary(tables[shard.table].shards[shard.shard]))
       values[shard.table] += sum_of_squares(shard.gradients.sums);

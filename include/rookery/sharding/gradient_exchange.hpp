@@ -102,6 +102,7 @@ inline void pack_gradients(const Capture& capture, const Routing& routing, std::
 struct GradientBlock {
   const std::byte* first = nullptr;
   std::int64_t stride = 0;
+  const double* divisors = nullptr;          // of each vector; null: 1; what is divided by 0 is 0
 };
 
 /// What one capture received: per route of this rank and source, and whether any rank's loss reached each slot.
@@ -111,7 +112,7 @@ struct ReceivedGradients {
   std::vector<at::Tensor> alive;
 };
 
-/// Gradients of what stays on this rank: read where they lie unless they must be divided or picked; a zero where there are none.
+/// Gradients of what stays on this rank: read where they lie unless they must be picked; a zero where there are none.
 inline GradientBlock read_gradients_here(const Routing& routing, const Capture& capture, std::size_t r, ReceivedGradients& received) {
   const auto& route = routing.routes[r];
   const auto& slot = routing.slots[route.slot];
@@ -122,16 +123,18 @@ inline GradientBlock read_gradients_here(const Routing& routing, const Capture& 
     return {static_cast<const std::byte*>(received.alive.back().const_data_ptr()), 0};
   }
   std::int64_t column = (capture.by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin;
-  const bool divides = !capture.divisors[route.slot].empty() && !capture.by_rows[slot.lookup];
-  if (divides || !routing.has_all_rows(route)) {
+  const double* divisors = nullptr;
+  if (!routing.has_all_rows(route)) {
     auto packed = ops::empty({own_vectors(capture, r), box.columns()}, gradient.options());
     pack_gradients(capture, routing, r, gradient, gradient.scalar_type(), packed.mutable_data_ptr());
     gradient = std::move(packed);                                                            // [bags or rows, columns]
     column = 0;
+  } else if (!capture.divisors[route.slot].empty() && !capture.by_rows[slot.lookup]) {
+    divisors = capture.divisors[route.slot].data();
   }
   received.alive.push_back(gradient);
   const auto size = routing.element_size(route);
-  return {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size};
+  return {static_cast<const std::byte*>(gradient.const_data_ptr()) + column * size, gradient.stride(0) * size, divisors};
 }
 
 /// Gradients on one process.
@@ -213,7 +216,7 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
         }
         const auto& route = routing.routes[mine[i]];
         const auto size = static_cast<std::int64_t>(c10::elementSize(routing.gradient_dtype(route)));
-        received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * size});
+        received[c].blocks[i].push_back({from, routing.shard_of(route).box.columns() * size, nullptr});
         from += peer_gradient_bytes(routing, captures[c], self, i, peer);
       }
     }
@@ -300,21 +303,39 @@ inline kernels::Occurrences occurrences_of(const Routing& routing, std::size_t s
         const auto& bags = captures[c].routed[i][peer];
         const auto& block = received[c].blocks[i][peer];
         for (std::int64_t b = 0; b < bags.bags; ++b)
-          for (auto id = bags.offsets[b] - bags.offsets[0]; id < bags.offsets[b + 1] - bags.offsets[0]; ++id)
-            occurrences.add(bags.ids[id], block.first + (bags.rows ? id : b) * block.stride,
-                            bags.rows || !bags.weights ? 1.0 : bags.weights[id]);
+          for (auto id = bags.offsets[b] - bags.offsets[0]; id < bags.offsets[b + 1] - bags.offsets[0]; ++id) {
+            const double weight = bags.rows || !bags.weights ? 1.0 : bags.weights[id], divisor = block.divisors ? block.divisors[b] : 1.0;
+            occurrences.add(bags.ids[id], block.first + (bags.rows ? id : b) * block.stride, divisor == 0 ? 0.0 : weight / divisor);
+          }
       }
     }
   return occurrences;
 }
 
-/// Second phase: the distinct rows of every local shard that trains, with their gradients summed.
+/// Whether a table's rule needs sums over rows that no shard has whole.
+inline bool has_split_sums(const PlacedTable& table) {
+  return table.description.row_sums > 0 && std::any_of(table.shards.begin(), table.shards.end(), [&](const PlacedShard& shard) {
+           return shard.box.columns() != table.description.embedding_dim;
+         });
+}
+
+/// Whether a shard's rows can be updated while their gradients are summed: it has all that their update needs.
+inline bool can_fuse(const Routing& routing, const AskedShard& asked) {
+  const auto& table = routing.tables[asked.table];
+  constexpr std::int64_t most_rows = std::int64_t{1} << 32;
+  const bool widens = routing.exchange.backward_precision != CommType::fp32 && table.description.data_type == at::kDouble;
+  return !routing.on_device() && !widens && !has_split_sums(table) && (!table.is_replicated || routing.routes_of.size() == 1) &&
+         table.shards[asked.shard].box.rows() <= most_rows;
+}
+
+/// Second phase: the distinct rows of every local shard that trains, with their gradients summed; `fusing` leaves out those that can be
+/// fused.
 inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::size_t self, std::span<const Capture> captures,
-                                                 std::span<const ReceivedGradients> received) {
+                                                 std::span<const ReceivedGradients> received, bool fusing) {
   std::vector<ShardGradients> sums;
   for (const auto& asked : routing.asked) {
     const auto& table = routing.tables[asked.table];
-    if (table.description.frozen) continue;
+    if (table.description.frozen || (fusing && can_fuse(routing, asked))) continue;
     const auto columns = table.shards[asked.shard].box.columns();
     const auto occurrences = occurrences_of(routing, self, asked, captures, received);
     auto transposed = kernels::transpose(occurrences.rows);
@@ -350,13 +371,6 @@ struct RowSumMessage {
   at::Tensor send;                             // [sum(sizes_out)]
   Counts sizes_out, sizes_in;
 };
-
-/// Whether a table's rule needs sums over rows that no shard has whole.
-inline bool has_split_sums(const PlacedTable& table) {
-  return table.description.row_sums > 0 && std::any_of(table.shards.begin(), table.shards.end(), [&](const PlacedShard& shard) {
-           return shard.box.columns() != table.description.embedding_dim;
-         });
-}
 
 /// Packs every pair (shard here, shard there) of overlapping rows, in the order that both sides walk: receiver's shard, then sender's.
 inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const ShardGradients> shards, std::size_t ranks,

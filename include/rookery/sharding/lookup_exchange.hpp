@@ -67,22 +67,22 @@ struct ByteMessage {
   }
 };
 
-/// Looks up what a route was asked for, in `dtype`.
-inline void look_up(const Routing& routing, const Route& route, const Bags& bags, void* out, std::int64_t out_stride,
-                    at::ScalarType dtype) {
+/// The lookup of what a route was asked for, in `dtype`.
+inline kernels::LookupTask lookup_task(const Routing& routing, const Route& route, const Bags& bags, void* out, std::int64_t out_stride,
+                                       at::ScalarType dtype) {
   const auto& storage = routing.shard_of(route).local->storage;
-  const kernels::LookupTask task{.dtype = storage.dtype(),
-                                 .weights = storage.weight().const_data_ptr(),
-                                 .stride = storage.stride(),
-                                 .dim = storage.dim(),
-                                 .ids = bags.ids,
-                                 .offsets = bags.offsets,
-                                 .sample_weights = bags.weights,
-                                 .bags = bags.bags,
-                                 .out = out,
-                                 .out_stride = out_stride,
-                                 .out_dtype = dtype};
-  bags.rows ? kernels::row_lookup(task) : kernels::pooled_lookup(task);
+  return {.dtype = storage.dtype(),
+          .weights = storage.weight().const_data_ptr(),
+          .stride = storage.stride(),
+          .dim = storage.dim(),
+          .ids = bags.ids,
+          .offsets = bags.rows ? nullptr : bags.offsets,
+          .sample_weights = bags.weights,
+          .bags = bags.rows ? bags.count() : bags.bags,
+          .out = out,
+          .out_stride = out_stride,
+          .out_dtype = dtype,
+          .rows = storage.rows()};
 }
 
 /// Where the values of a slot go: its columns of the lookup's output, or a tensor of its own.
@@ -110,16 +110,18 @@ inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Captu
 /// Pools rows that came back [vectors, columns] into this rank's bags [bags, columns].
 template <class Number> at::Tensor pool_here(const Request& request, const Number* rows, std::int64_t columns, at::ScalarType dtype) {
   auto pooled = ops::empty({request.bags.bags, columns}, dtype);                             // [bags, columns]
-  kernels::pooled_lookup({.dtype = dtype,
-                          .weights = rows,
-                          .stride = columns,
-                          .dim = columns,
-                          .ids = request.bags.ids,
-                          .offsets = request.bags.offsets,
-                          .sample_weights = request.bags.weights,
-                          .bags = request.bags.bags,
-                          .out = pooled.mutable_data_ptr(),
-                          .out_stride = columns});
+  const kernels::LookupTask task{.dtype = dtype,
+                                 .weights = rows,
+                                 .stride = columns,
+                                 .dim = columns,
+                                 .ids = request.bags.ids,
+                                 .offsets = request.bags.offsets,
+                                 .sample_weights = request.bags.weights,
+                                 .bags = request.bags.bags,
+                                 .out = pooled.mutable_data_ptr(),
+                                 .out_stride = columns,
+                                 .rows = request.vectors};
+  kernels::look_up(std::span(&task, 1));
   return pooled;
 }
 
@@ -149,21 +151,29 @@ inline void add_block(const Routing& routing, const Capture& capture, std::size_
   });
 }
 
-/// Values of a route that stay on this rank: pooled into the output if the shard has all rows.
-inline void look_up_here(const Routing& routing, const Capture& capture, std::size_t r, const SlotOutput& output) {
-  const auto& route = routing.routes[r];
-  const auto& bags = capture.routed[routing.place[r]][static_cast<std::size_t>(routing.self)];
-  const auto& box = routing.shard_of(route).box;
-  if (routing.has_all_rows(route)) {
-    const auto first = (output.column + box.column_begin) * routing.element_size(route);
-    auto* out = static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + first;
-    look_up(routing, route, bags, out, output.tensor.stride(0), routing.layout_of(route).dtype);
-  } else {
-    const auto dtype = routing.value_dtype(route, bags.rows);
-    const auto block = ops::empty({own_vectors(capture, r), box.columns()}, dtype);          // [bags or rows, columns]
-    look_up(routing, route, bags, block.mutable_data_ptr(), box.columns(), dtype);
-    add_block(routing, capture, r, block.const_data_ptr(), output);
+/// Values of the routes that stay on this rank: in the output if the shard has all rows, else in blocks of their own, per route.
+inline std::vector<at::Tensor> look_up_here(const Routing& routing, const Capture& capture, std::span<const SlotOutput> outputs) {
+  std::vector<at::Tensor> blocks(routing.routes.size());
+  std::vector<kernels::LookupTask> tasks;
+  const auto self = static_cast<std::size_t>(routing.self);
+  for (const auto r : routing.routes_of[self]) {
+    if (!routing.stays(r, self)) continue;
+    const auto& route = routing.routes[r];
+    const auto& bags = capture.routed[routing.place[r]][self];
+    const auto& box = routing.shard_of(route).box;
+    const auto& output = outputs[route.slot];
+    if (routing.has_all_rows(route)) {
+      const auto first = (output.column + box.column_begin) * routing.element_size(route);
+      tasks.push_back(lookup_task(routing, route, bags, static_cast<std::byte*>(output.tensor.mutable_data_ptr()) + first,
+                                  output.tensor.stride(0), routing.layout_of(route).dtype));
+    } else {
+      const auto dtype = routing.value_dtype(route, bags.rows);
+      blocks[r] = ops::empty({own_vectors(capture, r), box.columns()}, dtype);               // [bags or rows, columns]
+      tasks.push_back(lookup_task(routing, route, bags, blocks[r].mutable_data_ptr(), box.columns(), dtype));
+    }
   }
+  kernels::look_up(tasks);
+  return blocks;
 }
 
 /// Sums that were added up inside this rank's node: per route of this rank and rank that asked [bags, columns]; undefined where vectors
@@ -197,21 +207,24 @@ inline ByteMessage pack_node_sums(const Routing& routing, const Capture& capture
     });
   }
   message.allocate();
+  std::vector<kernels::LookupTask> tasks;
   auto* to = message.send.mutable_data_ptr<std::uint8_t>();
   for (std::size_t peer = 0; peer < ranks; ++peer)
     for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) {
       const auto& route = routing.routes[r];
       const auto& bags = capture.routed[routing.place[r]][asker];
       if (bags.rows) return;
-      look_up(routing, route, bags, to, routing.shard_of(route).box.columns(), routing.value_dtype(route, false));
+      tasks.push_back(lookup_task(routing, route, bags, to, routing.shard_of(route).box.columns(), routing.value_dtype(route, false)));
       to += bytes(asker, r, r);
     });
+  kernels::look_up(tasks);
   return message;
 }
 
 /// Adds up what this rank's shards have and what came from the others of its node, rank by rank.
 inline NodeSums add_node_sums(const Routing& routing, const Capture& capture, std::size_t self, const at::Tensor& received) {
   NodeSums sums(routing.routes_of[self].size(), std::vector<at::Tensor>(routing.routes_of.size()));
+  std::vector<kernels::LookupTask> tasks;
   for (std::size_t i = 0; i < sums.size(); ++i)
     for (std::size_t asker = 0; asker < sums[i].size(); ++asker) {
       const auto r = routing.routes_of[self][i];
@@ -220,8 +233,9 @@ inline NodeSums add_node_sums(const Routing& routing, const Capture& capture, st
       const auto& route = routing.routes[r];
       const auto dtype = routing.layout_of(route).dtype;
       sums[i][asker] = ops::empty({bags.bags, routing.shard_of(route).box.columns()}, dtype); // [bags, columns]
-      look_up(routing, route, bags, sums[i][asker].mutable_data_ptr(), sums[i][asker].size(1), dtype);
+      tasks.push_back(lookup_task(routing, route, bags, sums[i][asker].mutable_data_ptr(), sums[i][asker].size(1), dtype));
     }
+  kernels::look_up(tasks);
   const auto* from = received.const_data_ptr<std::uint8_t>();
   for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer)
     for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
@@ -258,6 +272,7 @@ inline ByteMessage pack_values(const Routing& routing, const Capture& capture, s
     for (const auto r : routing.routes_of[peer]) message.bytes_in[peer] += own_value_bytes(routing, capture, r);
   }
   message.allocate();
+  std::vector<kernels::LookupTask> tasks;
   auto* to = message.send.mutable_data_ptr<std::uint8_t>();
   for (std::size_t peer = 0; peer < ranks; ++peer)
     for (std::size_t i = 0; i < mine.size(); ++i) {
@@ -270,22 +285,24 @@ inline ByteMessage pack_values(const Routing& routing, const Capture& capture, s
           kernels::store(sum.template const_data_ptr<decltype(zero)>(), sum.numel(), dtype, to);
         });
       } else if (!routing.stays(mine[i], peer) && peer_vectors(routing, capture, self, i, peer) > 0) {
-        look_up(routing, route, bags, to, routing.shard_of(route).box.columns(), dtype);
+        tasks.push_back(lookup_task(routing, route, bags, to, routing.shard_of(route).box.columns(), dtype));
       }
       to += peer_value_bytes(routing, capture, self, i, peer);
     }
+  kernels::look_up(tasks);
   return message;
 }
 
 /// Adds up what came back and what stays, in route order: the sum does not depend on ranks.
 inline void add_values(const Routing& routing, const Capture& capture, const at::Tensor& received, const Counts& bytes_in,
                        std::span<const SlotOutput> outputs) {
+  const auto here = look_up_here(routing, capture, outputs);
   std::vector<const std::uint8_t*> from{received.const_data_ptr<std::uint8_t>()};
   for (const auto bytes : bytes_in) from.push_back(from.back() + bytes);
   for (std::size_t r = 0; r < routing.routes.size(); ++r) {
     const auto& output = outputs[routing.routes[r].slot];
     if (routing.stays(r, static_cast<std::size_t>(routing.self))) {
-      look_up_here(routing, capture, r, output);
+      if (here[r].defined()) add_block(routing, capture, r, here[r].const_data_ptr(), output);
       continue;
     }
     auto*& block = from[static_cast<std::size_t>(routing.shard_of(routing.routes[r]).rank)];
@@ -299,7 +316,9 @@ template <class Topology> std::vector<SlotOutput> exchange_values(Topology& topo
   auto outputs = empty_outputs(routing, capture);
   if constexpr (!Topology::is_distributed) {
     (void)topology;
-    for (std::size_t r = 0; r < routing.routes.size(); ++r) look_up_here(routing, capture, r, outputs[routing.routes[r].slot]);
+    const auto here = look_up_here(routing, capture, outputs);
+    for (std::size_t r = 0; r < here.size(); ++r)
+      if (here[r].defined()) add_block(routing, capture, r, here[r].const_data_ptr(), outputs[routing.routes[r].slot]);
   } else {
     const auto node_sums = exchange_node_sums(topology, routing, capture);
     auto message = pack_values(routing, capture, static_cast<std::size_t>(topology.rank()), node_sums);

@@ -141,6 +141,8 @@ template <class Model> class PlacedMembers {
   /// One update of each row that has a gradient. Called by Optimizer.
   void update(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts,
               std::span<const std::vector<double>> sums);
+  /// Sums gradients, scales them and updates rows, of shards for which that is one thing; a context a shard. Called by Optimizer.
+  void update(std::span<detail::FusedShard> shards, std::span<const StepContext> contexts, double scale);
   /// Vocabularies of managed collision take in the ids of the captured passes. Called by Optimizer, after all updates.
   void end_step();
 
@@ -189,7 +191,7 @@ template <class Model> class PlacedMembers {
   };
 
   /// Calls `fn(i, collection, local shard)` for each shard that gradients are of; members are visited once for all of them.
-  template <class Fn> void for_each_shard(std::span<const detail::ShardGradients> shards, Fn&& fn) {
+  template <class Shard, class Fn> void for_each_shard(std::span<Shard> shards, Fn&& fn) {
     for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
       for (std::size_t i = 0; i < shards.size(); ++i)
         if (shards[i].table >= first && shards[i].table < first + collection.configs().size())
@@ -306,6 +308,15 @@ void PlacedMembers<Model>::update(std::span<const detail::ShardGradients> shards
   for_each_shard(shards, [&](std::size_t i, auto& collection, const LocalShard& local) {
     collection.update(local, shards[i].gradients, contexts[i], sums[i]);
   });
+}
+
+template <class Model>
+void PlacedMembers<Model>::update(std::span<detail::FusedShard> shards, std::span<const StepContext> contexts, double scale) {
+  for_each_shard(shards, [&](std::size_t i, auto& collection, const LocalShard& local) {
+    shards[i].update.task = collection.row_task(local, contexts[i]);
+    shards[i].update.scale = scale;
+  });
+  detail::update_fused(shards);
 }
 
 template <class Model> void PlacedMembers<Model>::end_step() {

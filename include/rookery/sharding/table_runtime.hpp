@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <rookery/core/operators.hpp>
+#include <rookery/sharding/fused_step.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 #include <rookery/sharding/lookup_exchange.hpp>
 #include <rookery/sharding/replicas.hpp>
@@ -111,13 +112,23 @@ class TableRuntime {
       }
   }
 
-  /// First and second phase of a step: the distinct rows of every local shard with their summed gradients.
-  template <class Topology> std::vector<detail::ShardGradients> gradients(Topology& topology) const {
+  /// First phase of a step: gradients to the ranks whose rows they are of.
+  template <class Topology> std::vector<detail::ReceivedGradients> exchange(Topology& topology) const {
     if (routing_.slots.empty()) return {};
-    const auto received = detail::exchange_gradients(topology, routing_, captures_);
-    auto sums = detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received);
+    return detail::exchange_gradients(topology, routing_, captures_);
+  }
+  /// Second phase: the distinct rows of every local shard with their summed gradients; `fusing` leaves out those that can be fused.
+  template <class Topology>
+  std::vector<detail::ShardGradients> sums(Topology& topology, std::span<const detail::ReceivedGradients> received, bool fusing) const {
+    if (routing_.slots.empty()) return {};
+    auto sums = detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received, fusing);
     if constexpr (Topology::is_distributed) detail::sum_replicas(topology, routing_, captures_, sums);
     return sums;
+  }
+  /// Those that can be fused, but for their tasks.
+  std::vector<detail::FusedShard> fused(std::span<const detail::ReceivedGradients> received) const {
+    if (routing_.slots.empty()) return {};
+    return detail::fused_shards(routing_, static_cast<std::size_t>(routing_.self), captures_, received);
   }
 
  private:

@@ -6,6 +6,7 @@
 #include <rookery/kernels/cpu/transpose.hpp>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "support/test.hpp"
@@ -17,15 +18,16 @@ TEST_SUITE("kernels/cpu/instantiate") {
     const std::vector<double> table{1, 2};
     const std::vector<std::int64_t> ids{1, 1, 0}, offsets{0, 3};
     double out = 0;
-    kernels::pooled_lookup({.dtype = at::kDouble,
-                            .weights = table.data(),
-                            .stride = 1,
-                            .dim = 1,
-                            .ids = ids.data(),
-                            .offsets = offsets.data(),
-                            .bags = 1,
-                            .out = &out,
-                            .out_stride = 1});
+    const kernels::LookupTask task{.dtype = at::kDouble,
+                                   .weights = table.data(),
+                                   .stride = 1,
+                                   .dim = 1,
+                                   .ids = ids.data(),
+                                   .offsets = offsets.data(),
+                                   .bags = 1,
+                                   .out = &out,
+                                   .out_stride = 1};
+    kernels::look_up(std::span(&task, 1));
     CHECK(out == 5);
     kernels::Occurrences occurrences;
     for (const auto id : ids) occurrences.add(id, table.data(), 2);

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include <rookery/kernels/cpu/blocked_sum.hpp>
 #include <rookery/kernels/cpu/instantiate.hpp>
 #include <rookery/kernels/cpu/narrow.hpp>
 #include <rookery/kernels/cpu/pooled_lookup.hpp>
@@ -48,6 +47,14 @@ template <class Number> std::vector<Number> drawn(Draw& draw, std::int64_t count
 }
 template <class Number> constexpr auto dtype_of = std::is_same_v<Number, float> ? at::kFloat : at::kDouble;
 
+void look_up(const kernels::LookupTask& task) { kernels::look_up(std::span(&task, 1)); }
+/// Each id of the task's bags alone.
+void look_up_rows(kernels::LookupTask task) {
+  task.bags = task.bags == 0 ? 0 : task.offsets[task.bags] - task.offsets[0];
+  task.offsets = nullptr;
+  look_up(task);
+}
+
 }  // namespace
 
 TEST_SUITE("kernels/cpu/narrow") {
@@ -76,11 +83,11 @@ TEST_SUITE("kernels/cpu/narrow") {
     std::vector<c10::Half> out(4);
     kernels::LookupTask task{.dtype = at::kFloat, .weights = table.data(), .stride = 2, .dim = 2, .ids = ids.data(),
                              .offsets = offsets.data(), .bags = 2, .out = out.data(), .out_stride = 2, .out_dtype = at::kHalf};
-    kernels::pooled_lookup(task);
+    look_up(task);
     CHECK(std::vector<float>(out.begin(), out.end()) == std::vector<float>{11, 22, 10, 20});
     out.resize(6);
     task.out = out.data();
-    kernels::row_lookup(task);
+    look_up_rows(task);
     CHECK(std::vector<float>(out.begin(), out.end()) == std::vector<float>{1, 2, 10, 20, 10, 20});
     kernels::Occurrences occurrences;
     occurrences.dtype = at::kHalf;
@@ -107,22 +114,22 @@ TEST_SUITE("kernels/cpu/pooled_lookup") {
                              .bags = 3,
                              .out = out.data() + 1,
                              .out_stride = 4};
-    kernels::pooled_lookup(task);
+    look_up(task);
     CHECK(out == std::vector<Number>{-7, 101, 202, -7, -7, 0, 0, -7, -7, 11, 22});
     task.sample_weights = sample_weights.data();
-    kernels::pooled_lookup(task);
+    look_up(task);
     CHECK(out == std::vector<Number>{-7, 52, 104, -7, -7, 0, 0, -7, -7, 29, 58});
     std::vector<Number> rows(16, -7);
     task.out = rows.data();
-    kernels::row_lookup(task);
+    look_up_rows(task);
     CHECK(rows == std::vector<Number>{100, 200, -7, -7, 1, 2, -7, -7, 1, 2, -7, -7, 10, 20, -7, -7});
   }
   TEST_CASE("no bags and no ids write nothing") {
     const Ids offsets{0};
     float out = 5;
     const kernels::LookupTask task{.dtype = at::kFloat, .offsets = offsets.data(), .out = &out};
-    kernels::pooled_lookup(task);
-    kernels::row_lookup(task);
+    look_up(task);
+    look_up_rows(task);
     CHECK(out == 5);
   }
   TEST_CASE("the result does not depend on the number of threads, to the last bit") {
@@ -148,9 +155,9 @@ TEST_SUITE("kernels/cpu/pooled_lookup") {
                                  .bags = bags,
                                  .out = pooled.back().data(),
                                  .out_stride = dim};
-        kernels::pooled_lookup(task);
+        look_up(task);
         task.out = unpooled.back().data();
-        kernels::row_lookup(task);
+        look_up_rows(task);
       });
     for (const auto& one : pooled) CHECK(one == pooled[0]);
     for (const auto& one : unpooled) CHECK(one == unpooled[0]);
@@ -168,7 +175,7 @@ TEST_SUITE("kernels/cpu/pooled_lookup") {
       for (const int threads : {1, 2, 5})
         with_threads(threads, [&] {
           sums.emplace_back(3 * lengths.size());
-          kernels::pooled_lookup({.dtype = at::kFloat,
+          look_up({.dtype = at::kFloat,
                                   .weights = table.data(),
                                   .stride = 3,
                                   .dim = 3,
@@ -257,20 +264,13 @@ TEST_SUITE("kernels/cpu/row_update") {
     std::vector<double> table{1, 2, .5, 1, 2, .5, 1, 2, .5, 1, 2, .5};
     const Ids rows{1, 3};
     const std::vector<double> gradients{3, 4, 0, 0};
-    const std::vector<kernels::StateColumn<double>> state{{table.data() + 2, 3}};
-    const kernels::RowUpdateTask<double> task{.dtype = at::kDouble,
-                                              .weights = table.data(),
-                                              .stride = 3,
-                                              .dim = 2,
-                                              .full_dim = 2,
-                                              .state = state,
-                                              .rows = rows,
-                                              .gradients = gradients.data()};
     const RowwiseAdagrad rule{.learning_rate = .1, .eps = 0};
+    kernels::RowTask task{.dtype = at::kDouble, .weights = table.data(), .stride = 3, .dim = 2, .full_dim = 2, .state = {{table.data() + 2, 3, 1}}};
+    kernels::set_rule<RowwiseAdagrad, double>(task, rule);
     std::vector<double> sums(2, -1);
-    kernels::sum_rows(rule, {}, task, sums.data());
+    kernels::sum_rows(task, rows, gradients.data(), 1, sums.data());
     CHECK(sums == std::vector<double>{25, 0});
-    kernels::update_rows(rule, {}, task, sums.data());
+    kernels::update_rows(task, rows, gradients.data(), 1, sums.data());
     const double rate = .1 / std::sqrt(13.);
     const std::vector<double> expected{1, 2, .5, 1 - rate * 3, 2 - rate * 4, 13, 1, 2, .5, 1, 2, .5};
     for (std::size_t i = 0; i < expected.size(); ++i) CHECK(table[i] == doctest::Approx(expected[i]).epsilon(1e-14));
@@ -286,16 +286,11 @@ TEST_SUITE("kernels/cpu/row_update") {
         std::vector<float> first(rows * dim), second(rows * dim);
         Ids named;
         for (std::int64_t row = 0; row < rows; row += 2) named.push_back(row);
-        const std::vector<kernels::StateColumn<float>> state{{first.data(), dim}, {second.data(), dim}};
-        const kernels::RowUpdateTask<float> task{.dtype = at::kFloat,
-                                                 .weights = weights.data(),
-                                                 .stride = dim,
-                                                 .dim = dim,
-                                                 .full_dim = dim,
-                                                 .state = state,
-                                                 .rows = named,
-                                                 .gradients = gradients.data()};
-        for (std::int64_t step = 1; step <= 3; ++step) kernels::update_rows(Adam{}, {.step = step}, task, nullptr);
+        const Adam rule;
+        kernels::RowTask task{.dtype = at::kFloat, .weights = weights.data(), .stride = dim, .dim = dim, .full_dim = dim,
+                              .state = {{first.data(), dim, dim}, {second.data(), dim, dim}}};
+        kernels::set_rule<Adam, float>(task, rule);
+        for (task.context.step = 1; task.context.step <= 3; ++task.context.step) kernels::update_rows(task, named, gradients.data(), 0, nullptr);
         weights.insert(weights.end(), first.begin(), first.end());
         weights.insert(weights.end(), second.begin(), second.end());
         results.push_back(std::move(weights));
@@ -306,10 +301,10 @@ TEST_SUITE("kernels/cpu/row_update") {
     std::vector<Narrow> table{Narrow(1.f), Narrow(2.f), Narrow(3.f), Narrow(4.f)};
     const Ids rows{1};
     const std::vector<float> gradients{1, -2};
-    const kernels::RowUpdateTask<float> task{
-        .dtype = c10::CppTypeToScalarType<Narrow>::value, .weights = table.data(), .stride = 2, .dim = 2, .full_dim = 2, .state = {},
-        .rows = rows, .gradients = gradients.data()};
-    kernels::update_rows(Sgd{.learning_rate = .25}, {}, task, nullptr);
+    const Sgd rule{.learning_rate = .25};
+    kernels::RowTask task{.dtype = c10::CppTypeToScalarType<Narrow>::value, .weights = table.data(), .stride = 2, .dim = 2, .full_dim = 2};
+    kernels::set_rule<Sgd, float>(task, rule);
+    kernels::update_rows(task, rows, gradients.data(), 0, nullptr);
     CHECK(static_cast<float>(table[1]) == 2);
     CHECK(static_cast<float>(table[2]) == 2.75);
     CHECK(static_cast<float>(table[3]) == 4.5);

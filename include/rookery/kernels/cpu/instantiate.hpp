@@ -8,20 +8,18 @@
 #error "rookery/kernels/cpu/instantiate.hpp: the file that instantiates the kernels must not define ROOKERY_KERNELS_EXTERN"
 #endif
 
-#include <rookery/kernels/cpu/pooled_lookup.hpp>
-#include <rookery/kernels/cpu/transpose.hpp>
+#include <rookery/kernels/cpu/bag_sum.hpp>
+#include <rookery/kernels/cpu/fused_update.hpp>
 
 namespace rookery::kernels::detail {
 
-template void pooled_lookup<float, float>(const LookupTask&);
-template void pooled_lookup<double, double>(const LookupTask&);
-template void pooled_lookup<c10::Half, float>(const LookupTask&);
-template void pooled_lookup<c10::BFloat16, float>(const LookupTask&);
-template void row_lookup<float, float>(const LookupTask&);
-template void row_lookup<double, double>(const LookupTask&);
-template void row_lookup<c10::Half, float>(const LookupTask&);
-template void row_lookup<c10::BFloat16, float>(const LookupTask&);
-template void sum_row_gradients<float>(const Occurrences&, const Transposed&, std::int64_t, float*);
-template void sum_row_gradients<double>(const Occurrences&, const Transposed&, std::int64_t, double*);
+template void sum_bags<float>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);
+template void sum_bags<double>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);
+template void sum_bags<c10::Half>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);
+template void sum_bags<c10::BFloat16>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);
+template void update_part<float>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
+template void update_part<double>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
+template void update_part<c10::Half>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
+template void update_part<c10::BFloat16>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
 
 }  // namespace rookery::kernels::detail

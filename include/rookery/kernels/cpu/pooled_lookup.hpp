@@ -1,111 +1,120 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// Lookup on the host: the sum of a bag's rows, or the rows themselves.
+// Lookups on the host: the sums of bags' rows, or the rows themselves, of all tables at once.
 //
-// The task is plain pointers and the functions are no templates; dtypes are switched inside. Sums of float16 and bfloat16 rows are
-// float32; long ones are taken in blocks; what goes to another rank may be written narrow. Ids were checked by whoever made the
-// task.  Answers to FBGEMM's embedding forward.  Include cost: none (c10 scalar types).
+// Tasks are plain pointers and the functions are no templates; dtypes are switched inside. One parallel region serves all tasks:
+// threads share the bytes that are to be read, not the bags. Sums of float16 and bfloat16 rows are float32; what goes to another rank
+// may be written narrow. Ids were checked by whoever made a task.  Answers to FBGEMM's embedding forward.
+// Include cost: none (c10 scalar types).
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <rookery/core/dtype.hpp>
-#include <rookery/kernels/cpu/blocked_sum.hpp>
+#include <rookery/core/parallel.hpp>
+#include <rookery/kernels/cpu/bag_sum.hpp>
 #include <rookery/kernels/cpu/narrow.hpp>
-#include <rookery/kernels/cpu/vectorized.hpp>
+#include <rookery/kernels/cpu/row_ahead.hpp>
 
 namespace rookery::kernels {
 
-/// Bags over the rows of one table shard.
-struct LookupTask {
-  c10::ScalarType dtype;                     // of weights
-  const void* weights = nullptr;             // row r starts at element r * stride
-  std::int64_t stride = 0, dim = 0;
-  const std::int64_t* ids = nullptr;         // [offsets[bags] - offsets[0]]; rows of this shard
-  const std::int64_t* offsets = nullptr;     // [bags + 1]; absolute, the first id of the task has number offsets[0]
-  const double* sample_weights = nullptr;    // as ids; null when unweighted
-  std::int64_t bags = 0;
-  void* out = nullptr;                       // bag b at element b * out_stride
-  std::int64_t out_stride = 0;
-  c10::ScalarType out_dtype = c10::ScalarType::Undefined;   // float16 or bfloat16; else out has the compute_dtype of weights
-};
-
 namespace detail {
 
-/// Where the vectors of a task are computed: in its output, or beside it and then written there in a narrow dtype.
-template <class Number> class Vectors {
- public:
-  explicit Vectors(const LookupTask& task)
-      : task_(task), narrow_(is_narrow(task.out_dtype)), scratch_(narrow_ ? static_cast<std::size_t>(task.dim) : 0) {}
-
-  Number* begin(std::int64_t i) { return narrow_ ? scratch_.data() : static_cast<Number*>(task_.out) + i * task_.out_stride; }
-  void end(std::int64_t i) {
-    constexpr std::int64_t bytes = 2;
-    if (narrow_) store(scratch_.data(), task_.dim, task_.out_dtype, static_cast<std::byte*>(task_.out) + i * task_.out_stride * bytes);
-  }
-
- private:
-  const LookupTask& task_;
-  bool narrow_;
-  std::vector<Number> scratch_;
+/// Bags of one task that one thread has.
+struct LookupShare {
+  const LookupTask* task;
+  std::int64_t begin, end;
 };
 
-template <class Weight, class Number> void pooled_lookup(const LookupTask& task) {
-  const auto* weights = static_cast<const Weight*>(task.weights);
-  parallel_vectorized<Weight>(task.bags, 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
-    Vectors<Number> vectors(task);
-    std::vector<double> wide;
-    for (std::int64_t bag = begin; bag < end; ++bag) {
-      Number* out = vectors.begin(bag);
-      const auto first = task.offsets[bag] - task.offsets[0], last = task.offsets[bag + 1] - task.offsets[0];
-      sum_in_blocks(first, last, task.dim, out, wide, [&](std::int64_t i) {
-        const Weight* row = weights + task.ids[i] * task.stride;
-        if (task.sample_weights) {
-          const auto weight = static_cast<Number>(task.sample_weights[i]);
-          for (std::int64_t d = 0; d < task.dim; ++d) out[d] += weight * static_cast<Number>(row[d]);
-        } else {
-          for (std::int64_t d = 0; d < task.dim; ++d) out[d] += static_cast<Number>(row[d]);
-        }
-      });
-      vectors.end(bag);
-    }
-  });
+/// What bags [0, bag) of a task cost, in bytes: their rows, and a line for each bag.
+inline std::int64_t lookup_cost(const LookupTask& task, std::int64_t bag) {
+  constexpr std::int64_t line = 64;
+  return task.first_of(bag) * task.dim * task.element_size() + bag * line;
 }
 
-template <class Weight, class Number> void row_lookup(const LookupTask& task) {
-  const auto* weights = static_cast<const Weight*>(task.weights);
-  parallel(task.offsets[task.bags] - task.offsets[0], 1 + 16384 / (task.dim + 1), [&](std::int64_t begin, std::int64_t end) {
-    Vectors<Number> vectors(task);
-    for (std::int64_t i = begin; i < end; ++i) {
-      std::copy_n(weights + task.ids[i] * task.stride, task.dim, vectors.begin(i));
-      vectors.end(i);
-    }
-  });
+/// The first bag whose bags before it cost `cost` or more.
+inline std::int64_t bag_at(const LookupTask& task, std::int64_t cost) {
+  std::int64_t low = 0, high = task.bags;
+  while (low < high) {
+    const auto middle = low + (high - low) / 2;
+    if (lookup_cost(task, middle) >= cost) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
-#ifdef ROOKERY_KERNELS_EXTERN                // instantiated in one file of the project: kernels/cpu/instantiate.hpp
-extern template void pooled_lookup<float, float>(const LookupTask&);
-extern template void pooled_lookup<double, double>(const LookupTask&);
-extern template void pooled_lookup<c10::Half, float>(const LookupTask&);
-extern template void pooled_lookup<c10::BFloat16, float>(const LookupTask&);
-extern template void row_lookup<float, float>(const LookupTask&);
-extern template void row_lookup<double, double>(const LookupTask&);
-extern template void row_lookup<c10::Half, float>(const LookupTask&);
-extern template void row_lookup<c10::BFloat16, float>(const LookupTask&);
-#endif
+/// What part `part` of `parts` has of all tasks.
+inline std::vector<LookupShare> share_of(std::span<const LookupTask> tasks, std::int64_t total, std::int64_t part, std::int64_t parts) {
+  std::vector<LookupShare> shares;
+  const auto first = total * part / parts, last = total * (part + 1) / parts;
+  std::int64_t before = 0;
+  for (const auto& task : tasks) {
+    const auto cost = lookup_cost(task, task.bags);
+    if (before + cost > first && before < last) {
+      const auto begin = first <= before ? 0 : bag_at(task, first - before);
+      const auto end = last >= before + cost ? task.bags : bag_at(task, last - before);
+      if (begin < end) shares.push_back({&task, begin, end});
+    }
+    before += cost;
+  }
+  return shares;
+}
+
+/// Writes bags of a task, through `scratch` where they are wanted narrow.
+template <class Weight, class Number> void look_up(const LookupShare& share, RowAhead* ahead, std::vector<Number>& scratch) {
+  const auto& task = *share.task;
+  const auto narrow = is_narrow(task.out_dtype);
+  const auto size = narrow ? 2 : static_cast<std::int64_t>(sizeof(Number));
+  auto* out = static_cast<std::byte*>(task.out) + share.begin * task.out_stride * size;
+  if (!narrow) return sum_bags<Weight>(task, share.begin, share.end, out, task.out_stride, ahead);
+  constexpr std::int64_t together = 16;
+  scratch.resize(static_cast<std::size_t>(together * task.dim));
+  for (auto bag = share.begin; bag < share.end; bag += together) {
+    const auto end = std::min(share.end, bag + together);
+    sum_bags<Weight>(task, bag, end, scratch.data(), task.dim, ahead);
+    for (auto b = bag; b < end; ++b, out += task.out_stride * size)
+      store(scratch.data() + (b - bag) * task.dim, task.dim, task.out_dtype, out);
+  }
+}
+
+/// What a thread has to do, one task after the other.
+inline void look_up(std::span<const LookupShare> shares) {
+  const auto& policy = prefetch_policy();
+  std::vector<RowsAhead> lists;
+  const auto is_cached = [&](const LookupTask& task) {
+    return task.weights && task.rows > 0 && task.rows * task.stride * task.element_size() <= policy.cached;
+  };
+  for (const auto& [task, begin, end] : shares)
+    if (!is_cached(*task))
+      lists.push_back({reinterpret_cast<std::uintptr_t>(task->weights), task->byte_stride(), task->dim * task->element_size(),
+                       task->ids + task->first_of(begin), task->ids + task->first_of(end)});
+  RowAhead ahead(lists, policy.bytes);
+  std::vector<float> floats;
+  std::vector<double> doubles;
+  for (const auto& share : shares)
+    for_table(share.task->dtype, [&](auto weight, auto number) {
+      auto* asking = is_cached(*share.task) || policy.bytes == 0 ? nullptr : &ahead;
+      if constexpr (sizeof number == 8) look_up<decltype(weight)>(share, asking, doubles);
+      else look_up<decltype(weight)>(share, asking, floats);
+    });
+}
 
 }  // namespace detail
 
-/// out[b] = sum over bag b of weight * row. Cost: one pass over the rows named; one parallel region.
-inline void pooled_lookup(const LookupTask& task) {
-  for_table(task.dtype, [&](auto weight, auto number) { detail::pooled_lookup<decltype(weight), decltype(number)>(task); });
-}
-
-/// out[i] = row of id i, unpooled; sample weights are not applied. Cost: as pooled_lookup.
-inline void row_lookup(const LookupTask& task) {
-  for_table(task.dtype, [&](auto weight, auto number) { detail::row_lookup<decltype(weight), decltype(number)>(task); });
+/// out[b] = the sum over bag b of weight * row, for each task; of tasks without offsets, out[i] = the row of id i.
+/// Cost: one pass over the rows named; one parallel region.
+inline void look_up(std::span<const LookupTask> tasks) {
+  std::int64_t total = 0;
+  for (const auto& task : tasks) total += detail::lookup_cost(task, task.bags);
+  constexpr std::int64_t worth_a_region = 512 * 1024;
+  const auto parts = total < worth_a_region ? 1 : threads_here();
+  parallel(parts, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto part = begin; part < end; ++part) detail::look_up(detail::share_of(tasks, total, part, parts));
+  });
 }
 
 }  // namespace rookery::kernels

@@ -15,9 +15,8 @@
 #include <vector>
 
 #include <rookery/core/dtype.hpp>
-#include <rookery/kernels/cpu/blocked_sum.hpp>
 #include <rookery/kernels/cpu/narrow.hpp>
-#include <rookery/kernels/cpu/vectorized.hpp>
+#include <rookery/kernels/cpu/pooled_lookup.hpp>
 
 namespace rookery::kernels {
 
@@ -77,39 +76,29 @@ inline Transposed transpose(std::span<const std::int64_t> rows) {
   return out;
 }
 
-namespace detail {
-
-template <class Number>
-void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, std::int64_t dim, Number* out) {
-  const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
-  parallel_vectorized<Number>(distinct, 1 + 8192 / (dim + 1), [&](std::int64_t begin, std::int64_t end) {
-    std::vector<double> wide;
-    std::vector<Number> widened;
-    for (std::int64_t u = begin; u < end; ++u) {
-      Number* sum = out + u * dim;
-      const auto* starts = &transposed.starts[static_cast<std::size_t>(u)];
-      sum_in_blocks(starts[0], starts[1], dim, sum, wide, [&](std::int64_t i) {
-        const auto occurrence = static_cast<std::size_t>(transposed.order[static_cast<std::size_t>(i)]);
-        const auto* gradient = load(occurrences.gradients[occurrence], dim, occurrences.dtype, widened);
-        const auto factor = static_cast<Number>(occurrences.factors[occurrence]);
-        for (std::int64_t d = 0; d < dim; ++d) sum[d] += factor * gradient[d];
-      });
-    }
-  });
-}
-
-#ifdef ROOKERY_KERNELS_EXTERN                // instantiated in one file of the project: kernels/cpu/instantiate.hpp
-extern template void sum_row_gradients<float>(const Occurrences&, const Transposed&, std::int64_t, float*);
-extern template void sum_row_gradients<double>(const Occurrences&, const Transposed&, std::int64_t, double*);
-#endif
-
-}  // namespace detail
-
 /// out[u] = sum over the occurrences of distinct row u of factor * gradient, [U, dim], in the order they were collected; long ones
 /// in blocks.
 inline void sum_row_gradients(const Occurrences& occurrences, const Transposed& transposed, c10::ScalarType dtype, std::int64_t dim,
                               void* out) {
-  for_floating(dtype, [&](auto zero) { detail::sum_row_gradients(occurrences, transposed, dim, static_cast<decltype(zero)*>(out)); });
+  std::vector<std::int64_t> addresses(transposed.order.size());
+  std::vector<double> factors(transposed.order.size());
+  for (std::size_t i = 0; i < addresses.size(); ++i) {
+    const auto occurrence = static_cast<std::size_t>(transposed.order[i]);
+    addresses[i] = reinterpret_cast<std::intptr_t>(occurrences.gradients[occurrence]);
+    factors[i] = occurrences.factors[occurrence];
+  }
+  const bool narrow = is_narrow(occurrences.dtype), widens = narrow && dtype == c10::ScalarType::Double;
+  std::vector<float> sums(widens ? transposed.rows.size() * static_cast<std::size_t>(dim) : 0);
+  LookupTask task{.dtype = narrow ? occurrences.dtype : dtype};
+  task.dim = dim;
+  task.ids = addresses.data();
+  task.offsets = transposed.starts.data();
+  task.sample_weights = factors.data();
+  task.bags = static_cast<std::int64_t>(transposed.rows.size());
+  task.out = widens ? sums.data() : out;
+  task.out_stride = dim;
+  look_up(std::span(&task, 1));
+  if (widens) std::copy(sums.begin(), sums.end(), static_cast<double*>(out));
 }
 
 }  // namespace rookery::kernels

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+// The second and last phase of a step in one, for shards whose rows have all columns and no copies: kernels/cpu/fused_update.hpp.
+//
+// The norm of a step's gradient is known once the rows are updated, so clipping goes the long way; and so does a step with gradients
+// that are not finite, or so large that their sums may not be: they are looked at before any row is changed.
+// Answers to FBGEMM's fused backward.  Include cost: tensor.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <rookery/core/parallel.hpp>
+#include <rookery/kernels/cpu/fused_update.hpp>
+#include <rookery/kernels/cpu/largest.hpp>
+#include <rookery/sharding/gradient_exchange.hpp>
+#include <rookery/sharding/routing.hpp>
+
+namespace rookery::detail {
+
+/// The update of one local shard; `table` of the routing.
+struct FusedShard {
+  std::size_t table = 0, shard = 0;
+  kernels::FusedUpdate update;
+};
+
+/// Updates all of them in one parallel region.
+inline void update_fused(std::span<FusedShard> shards) {
+  std::vector<kernels::FusedUpdate*> updates;
+  for (auto& shard : shards) updates.push_back(&shard.update);
+  kernels::update(updates);
+}
+
+/// What the shards of this rank that can be fused are to do, but for the task of each.
+inline std::vector<FusedShard> fused_shards(const Routing& routing, std::size_t self, std::span<const Capture> captures,
+                                            std::span<const ReceivedGradients> received) {
+  std::vector<FusedShard> shards;
+  for (const auto& asked : routing.asked) {
+    const auto& table = routing.tables[asked.table];
+    if (table.description.frozen || !can_fuse(routing, asked)) continue;
+    auto& one = shards.emplace_back(FusedShard{asked.table, asked.shard, {}}).update;
+    one.rows = table.shards[asked.shard].box.rows();
+    one.task.dim = table.shards[asked.shard].box.columns();
+    for (std::size_t c = 0; c < captures.size(); ++c)
+      for (const auto i : asked.routes) {
+        const auto& route = routing.routes[routing.routes_of[self][i]];
+        if (!received[c].reached[route.slot]) continue;
+        one.dtype = routing.gradient_dtype(route);
+        for (std::size_t peer = 0; peer < received[c].blocks[i].size(); ++peer) {
+          const auto& bags = captures[c].routed[i][peer];
+          const auto& block = received[c].blocks[i][peer];
+          one.sources.push_back({.ids = bags.ids,
+                                 .offsets = bags.rows ? nullptr : bags.offsets,
+                                 .weights = bags.rows ? nullptr : bags.weights,
+                                 .divisors = block.divisors,
+                                 .bags = bags.rows ? bags.count() : bags.bags,
+                                 .first = block.first,
+                                 .stride = block.stride});
+        }
+      }
+  }
+  return shards;
+}
+
+/// The squared norm of all scaled sums [1], once rows are updated.
+inline at::Tensor squares_of(std::span<const FusedShard> shards) {
+  double squares = 0;
+  for (const auto& shard : shards) squares += shard.update.squared_norm();
+  return host_tensor(std::vector<double>{squares});
+}
+
+/// Whether no sum of a shard's gradients can be anything but finite.
+inline bool has_finite_sums(const kernels::FusedUpdate& update) {
+  double largest = 0, factor = 0;
+  for (const auto& source : update.sources) {
+    largest = std::max(largest, kernels::largest_magnitude(update.dtype, source.first, source.stride, source.bags, update.task.dim));
+    double weight = 1, divided = 1;
+    for (std::int64_t i = 0; source.weights && i < source.count(); ++i) weight = std::max(weight, std::abs(source.weights[i]));
+    for (std::int64_t b = 0; source.divisors && b < source.bags; ++b)
+      if (source.divisors[b] != 0) divided = std::max(divided, std::abs(1 / source.divisors[b]));
+    factor = std::max(factor, weight * divided);
+  }
+  const double limit = update.dtype == at::kDouble ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
+  return largest * factor * static_cast<double>(update.count()) < limit / 2;
+}
+
+/// The tables of this rank of which that is not so for some shard.
+inline std::vector<std::size_t> tables_beyond(std::span<const FusedShard> shards) {
+  std::vector<char> finite(shards.size());
+  parallel(static_cast<std::int64_t>(shards.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) finite[i] = has_finite_sums(shards[i].update);
+  });
+  std::vector<std::size_t> tables;
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    if (!finite[i]) tables.push_back(shards[i].table);
+  return tables;
+}
+
+}  // namespace rookery::detail
