@@ -115,6 +115,11 @@ inline std::string lookup_name(const LookupLayout& layout) {
   return layout.collection.empty() ? "this collection" : concat("a lookup of '", layout.collection, "'");
 }
 
+/// Whether bags are summed where their weights are: these require grad, or only they are on a device.
+inline bool has_weights_there(const KeyedJaggedTensor& input) {
+  return input.weights().requires_grad() || (!input.weights().is_cpu() && input.values().is_cpu());
+}
+
 /// This rank's bags of every slot, checked. Ids and weights are copied when a step will read them again (`keeping`), so that the
 /// caller may reuse its batch.
 /// Errors: IndexError naming feature, table, row, position, id and table size; ShapeError on a different weightedness.
@@ -126,7 +131,7 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
       fail<ShapeError>(lookup_name(layout), " is given ids ", inputs[l].is_weighted() ? "with" : "without",
                        " weights, but the collection has is_weighted = ", layout.is_weighted);
     capture.rows.push_back(inputs[l].stride());
-    capture.by_rows.push_back(layout.is_sequence || (layout.is_weighted && inputs[l].weights().requires_grad()));
+    capture.by_rows.push_back(layout.is_sequence || (layout.is_weighted && has_weights_there(inputs[l])));
     capture.by_slot.push_back(capture.by_rows.back() || inputs[l].variable_stride_per_key());
     if (inputs[l].variable_stride_per_key() && !inputs[l].has_inverse_indices() && !layout.is_sequence)
       fail<ShapeError>(lookup_name(layout), " is given features of ", inputs[l].stride_per_key(),
