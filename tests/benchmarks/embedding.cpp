@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
-// Our side of tests/benchmarks/run peers: collections as a user places and steps them, and the machine's own limits. Commands come as lines
-// (worker.hpp):
+// Our side of tests/benchmarks/run peers: collections and models as a user places and steps them, and the machine's own limits. Commands
+// come as lines (worker.hpp); a batch is that of all ranks, of which each takes its rows:
 //
 //   open subject=collection rows=100,200 pooling=2,1 dim=128 batch=512 rule=sgd u=FILE [z=FILE] [dtype=float32] [ids=int64]
+//   open subject=dlrm rows=.. pooling=.. dim=16 batch=2048 rule=sgd u=FILE [z=FILE]
 //   open subject=limit rows=.. pooling=.. dim=.. batch=.. u=FILE [z=FILE]
-//   run law=u what=forward|step|check seconds=.5 least=10          of a limit: what=gather|change|ascending|stream
+//   run law=u what=forward|step|check seconds=.5 least=10 [count=100]          of a limit: what=gather|change|ascending|stream
 //   close
 
 #include <ATen/Parallel.h>
@@ -26,12 +27,18 @@
 #include <vector>
 
 #include <rookery/embedding/embedding_bag_collection.hpp>
+#include <rookery/loss/bce.hpp>
+#include <rookery/models/dlrm.hpp>
 #include <rookery/optim/optimizer.hpp>
 #include <rookery/rules/adam.hpp>
 #include <rookery/rules/rowwise_adagrad.hpp>
 #include <rookery/rules/sgd.hpp>
 #include <rookery/sharding/sharding_policy.hpp>
 #include <rookery/topology/local.hpp>
+#ifdef WITH_MPI                              // Meson found it
+#include <rookery/topology/mpi.hpp>
+#endif
+#include <rookery/topology/with_topology.hpp>
 
 #include "benchmarks/limits.hpp"
 #include "benchmarks/worker.hpp"
@@ -70,48 +77,104 @@ struct Workload {
       if (open.values.contains(law)) requests[law] = Requests::read(open.text(law), tables() * batch, ids);
   }
   std::int64_t tables() const { return static_cast<std::int64_t>(rows.size()); }
+
+  std::vector<rk::EmbeddingBagConfig<Set>> configs(const Command& open) const {
+    std::vector<rk::EmbeddingBagConfig<Set>> all;
+    for (std::int64_t t = 0; t < tables(); ++t)
+      all.push_back({.name = rk::concat("t", t),
+                     .num_embeddings = rows[static_cast<std::size_t>(t)],
+                     .embedding_dim = dim,
+                     .feature_names = {rk::concat("f", t)},
+                     .data_type = dtype_of(open.text("dtype", "float32")),
+                     .initial = rk::Constant{.01},
+                     .optimizer = rule_of(open.text("rule", "sgd"))});
+    return all;
+  }
+  /// This rank's rows of every batch, by law.
+  std::map<std::string, std::vector<rk::KeyedJaggedTensor>> batches(const Command& open, int rank, int ranks) const {
+    std::map<std::string, std::vector<rk::KeyedJaggedTensor>> found;
+    for (const auto& [law, all] : requests)
+      for (const auto& one : all.batches(tables(), dtype_of(open.text("ids", "int64"))))
+        found[law].push_back(ranks == 1 ? one : one.slice(batch * rank / ranks, batch * (rank + 1) / ranks));
+    return found;
+  }
 };
+
+/// Rank 0 answers for all.
+template <class Topology> void say(const Topology& topology, const std::string& line) {
+  if (topology.rank() == 0) answer(line);
+}
 
 /// A forward pass as in evaluation; a step is a forward pass in training, a gradient of the pooled values, and the update.
 template <class Topology> bool collection(Topology& topology, const Command& open) {
   const Workload work(open);
-  std::vector<rk::EmbeddingBagConfig<Set>> tables;
-  for (std::int64_t t = 0; t < work.tables(); ++t)
-    tables.push_back({.name = rk::concat("t", t),
-                      .num_embeddings = work.rows[static_cast<std::size_t>(t)],
-                      .embedding_dim = work.dim,
-                      .feature_names = {rk::concat("f", t)},
-                      .data_type = dtype_of(open.text("dtype", "float32")),
-                      .initial = rk::Constant{.01},
-                      .optimizer = rule_of(open.text("rule", "sgd"))});
   rk::ShardingPolicy<Topology> sharding{topology};
-  auto model = sharding.apply(rk::EmbeddingBagCollection<Set>{std::move(tables)});
+  auto model = sharding.apply(rk::EmbeddingBagCollection<Set>{work.configs(open)});
   rk::Optimizer step{model, rk::Sgd{.learning_rate = .1}};
-  std::map<std::string, std::vector<rk::KeyedJaggedTensor>> batches;
-  for (const auto& [law, requests] : work.requests) batches[law] = requests.batches(work.tables(), dtype_of(open.text("ids", "int64")));
-  const auto gradient = rk::ops::full({work.batch, work.tables() * work.dim}, 1e-3, at::kFloat);   // [B, sum(D)]
-  answer("{}");
+  const auto batches = work.batches(open, topology.rank(), topology.world_size());
+  const auto gradient = rk::ops::full({batches.begin()->second[0].stride(), work.tables() * work.dim}, 1e-3, at::kFloat);   // [b, sum(D)]
+  say(topology, "{}");
   return serve([&](const Command& run) {
     const auto& own = batches.at(run.text("law"));
-    const auto forward = [&](std::size_t i) { return model(own[i % own.size()]).values(); };       // [B, sum(D)]
+    const auto forward = [&](std::size_t i) { return model(own[i % own.size()]).values(); };       // [b, sum(D)]
     const auto one_step = [&](std::size_t i) {
       model.train();
-      auto pooled = forward(i);                                                                    // [B, sum(D)]
+      auto pooled = forward(i);                                                                    // [b, sum(D)]
       pooled.mutable_grad() = gradient;                        // what backward leaves that computes it, without a copy
       step();
     };
     const auto what = run.text("what");
-    if (what == "step") return timed(run.real("seconds"), run.number("least"), one_step);
-    if (what == "forward") {
-      model.train(false);
-      const at::NoGradGuard no_grad;
-      return timed(run.real("seconds"), run.number("least"), forward);
-    }
-    rk::check<rk::ConfigError>(what == "check", "a collection does not know what=", what);
-    for (std::size_t i = 0; i < 3; ++i) one_step(i);
+    if (what == "step") return say(topology, timed(run, one_step));
     model.train(false);
     const at::NoGradGuard no_grad;
-    return rk::concat(R"({"sum": )", forward(0).sum(at::kDouble).template item<double>(), "}");
+    if (what == "forward") return say(topology, timed(run, forward));
+    rk::check<rk::ConfigError>(what == "check", "a collection does not know what=", what);
+    model.train();
+    for (std::size_t i = 0; i < 3; ++i) {
+      const at::AutoGradMode grad(true);
+      one_step(i);
+    }
+    model.train(false);
+    say(topology, rk::concat(R"({"sum": )", forward(0).sum(at::kDouble).template item<double>(), "}"));
+  });
+}
+
+/// Rows of a click log.
+struct Clicks {
+  at::Tensor dense, labels;                                    // [B, 13], [B]
+  rk::KeyedJaggedTensor ids;
+  std::int64_t size() const { return dense.size(0); }
+};
+
+/// Dense numbers and labels as the peers have them.
+Clicks clicks(const rk::KeyedJaggedTensor& ids) {
+  const auto rows = ids.stride();
+  auto dense = rk::ops::empty({rows, 13}, at::kFloat), labels = rk::ops::empty({rows}, at::kFloat);   // [b, 13], [b]
+  for (std::int64_t i = 0; i < rows * 13; ++i) dense.mutable_data_ptr<float>()[i] = static_cast<float>(i * 7919 % 1000) / 1000;
+  for (std::int64_t i = 0; i < rows; ++i) labels.mutable_data_ptr<float>()[i] = i % 4 == 0 ? 1 : 0;
+  return {std::move(dense), std::move(labels), ids};
+}
+
+/// The whole step of a DLRM with the layers of the Kaggle data set; SGD on all that is dense.
+template <class Topology> bool dlrm(Topology& topology, const Command& open) {
+  const Workload work(open);
+  rk::ShardingPolicy<Topology> sharding{topology};
+  auto model = sharding.apply(
+      rk::ModelAndLoss<rk::Dlrm<Set>, rk::Bce, Clicks>{rk::Dlrm<Set>(work.configs(open), 13, {512, 256, 64, work.dim}, {512, 256, 1}), {}});
+  rk::Optimizer step{model, rk::Sgd{.learning_rate = .1}};
+  std::map<std::string, std::vector<Clicks>> batches;
+  for (const auto& [law, all] : work.batches(open, topology.rank(), topology.world_size()))
+    for (const auto& ids : all) batches[law].push_back(clicks(ids));
+  say(topology, "{}");
+  return serve([&](const Command& run) {
+    const auto& own = batches.at(run.text("law"));
+    const auto what = run.text("what");
+    if (what == "forward") return say(topology, timed(run, [&](std::size_t i) { model.predict(own[i % own.size()]); }));
+    rk::check<rk::ConfigError>(what == "step", "a model does not know what=", what);
+    say(topology, timed(run, [&](std::size_t i) {
+          model(own[i % own.size()]).loss.backward();
+          step();
+        }));
   });
 }
 
@@ -124,32 +187,45 @@ bool limit(const Command& open) {
   answer("{}");
   return serve([&](const Command& run) {
     const auto what = run.text("what");
-    if (what == "stream") return rk::concat(R"({"gigabytes_per_second": )", stream_speed(table), "}");
+    if (what == "stream") return answer(rk::concat(R"({"gigabytes_per_second": )", stream_speed(table), "}"));
     const auto& of_law = rows.at(run.text("law"));
     const auto& own = what == "gather" ? of_law.of_ids : what == "change" ? of_law.distinct : of_law.ascending;
     const bool changes = what != "gather";
     rk::check<rk::ConfigError>(!changes || what == "change" || what == "ascending", "a limit does not know what=", what);
     const auto key = run.text("law") + what;
     if (!best.contains(key)) best[key] = best_walking(table, own, work.dim, changes);
-    auto line = timed(run.real("seconds"), run.number("least"), [&](std::size_t i) { walk(table, own[i % own.size()], work.dim, changes, best[key]); });
+    auto line = timed(run, [&](std::size_t i) { walk(table, own[i % own.size()], work.dim, changes, best[key]); });
     line.pop_back();
-    return rk::concat(line, R"(, "prefetch": ")", ahead_names[static_cast<int>(best[key].ahead)], R"(", "distance": )", best[key].distance, "}");
+    const auto how = best[key];
+    answer(rk::concat(line, R"(, "prefetch": ")", ahead_names[static_cast<int>(how.ahead)], R"(", "distance": )", how.distance, "}"));
   });
+}
+
+template <class Topology> int listen(Topology& topology) {
+  if (const char* commands = std::getenv("ROOKERY_COMMANDS"))  // of several ranks each has a pipe: mpirun's stdin is rank 0's
+    rk::check<rk::DataError>(std::freopen(rk::concat(commands, ".", topology.rank()).c_str(), "r", stdin) != nullptr, "cannot read '",
+                             commands, "'");
+  if (const char* threads = std::getenv("OMP_NUM_THREADS")) at::set_num_threads(std::atoi(threads));
+  answer(rk::concat(R"({"pid": )", getpid(), "}"));            // every rank
+  for (std::string line; std::getline(std::cin, line);) {
+    const auto open = Command::parse(line);
+    rk::check<rk::ConfigError>(open.word == "open", "'", open.word, "' comes before open");
+    const auto subject = open.text("subject");
+    if (subject == "limit" ? !limit(open) : subject == "dlrm" ? !dlrm(topology, open) : !collection(topology, open)) break;
+    say(topology, "{}");                                       // closed, its memory given back
+  }
+  return 0;
 }
 
 }  // namespace
 
 int main() {
   try {
-    if (const char* threads = std::getenv("OMP_NUM_THREADS")) at::set_num_threads(std::atoi(threads));
-    answer(rk::concat(R"({"pid": )", getpid(), "}"));
-    rk::Local here;
-    for (std::string line; std::getline(std::cin, line);) {
-      const auto open = Command::parse(line);
-      rk::check<rk::ConfigError>(open.word == "open", "'", open.word, "' comes before open");
-      if (!(open.text("subject") == "limit" ? limit(open) : collection(here, open))) break;
-    }
-    return 0;
+#ifdef WITH_MPI
+    return rk::with_topology<rk::Local, rk::Mpi>(rk::Environment::read(), [](auto topology) { return listen(topology); });
+#else
+    return rk::with_topology<rk::Local>(rk::Environment::read(), [](auto topology) { return listen(topology); });
+#endif
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

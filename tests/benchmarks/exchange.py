@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 
+from workloads import WORKLOADS
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ["ROOKERY_BUILD"]) / "tests/benchmark_exchange"
 COPIED_ROWS = 16384  # of a table with a copy on every rank: 8 MB
@@ -24,10 +26,7 @@ OURS = [("table_wise", "fewest_bytes", ("threads", "gloo", "mpi")), ("row_wise",
         ("row_wise", "partial_sums", ("gloo",)), ("row_wise", "unique_rows", ("gloo",)), ("column_wise", "fewest_bytes", ("gloo",)),
         ("data_parallel", "fewest_bytes", ("gloo",))]
 PEERS = ["table_wise", "column_wise", "auto"]
-TABLES = {"W1": ([100_000] * 32, [20] * 32),
-          "W2s": ([1_000_000, 39_060, 17_295, 7_424, 20_265, 3, 7_122, 1_543, 63, 1_000_000, 1_000_000, 405_282, 10, 2_209, 11_938, 155, 4, 976,
-                   14, 1_000_000, 1_000_000, 1_000_000, 590_152, 12_973, 108, 36],
-                  [3, 2, 1, 2, 6, 1, 1, 1, 1, 7, 3, 8, 1, 6, 9, 5, 1, 1, 1, 12, 100, 27, 10, 3, 1, 1])}
+TABLES = {name: WORKLOADS[name] for name in ("W1", "W2s")}
 
 
 def available_gigabytes():
@@ -62,9 +61,9 @@ def settings(options):
 
 def run_once(one, options, ids):
     if one["side"] == "torchrec":
-        rows, pooling = TABLES[one["workload"]]
-        given = {"workload": one["workload"], "kind": one["kind"], "rows": [min(count, options.most_rows) for count in rows], "pooling": pooling,
-                 "dim": 128, "batch": 512, "steps": options.steps, "warm_up": options.warm_up, "ids": str(ids[one["workload"]])}
+        work = TABLES[one["workload"]]
+        given = {**work, "rows": [min(count, options.most_rows) for count in work["rows"]], "workload": one["workload"], "kind": one["kind"],
+                 "steps": options.steps, "warm_up": options.warm_up, "ids": str(ids[one["workload"]])}
         script = ROOT / "tests/benchmarks/peers/torchrec_exchange.py"
         return start([ROOT / "examples/launch", options.ranks, os.environ["ROOKERY_PEERS"], script, json.dumps(given)])
     most_rows = min(options.most_rows, COPIED_ROWS) if one["kind"] == "data_parallel" else options.most_rows

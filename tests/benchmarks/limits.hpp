@@ -56,40 +56,43 @@ template <Ahead ahead, int D> [[gnu::always_inline]] inline void prefetch_row(co
   for (int i = 0; i < D; i += 16) __builtin_prefetch(row + i, ahead == Ahead::write, locality);
 }
 
-#define ROOKERY_LIMIT_BODIES(target_name, ...)                                                                                          \
-  template <Ahead ahead, int D>                                                                                                         \
-  [[__VA_ARGS__ gnu::noinline]] float gather_##target_name(const float* table, const std::int64_t* rows, std::int64_t begin, std::int64_t end, \
-                                                           std::int64_t all, std::int64_t distance) {                                   \
-    Sixteen sums[D / 16] = {};                                                                                                          \
-    for (auto i = begin; i < end; ++i) {                                                                                                \
-      prefetch_row<ahead, D>(table + rows[std::min(i + distance, all - 1)] * D);                                                        \
-      const auto* row = reinterpret_cast<const Sixteen*>(table + rows[i] * D);                                                          \
-      for (int j = 0; j < D / 16; ++j) sums[j] += row[j];                                                                               \
-    }                                                                                                                                   \
-    for (int j = 1; j < D / 16; ++j) sums[0] += sums[j];                                                                                \
-    return sums[0][0];                                                                                                                  \
-  }                                                                                                                                     \
-  template <Ahead ahead, int D>                                                                                                         \
-  [[__VA_ARGS__ gnu::noinline]] float change_##target_name(float* table, const std::int64_t* rows, std::int64_t begin, std::int64_t end, \
-                                                           std::int64_t all, std::int64_t distance) {                                   \
-    const Sixteen step = Sixteen{} + 1e-9F;                                                                                             \
-    for (auto i = begin; i < end; ++i) {                                                                                                \
-      prefetch_row<ahead, D>(table + rows[std::min(i + distance, all - 1)] * D);                                                        \
-      auto* row = reinterpret_cast<Sixteen*>(table + rows[i] * D);                                                                      \
-      for (int j = 0; j < D / 16; ++j) row[j] += step;                                                                                  \
-    }                                                                                                                                   \
-    return 0;                                                                                                                           \
+/// Rows [begin, end) of a list of `all`, by one thread.
+struct Part {
+  float* table;
+  const std::int64_t* rows;
+  std::int64_t begin, end, all, distance;
+};
+
+#define ROOKERY_LIMIT_BODIES(name, ...)                                                                      \
+  template <Ahead ahead, int D> [[__VA_ARGS__]] float gather_##name(Part part) {                             \
+    Sixteen sums[D / 16] = {};                                                                               \
+    for (auto i = part.begin; i < part.end; ++i) {                                                           \
+      prefetch_row<ahead, D>(part.table + part.rows[std::min(i + part.distance, part.all - 1)] * D);         \
+      const auto* row = reinterpret_cast<const Sixteen*>(part.table + part.rows[i] * D);                     \
+      for (int j = 0; j < D / 16; ++j) sums[j] += row[j];                                                    \
+    }                                                                                                        \
+    for (int j = 1; j < D / 16; ++j) sums[0] += sums[j];                                                     \
+    return sums[0][0];                                                                                       \
+  }                                                                                                          \
+  template <Ahead ahead, int D> [[__VA_ARGS__]] float change_##name(Part part) {                             \
+    const Sixteen step = Sixteen{} + 1e-9F;                                                                  \
+    for (auto i = part.begin; i < part.end; ++i) {                                                           \
+      prefetch_row<ahead, D>(part.table + part.rows[std::min(i + part.distance, part.all - 1)] * D);         \
+      auto* row = reinterpret_cast<Sixteen*>(part.table + part.rows[i] * D);                                 \
+      for (int j = 0; j < D / 16; ++j) row[j] += step;                                                       \
+    }                                                                                                        \
+    return 0;                                                                                                \
   }
-ROOKERY_LIMIT_BODIES(wide, gnu::target("avx512f"), )
-ROOKERY_LIMIT_BODIES(half, gnu::target("avx2"), )
+ROOKERY_LIMIT_BODIES(wide, gnu::target("avx512f"), gnu::noinline)
+ROOKERY_LIMIT_BODIES(half, gnu::target("avx2"), gnu::noinline)
 #undef ROOKERY_LIMIT_BODIES
 
-using Walk = float (*)(float*, const std::int64_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t);
+using Walk = float (*)(Part);
 
 template <Ahead ahead, int D> Walk walk_of(bool changes) {
   const bool wide = __builtin_cpu_supports("avx512f");
   if (changes) return wide ? &change_wide<ahead, D> : &change_half<ahead, D>;
-  return reinterpret_cast<Walk>(wide ? &gather_wide<ahead, D> : &gather_half<ahead, D>);
+  return wide ? &gather_wide<ahead, D> : &gather_half<ahead, D>;
 }
 template <int D> Walk walk_of(Ahead ahead, bool changes) {
   switch (ahead) {
@@ -116,7 +119,7 @@ inline void walk(const HugePages& table, const std::vector<std::int64_t>& rows, 
   const auto one = dim == 16 ? detail::walk_of<16>(how.ahead, changes) : detail::walk_of<128>(how.ahead, changes);
   const auto count = static_cast<std::int64_t>(rows.size());
   parallel(count, 64, [&](std::int64_t begin, std::int64_t end) {
-    volatile float sink = one(table.data(), rows.data(), begin, end, count, how.distance);
+    volatile float sink = one({table.data(), rows.data(), begin, end, count, how.distance});
     static_cast<void>(sink);
   });
 }
@@ -137,12 +140,12 @@ inline Walking best_walking(const HugePages& table, const std::vector<std::vecto
   return best;
 }
 
-/// Rows of all tables counted through, for each batch: of every id, or of each distinct row once, in the order of their first ids or ascending.
+/// Rows of all tables counted through, for each batch: of every id, or of each distinct row once, in the order of first ids or ascending.
 struct WalkedRows {
   std::vector<std::vector<std::int64_t>> of_ids, distinct, ascending;
 
-  WalkedRows(const std::vector<std::vector<std::int64_t>>& ids, const std::vector<std::int64_t>& rows, const std::vector<std::int64_t>& pooling,
-             std::int64_t batch) {
+  WalkedRows(const std::vector<std::vector<std::int64_t>>& ids, const std::vector<std::int64_t>& rows,
+             const std::vector<std::int64_t>& pooling, std::int64_t batch) {
     for (const auto& one : ids) {
       std::vector<std::int64_t> all, once;
       std::unordered_set<std::int64_t> seen;

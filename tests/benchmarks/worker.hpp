@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// The one protocol of the programs that tests/benchmarks/peers.py runs in turn, ours and the peers': a line `command name=value ..` in, a line
-// of JSON out. Between its turns a program waits for a line.
+// The one protocol of the programs that tests/benchmarks/peers.py runs in turn, ours and the peers': a line `command name=value ..` in, a
+// line of JSON out. Between its turns a program waits for a line.
 
 #include <ATen/core/Tensor.h>
 
@@ -72,8 +72,8 @@ struct Requests {
     for (auto offsets = next(bags + 1); in; offsets = next(bags + 1)) {
       all.offsets.push_back(std::move(offsets));
       all.ids.push_back(next(ids_of_batch));
-      check<DataError>(in && all.offsets.back().back() == ids_of_batch, "'", file, "' is not of batches of ", bags, " bags and ", ids_of_batch,
-                       " ids");
+      check<DataError>(in && all.offsets.back().back() == ids_of_batch, "'", file, "' is not of batches of ", bags, " bags and ",
+                       ids_of_batch, " ids");
     }
     check<DataError>(!all.ids.empty(), "'", file, "' holds no batch");
     return all;
@@ -96,23 +96,26 @@ struct Requests {
   }
 };
 
-/// Calls `fn(i)`, i counting up, for `seconds`, at least `least` times, after a tenth of that to warm up; gives the 25th percentile and the
-/// median in microseconds, as JSON.
-template <class Fn> std::string timed(double seconds, std::int64_t least, Fn&& fn) {
+/// Calls `fn(i)`, i counting up, for `seconds=` of the command, at least `least=` times, after a tenth of that to warm up; or `count=`
+/// times after a tenth of that, as ranks need it, which call together. Gives the 25th percentile and the median in microseconds, as JSON.
+template <class Fn> std::string timed(const Command& run, Fn&& fn) {
+  const bool counted = run.values.contains("count");
+  const auto count = counted ? run.number("count") : run.number("least");
+  const double seconds = counted ? 0 : run.real("seconds");
   std::vector<double> microseconds;
   std::size_t i = 0;
   const Stopwatch warming;
   do fn(i++);
-  while (warming.seconds() < seconds / 10);
+  while (counted ? static_cast<std::int64_t>(i) <= count / 10 : warming.seconds() < seconds / 10);
   const Stopwatch whole;
-  while (whole.seconds() < seconds || static_cast<std::int64_t>(microseconds.size()) < least) {
+  while (whole.seconds() < seconds || static_cast<std::int64_t>(microseconds.size()) < count) {
     const Stopwatch one;
     fn(i++);
     microseconds.push_back(one.seconds() * 1e6);
   }
   std::sort(microseconds.begin(), microseconds.end());
-  return concat(R"({"p25": )", microseconds[microseconds.size() / 4], R"(, "median": )", microseconds[microseconds.size() / 2], R"(, "count": )",
-                microseconds.size(), "}");
+  const auto count_of = microseconds.size();
+  return concat(R"({"p25": )", microseconds[count_of / 4], R"(, "median": )", microseconds[count_of / 2], R"(, "count": )", count_of, "}");
 }
 
 inline void answer(const std::string& line) {
@@ -120,14 +123,13 @@ inline void answer(const std::string& line) {
   std::fflush(stdout);
 }
 
-/// Answers `run` by `fn(command)`, which gives a line, until `close`; false when input ends.
+/// Gives each `run` to `fn(command)`, which answers, until `close`; false when input ends.
 template <class Fn> bool serve(Fn&& fn) {
   for (std::string line; std::getline(std::cin, line);) {
     const auto command = Command::parse(line);
-    if (command.word == "close") return answer("{}"), true;
+    if (command.word == "close") return true;
     check<ConfigError>(command.word == "run", "'", command.word, "' is neither run nor close");
-    const auto said = fn(command);
-    if (!said.empty()) answer(said);
+    fn(command);
   }
   return false;
 }

@@ -15,5 +15,22 @@ WORKLOADS = {
     "W3.128": {"rows": KAGGLE, "pooling": [1] * 26, "dim": 16, "batch": 128},
     "W9.16": {"rows": [1000] * 4, "pooling": [10] * 4, "dim": 16, "batch": 1024},
     "W9.128": {"rows": [1000] * 4, "pooling": [10] * 4, "dim": 128, "batch": 1024},
+    "W11": {"rows": [424_241, 72_543], "pooling": [1, 1], "dim": 4, "batch": 500},
+    "B1": {"rows": [1000] * 4, "pooling": [1] * 4, "dim": 16, "batch": 1},
+    # Many tables and many rows beside few, of equal batch and bags.
+    "S.8": {"rows": [1_000_000] * 8, "pooling": [20] * 8, "dim": 64, "batch": 128},
+    "S.1000": {"rows": [8_000] * 1000, "pooling": [20] * 1000, "dim": 64, "batch": 128},
+    "S.1e5": {"rows": [100_000] * 8, "pooling": [20] * 8, "dim": 64, "batch": 128},
+    "S.5e6": {"rows": [5_000_000] * 8, "pooling": [20] * 8, "dim": 64, "batch": 128},
 }
 LAWS = {"u": 0.0, "z": 1.05}  # ids by rank^-law; 0: all rows alike
+
+
+def ids_of(workload):
+    """Ids of a batch."""
+    return WORKLOADS[workload]["batch"] * sum(WORKLOADS[workload]["pooling"])
+
+
+def bytes_of(workload):
+    """Of the tables, in float32."""
+    return sum(WORKLOADS[workload]["rows"]) * WORKLOADS[workload]["dim"] * 4

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""The peers' side of tests/benchmarks/run peers: FBGEMM's TBE for CPUs and torch.nn.EmbeddingBag. Commands are those of ../worker.hpp.
+"""The peers' side of tests/benchmarks/run peers: FBGEMM's TBE for CPUs, torch.nn.EmbeddingBag, and TorchRec. Commands are those of ../worker.hpp.
 
     open subject=tbe rows=.. pooling=.. dim=.. batch=.. rule=rowwise_adagrad|sgd u=FILE [z=FILE]
     open subject=bags rows=.. pooling=.. dim=.. batch=.. rule=sgd|adam u=FILE [z=FILE]
-    run law=u what=forward|step|check seconds=.5 least=10
+    open subject=torchrec|dlrm rows=.. pooling=.. dim=.. batch=.. rule=.. kind=table_wise|auto u=FILE [z=FILE]          a batch is that of all ranks
+    run law=u what=forward|step|check seconds=.5 least=10 [count=100]
     close
 """
 
@@ -12,27 +13,28 @@ import os
 import pathlib
 import sys
 import time
-import warnings
+import types
 
-warnings.filterwarnings("ignore")
-import numpy
 import torch
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import draw_ids
+import torchrec_model
 
 
-def timed(seconds, least, fn):
+def timed(given, fn):
     """As timed() of ../worker.hpp."""
+    counted = "count" in given
+    count, seconds = (int(given["count"]), 0) if counted else (int(given["least"]), float(given["seconds"]))
     times, i = [], 0
     begin = time.perf_counter()
     while True:
         fn(i)
         i += 1
-        if time.perf_counter() - begin >= seconds / 10:
+        if i > count // 10 if counted else time.perf_counter() - begin >= seconds / 10:
             break
     begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds or len(times) < least:
+    while time.perf_counter() - begin < seconds or len(times) < count:
         one = time.perf_counter()
         fn(i)
         times.append((time.perf_counter() - one) * 1e6)
@@ -115,11 +117,77 @@ class Bags(Subject):
         return sum(float(one.double().sum()) for one in self.forward(law, 0))
 
 
-SUBJECTS = {"tbe": Tbe, "bags": Bags}
+class TorchRec(Subject):
+    """An EmbeddingBagCollection under DistributedModelParallel."""
+
+    def __init__(self, given):
+        super().__init__(given)
+        self.model = torchrec_model.place(torchrec_model.collection(self.rows, self.dim, self.rule), self.rows, self.dim, given["kind"])
+        for parameter in self.model.parameters():
+            parameter.data.fill_(.01)
+        self.gradient = torch.full((self.own, self.dim * len(self.rows)), 1e-3)
+
+    @property
+    def own(self):
+        """Rows of this rank."""
+        return self.batch // RANKS
+
+    def prepare(self, ids, offsets):
+        from torchrec import KeyedJaggedTensor
+
+        values, lengths = [], []
+        for t, bag in enumerate(self.pooling):
+            first = int(offsets[t * self.batch]) + RANK * self.own * bag
+            values.append(ids[first:first + self.own * bag])
+            lengths.append(torch.full((self.own,), bag))
+        return KeyedJaggedTensor.from_lengths_sync(keys=torchrec_model.keys(self.rows), values=torch.cat(values), lengths=torch.cat(lengths))
+
+    def forward(self, law, i):
+        return self.model(self.request(law, i)).values()
+
+    def step(self, law, i):
+        self.forward(law, i).backward(self.gradient)
+
+    def total(self, law):
+        return float(self.forward(law, 0).double().sum())
+
+
+class Dlrm(TorchRec):
+    """TorchRec's DLRM with the layers of the Kaggle data set; SGD on all that is dense."""
+
+    def __init__(self, given):
+        files = types.ModuleType("iopath.common.file_io")      # which the package imports beside the model, for data sets that none reads
+        files.PathManager = files.PathManagerFactory = object
+        sys.modules.update({"iopath": types.ModuleType("iopath"), "iopath.common": types.ModuleType("iopath.common"), files.__name__: files})
+        from torchrec.models.dlrm import DLRM
+
+        Subject.__init__(self, given)
+        model = DLRM(torchrec_model.collection(self.rows, self.dim, self.rule), dense_in_features=13, dense_arch_layer_sizes=[512, 256, 64, self.dim],
+                     over_arch_layer_sizes=[512, 256, 1])
+        self.model = torchrec_model.place(model, self.rows, self.dim, given["kind"])
+        dense = [parameter for name, parameter in self.model.named_parameters() if "embedding_bags" not in name]
+        self.optimizer = torch.optim.SGD(dense, lr=.1)
+        self.loss = torch.nn.BCEWithLogitsLoss()
+        self.dense = (torch.arange(self.own * 13) * 7919 % 1000).float().div(1000).view(self.own, 13)
+        self.labels = (torch.arange(self.own) % 4 == 0).float()
+
+    def forward(self, law, i):
+        return self.model(self.dense, self.request(law, i)).squeeze(1)
+
+    def step(self, law, i):
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(self.forward(law, i), self.labels).backward()
+        self.optimizer.step()
+
+
+SUBJECTS = {"tbe": Tbe, "bags": Bags, "torchrec": TorchRec, "dlrm": Dlrm}
+RANK, RANKS = 0, 1
 
 
 def answer(line):
-    print(json.dumps(line), flush=True)
+    """For all ranks."""
+    if RANK == 0:
+        print(json.dumps(line), flush=True)
 
 
 def run(subject, given):
@@ -129,21 +197,24 @@ def run(subject, given):
             subject.step(law, i)
         with torch.no_grad():
             return {"sum": subject.total(law)}
-    seconds, least = float(given["seconds"]), int(given["least"])
     if what == "step":
-        return timed(seconds, least, lambda i: subject.step(law, i))
+        return timed(given, lambda i: subject.step(law, i))
     with torch.no_grad():
-        return timed(seconds, least, lambda i: subject.forward(law, i))
+        return timed(given, lambda i: subject.forward(law, i))
 
 
 def main():
+    global RANK, RANKS
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    answer({"pid": os.getpid(), "torch": torch.__version__})
+    print(json.dumps({"pid": os.getpid(), "torch": torch.__version__}), flush=True)
+    RANK, RANKS = torchrec_model.join()
+    commands = os.environ.get("ROOKERY_COMMANDS")
     subject = None
-    for line in sys.stdin:
+    for line in open(f"{commands}.{RANK}") if commands else sys.stdin:
         word, *pairs = line.split()
         given = dict(pair.split("=", 1) for pair in pairs)
         if word == "open":
+            subject = None  # its memory first
             subject = SUBJECTS[given["subject"]](given)
             answer({})
         elif word == "close":

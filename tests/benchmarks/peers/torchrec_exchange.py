@@ -8,44 +8,24 @@ benchmark_exchange wrote. Rank 0 prints a line of JSON. A step is what ours is: 
 """
 
 import json
-import os
 import sys
 import time
-import warnings
 
-warnings.filterwarnings("ignore")
 import numpy
 import torch
 import torch.distributed as dist
 
+import torchrec_model
+
 
 def main(given):
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=ranks)
-    from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
-    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-    from torchrec.distributed.model_parallel import DistributedModelParallel
-    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-    from torchrec.distributed.planner.types import ParameterConstraints
-    from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
-    from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+    rank, ranks = torchrec_model.join()
+    from torchrec import KeyedJaggedTensor
 
     rows, pooling, dim, b = given["rows"], given["pooling"], given["dim"], given["batch"] // ranks
-    keys = [f"f{t}" for t in range(len(rows))]
-    tables = [EmbeddingBagConfig(name=f"t{t}", num_embeddings=rows[t], embedding_dim=dim, feature_names=[keys[t]]) for t in range(len(rows))]
-    model = EmbeddingBagCollection(device=torch.device("meta"), tables=tables)
-    apply_optimizer_in_backward(RowWiseAdagrad, model.parameters(), {"lr": 0.1})
-    sharders = [EmbeddingBagCollectionSharder()]
-    asked = {}
-    if given["kind"] != "auto":
-        partition = dim // ranks if given["kind"] == "column_wise" else None
-        asked = {table.name: ParameterConstraints(sharding_types=[given["kind"]], min_partition=partition) for table in tables}
-    planner = EmbeddingShardingPlanner(topology=Topology(world_size=ranks, compute_device="cpu"), constraints=asked or None)
-    plan = planner.collective_plan(model, sharders, dist.group.WORLD)
-    model = DistributedModelParallel(model, device=torch.device("cpu"), plan=plan, sharders=sharders)
-
+    model = torchrec_model.place(torchrec_model.collection(rows, dim, "rowwise_adagrad"), rows, dim, given["kind"])
+    keys = torchrec_model.keys(rows)
     every = b * sum(pooling)
     values = torch.from_numpy(numpy.fromfile(given["ids"], dtype=numpy.int64).reshape(ranks, -1, every)[rank].copy())
     lengths = torch.repeat_interleave(torch.tensor(pooling), b)
