@@ -15,6 +15,7 @@
 
 #include <rookery/core/clock.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/topology/one_line.hpp>
 
 namespace rookery::device {
 
@@ -59,7 +60,7 @@ class Checks {
         said = reason.why;
       } catch (const std::exception& error) {
         result = "failed";
-        said = error.what();
+        said = one_line(error);
       }
       failed += result == "failed";
       std::string measured;

@@ -58,8 +58,8 @@ inline at::Tensor scalar_tensor(const at::Scalar& value, const at::TensorOptions
 /// 0, 1, .. count - 1, [count] int64.
 inline at::Tensor arange(std::int64_t count, at::Device device) { return at::_ops::arange::call(count, at::kLong, {}, device, {}); }
 /// Positions (row, column) above the diagonal with that offset, [2, n] int64.
-inline at::Tensor triu_indices(std::int64_t rows, std::int64_t columns, std::int64_t offset) {
-  return at::_ops::triu_indices::call(rows, columns, offset, at::kLong, {}, {}, {});
+inline at::Tensor triu_indices(std::int64_t rows, std::int64_t columns, std::int64_t offset, at::Device device) {
+  return at::_ops::triu_indices::call(rows, columns, offset, at::kLong, {}, device, {});
 }
 
 inline at::Tensor cat(at::TensorList tensors, std::int64_t dim = 0) { return at::_ops::concat::call(tensors, dim); }

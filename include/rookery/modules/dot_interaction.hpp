@@ -23,7 +23,7 @@ inline at::Tensor dot_interaction(const at::Tensor& vectors) {
   check<ShapeError>(vectors.dim() == 3, "dot_interaction: vectors of shape ", vectors.sizes(), "; it must be [B, F, D]");
   const auto features = vectors.size(1);
   const auto products = vectors.bmm(vectors.transpose(1, 2)).flatten(1);                // [B, F * F]
-  const auto pairs = ops::triu_indices(features, features, 1);                               // [2, F * (F - 1) / 2]
+  const auto pairs = ops::triu_indices(features, features, 1, vectors.device());             // [2, F * (F - 1) / 2]
   return products.index_select(1, pairs[0].mul(features).add(pairs[1]));                     // [B, F * (F - 1) / 2]
 }
 
