@@ -6,13 +6,15 @@
 //
 // On Gloo, MPI and NCCL every rank is a process that a launcher starts (examples/launch, examples/mpirun, tests/device/run), and rank 0
 // compares and prints. On nccl-fake ranks are threads, 1 to 8 of them, with Nccl over a stand-in for NCCL and the CUDA runtime
-// (tests/support/fake_nccl.hpp).
+// (tests/support/fake_nccl.hpp), and for three seeds of four their models are on a stand-in for a GPU (tests/support/fake_device.hpp):
+// they must equal one process on the host.
 // A plan that differs prints its seed: `--plans 1 --seed S` replays it. The last line is `plans N, differing D`.
 
 #include <charconv>
 #include <cstdio>
 #include <exception>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -25,6 +27,9 @@
 #endif
 
 #include "support/equivalence.hpp"
+#ifndef WITH_NCCL                          // a process has one kind of accelerator
+#include "support/fake_device.hpp"
+#endif
 #include "support/fake_nccl.hpp"
 
 namespace rk = rookery;
@@ -36,6 +41,20 @@ std::uint64_t number(const std::string& flag, const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   rk::check<rk::ConfigError>(error == std::errc{} && end == text.data() + text.size(), flag, " is '", text, "'; it must be a number");
   return value;
+}
+
+/// Where the model of a seed is over the stand-in for NCCL: for one of four seeds on the host.
+std::shared_ptr<rk::cases::FakeNcclScript> device_of([[maybe_unused]] std::uint64_t seed) {
+#ifndef WITH_NCCL
+  if (seed / 8 % 4 != 3) {
+    auto script = std::make_shared<rk::cases::FakeNcclScript>();
+    script->device = rk::cases::fake_device;
+    script->is_on_device = [](const at::Tensor& tensor) { return rk::cases::fake::is_here(tensor); };
+    script->memory = [](void* shown) { return rk::cases::fake::Memory::of_process().real(shown); };
+    return script;
+  }
+#endif
+  return nullptr;
 }
 
 using Options = std::map<std::string, std::string>;
@@ -91,7 +110,7 @@ int run(int count, char** arguments) {
   rk::check<rk::ConfigError>(topology != "nccl", "--topology nccl: this program was built without NCCL; tests/device/run builds it with");
   if (topology == "nccl-fake")
     return report(options, differing_plans(options, 0, [](const auto& trial) {
-                    return rk::cases::check_equivalence_on_fake_devices(trial.seed, trial.dtype);
+                    return rk::cases::check_equivalence_on_fake_devices(trial.seed, trial.dtype, device_of(trial.seed));
                   }));
   rk::check<rk::ConfigError>(topology == "threads", "--topology is '", topology, "'; there are threads, nccl-fake, gloo, mpi and nccl");
   return report(options, differing_plans(options, 0, [](const auto& trial) { return rk::cases::check_equivalence(trial); }));

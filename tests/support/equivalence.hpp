@@ -41,9 +41,9 @@ struct SumOfBce {
   }
 };
 
-/// The rows of all ranks, in rank order.
+/// The rows of all ranks, in rank order, on the host.
 template <class Topology> at::Tensor of_all_ranks(Topology& topology, const at::Tensor& tensor) {
-  return at::cat(all_gather_v(topology, tensor.detach().contiguous()).wait());
+  return at::cat(all_gather_v(topology, tensor.detach().contiguous()).wait()).cpu();
 }
 
 inline KeyedJaggedTensor with_weights(const KeyedJaggedTensor& ids, at::Tensor weights) {
@@ -76,7 +76,7 @@ template <class Model> void gather_tables(Model& model, Tensors& found) {
         found.emplace_back(concat(name, ".", slots[s].name), whole);
         for (const auto& shard : table.shards)
           if (shard.local && whole.dim() == 1)
-            check<Error>(at::equal(shard.local->storage.state(s), whole.narrow(0, shard.box.row_begin, shard.box.rows())),
+            check<Error>(at::equal(shard.local->storage.state(s).cpu(), whole.narrow(0, shard.box.row_begin, shard.box.rows())),
                          "column shards of '", name, "' disagree about ", slots[s].name);
       }
     }
@@ -134,8 +134,8 @@ Tensors train(Topology& topology, const ShardingOptions& placement, const Trial&
   if (!of_sample_weights.empty()) found.emplace_back("gradient of sample weights", at::cat(of_sample_weights));
   gather_tables(model, found);
   for (const auto& one : step.dense().parameters()) {
-    found.emplace_back(one.name, one.parameter->tensor().detach().clone());
-    for (std::size_t s = 0; s < one.state.size(); ++s) found.emplace_back(concat(one.name, ".", DenseRule::state[s].name), one.state[s]);
+    found.emplace_back(one.name, one.parameter->tensor().detach().cpu().clone());
+    for (std::size_t s = 0; s < one.state.size(); ++s) found.emplace_back(concat(one.name, ".", DenseRule::state[s].name), one.state[s].cpu());
     found.emplace_back(concat(one.name, ".steps"), at::scalar_tensor(one.steps, at::kLong));
   }
   return found;

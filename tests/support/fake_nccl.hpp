@@ -45,6 +45,8 @@ struct FakeNcclScript {
   int library = 22809;
   int devices = 8;
   bool (*is_on_device)(const at::Tensor& tensor) = [](const at::Tensor&) { return true; };
+  c10::Device device{c10::DeviceType::CPU};      // of every rank
+  void* (*memory)(void*) = [](void* shown) { return shown; };   // where a tensor of the device has its numbers
   int failing_launch = -1;                       // the launch of a rank's at which its communicator fails
   bool fails_late = false;                       // on the device, once it was taken in, and not before
   std::vector<std::string> calls{};              // of all ranks that share it
@@ -74,7 +76,7 @@ class FakeNccl {
   std::string what(int code) const { return code == internal_error ? "internal error" : "invalid usage"; }
   c10::Device take_device(int local_rank) const {
     check<ConfigError>(local_rank < script_->devices, "it has number ", local_rank, " on its node, which has ", script_->devices, " GPUs");
-    return c10::Device(c10::DeviceType::CPU);
+    return script_->device;
   }
   bool is_on_device(const at::Tensor& tensor) const { return script_->is_on_device(tensor); }
 
@@ -262,8 +264,8 @@ class FakeNccl {
     static thread_local OpenGroup open;
     return open;
   }
-  static const std::byte* bytes_at(const void* memory) { return static_cast<const std::byte*>(memory); }
-  static std::byte* bytes_at(void* memory) { return static_cast<std::byte*>(memory); }
+  const std::byte* bytes_at(const void* memory) const { return bytes_at(const_cast<void*>(memory)); }
+  std::byte* bytes_at(void* memory) const { return static_cast<std::byte*>(script_->memory(memory)); }
   void said(std::string words) const { script_->calls.push_back(std::move(words)); }
 
   int add(Member* member, Operation one, const Stream& stream) const {
@@ -405,12 +407,15 @@ std::vector<std::string> on_fake_devices(int ranks, Fn&& fn, ProcessEnvironment 
   return thrown;
 }
 
-/// The law on the plan of a seed, on 1 to 8 ranks: what rank 0 finds to differ, or what a rank threw. Whole numbers are counts, lengths and
-/// ids: for every other seed they lie on the host, as in programs, and else on the device with the rest.
-inline std::string check_equivalence_on_fake_devices(std::uint64_t seed, at::ScalarType dtype) {
+/// The law on the plan of a seed, on 1 to 8 ranks: what rank 0 finds to differ, or what a rank threw. Without a script everything is on the
+/// host, but travels as if it were on devices: for every other seed whole numbers too, which are counts, lengths and ids.
+inline std::string check_equivalence_on_fake_devices(std::uint64_t seed, at::ScalarType dtype,
+                                                     std::shared_ptr<FakeNcclScript> script = {}) {
   const auto trial = draw_trial(seed, 1 + static_cast<int>(seed % 8), dtype);
-  const auto script = std::make_shared<FakeNcclScript>();
-  if (seed / 8 % 2 == 0) script->is_on_device = [](const at::Tensor& tensor) { return tensor.scalar_type() != at::kLong; };
+  if (!script) {
+    script = std::make_shared<FakeNcclScript>();
+    if (seed / 8 % 2 == 0) script->is_on_device = [](const at::Tensor& tensor) { return tensor.scalar_type() != at::kLong; };
+  }
   std::string wrong;
   const auto thrown = on_fake_devices(trial.ranks, [&](auto& topology) {
     const auto found = check_equivalence_on(topology, trial);

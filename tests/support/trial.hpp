@@ -128,8 +128,9 @@ struct TrialModel {
     const auto* lengths = ids.lengths().const_data_ptr<std::int64_t>();
     for (std::int64_t bag = 0; bag < ids.lengths().numel(); ++bag)
       for (std::int64_t i = 0; i < lengths[bag]; ++i) *out++ = std::min<std::int64_t>(i, 7);
-    return KeyedJaggedTensor::from_lengths(ids.keys(), ids.values(), ids.lengths(),
-                                           ids.weights().mul(position.tensor().exp().index_select(0, positions)), ids.stride());
+    const auto device = position.tensor().device();
+    const auto factors = position.tensor().exp().index_select(0, positions.to(device));      // [N]
+    return KeyedJaggedTensor::from_lengths(ids.keys(), ids.values(), ids.lengths(), ids.weights().to(device).mul(factors), ids.stride());
   }
 };
 

@@ -30,6 +30,7 @@
 #include <rookery/embedding/row_vocabulary.hpp>
 #include <rookery/embedding/table_storage.hpp>
 #include <rookery/kernels/cpu/row_update.hpp>
+#include <rookery/kernels/device/row_update.hpp>
 #include <rookery/rules/probe.hpp>
 #include <rookery/sparse/jagged_tensor.hpp>
 #include <rookery/sparse/keyed_tensor.hpp>
@@ -59,6 +60,8 @@ struct LocalShard {
 struct RowGradients {
   std::vector<std::int64_t> rows;        // [U] ascending, counted from the shard's first row
   at::Tensor sums;                       // [U, columns]
+  at::Tensor rows_there{};               // [U] the rows, where the sums are on a device
+  at::Tensor row_sums{};                 // [U, row_sums] float64, there too: what the rule adds up over a row
 };
 
 /// One output of a collection: a feature, and the table that it is looked up in.
@@ -209,7 +212,9 @@ template <class ConfigType> class TableCollection {
   /// What the host's kernels need to update rows of a shard in a step.
   kernels::RowTask row_task(const LocalShard& shard, const StepContext& context) const;
   /// The rule's sums over the columns of this shard, [U * row_sums]; empty when the rule needs none.
-  std::vector<double> row_sums(const LocalShard& shard, const RowGradients& gradients, const StepContext& context) const {
+  /// On a device they become the gradients' own.
+  std::vector<double> row_sums(const LocalShard& shard, RowGradients& gradients, const StepContext& context) const {
+    if (shard.storage.on_device()) return row_sums_there(shard, gradients, context), std::vector<double>{};
     const auto task = row_task(shard, context);
     if (!task.sum) return {};
     std::vector<double> sums(gradients.rows.size() * static_cast<std::size_t>(row_sums_of(shard)));
@@ -218,6 +223,7 @@ template <class ConfigType> class TableCollection {
   }
   /// One update of each row. `sums` are those of whole rows.
   void update(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, std::span<const double> sums) const {
+    if (shard.storage.on_device()) return update_there(shard, gradients, context);
     const auto task = row_task(shard, context);
     if (task.update) kernels::update_rows(task, gradients.rows, gradients.sums.const_data_ptr(), row_sums_of(shard), sums.data());
   }
@@ -249,6 +255,29 @@ template <class ConfigType> class TableCollection {
   void renew_on_device(LocalShard& shard, std::span<const GivenRow> given) const;
   std::int64_t row_sums_of(const LocalShard& shard) const {
     return configs_[shard.table].optimizer.visit([](const auto& rule) { return static_cast<std::int64_t>(rule.row_sums); });
+  }
+  template <class Fn>
+  void with_task_there(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, Fn&& fn) const;
+  void row_sums_there(const LocalShard& shard, RowGradients& gradients, const StepContext& context) const {
+    with_task_there(shard, gradients, context, [&](const auto& rule, const auto& task) {
+      if constexpr (std::remove_cvref_t<decltype(rule)>::row_sums > 0)
+        gradients.row_sums = kernels::sum_rows(rule, context, task);                         // [U, row_sums]
+    });
+  }
+  void update_there(const LocalShard& shard, const RowGradients& gradients, const StepContext& context) const {
+    with_task_there(shard, gradients, context,
+                    [&](const auto& rule, const auto& task) { kernels::update_rows(rule, context, task, gradients.row_sums); });
+  }
+  /// How the rows of a narrow table are rounded in a step.
+  kernels::Rounding rounding(const LocalShard& shard, const StepContext& context) const {
+    return {.stochastic = configs_[shard.table].stochastic_rounding, .key = shard.key ^ static_cast<std::uint64_t>(context.step) << 32};
+  }
+  /// Errors: ConfigError for a rule that is written for the host alone.
+  static void check_rule_on_device(const Config& config) {
+    config.optimizer.visit([&]<class Rule>(const Rule& rule) {
+      check<ConfigError>(concepts::DeviceRule<Rule>, Config::collection, ": table '", config.name, "' is on a device and its rule ",
+                         rule.name, " is written for the host alone; see docs/concepts.md#rule for what a device asks of a rule");
+    });
   }
 
   std::vector<Config> configs_;
@@ -317,6 +346,7 @@ template <class Config>
 void TableCollection<Config>::place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key, c10::Device device) {
   const auto& config = configs_.at(table);
   check<ConfigError>(!placed_, Config::collection, ": table '", config.name, "' is placed already");
+  if (device.type() != c10::DeviceType::CPU && !config.frozen) check_rule_on_device(config);
   const auto slots =
       config.frozen ? std::vector<StateSlot>{}
                     : config.optimizer.visit([](const auto& rule) { return std::vector<StateSlot>(rule.state.begin(), rule.state.end()); });
@@ -386,7 +416,7 @@ kernels::RowTask TableCollection<Config>::row_task(const LocalShard& shard, cons
     const auto& state = shard.storage.state(slot);                                           // [rows] or [rows, columns]
     task.state.push_back({state.mutable_data_ptr(), state.stride(0), state.dim() == 1 ? 1 : task.dim});
   }
-  task.rounding = {.stochastic = config.stochastic_rounding, .key = shard.key ^ static_cast<std::uint64_t>(context.step) << 32};
+  task.rounding = rounding(shard, context);
   task.first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin;
   task.context = context;
   config.optimizer.visit([&](const auto& rule) {
@@ -394,6 +424,27 @@ kernels::RowTask TableCollection<Config>::row_task(const LocalShard& shard, cons
     for_floating(compute_dtype(config.data_type), [&](auto zero) { kernels::set_rule<Rule, decltype(zero)>(task, rule); });
   });
   return task;
+}
+
+template <class Config>
+template <class Fn>
+void TableCollection<Config>::with_task_there(const LocalShard& shard, const RowGradients& gradients, const StepContext& context,
+                                                  Fn&& fn) const {
+  const auto& config = configs_.at(shard.table);
+  if (config.frozen || gradients.rows.empty()) return;
+  config.optimizer.visit([&]<class Rule>(const Rule& rule) {
+    if constexpr (concepts::DeviceRule<Rule>) {              // place() has refused any other
+      std::vector<at::Tensor> state;                                                         // each [rows] or [rows, columns]
+      for (std::size_t slot = 0; slot < rule.state.size(); ++slot) state.push_back(shard.storage.state(slot));
+      fn(rule, kernels::DeviceUpdateTask{.weight = shard.storage.weight(),
+                                         .state = state,
+                                         .rows = gradients.rows_there,
+                                         .gradients = gradients.sums,
+                                         .full_dim = config.embedding_dim,
+                                         .rounding = rounding(shard, context),
+                                         .first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin});
+    }
+  });
 }
 
 }  // namespace rookery

@@ -32,6 +32,7 @@
 #include <rookery/optim/parameter_group.hpp>
 #include <rookery/optim/step_norm.hpp>
 #include <rookery/rules/probe.hpp>
+#include <rookery/sharding/device_sums.hpp>
 #include <rookery/sharding/fused_step.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 
@@ -218,7 +219,7 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   auto& topology = model_->topology();
   const auto& runtime = model_->runtime();
   const auto received = runtime.exchange(topology);
-  const bool fusing = options_.clip_norm == 0 && options_.clip_value == 0;
+  const bool fusing = options_.clip_norm == 0 && options_.clip_value == 0 && !runtime.routing().on_device();
   auto fused = fusing ? runtime.fused(received) : std::vector<detail::FusedShard>{};
   auto shards = runtime.sums(topology, received, fusing);
   if constexpr (is_distributed) buckets_->receive();
@@ -257,7 +258,8 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   };
   const auto contexts = contexts_of(shards);
   auto sums = model_->row_sums(shards, contexts);
-  detail::complete_row_sums(topology, runtime.routing(), shards, sums);
+  if (runtime.routing().on_device()) detail::complete_device_row_sums(topology, runtime.routing(), shards);
+  else detail::complete_row_sums(topology, runtime.routing(), shards, sums);
   model_->update(shards, contexts, sums);
   if (fusing) {
     model_->update(fused, contexts_of(fused), scale);

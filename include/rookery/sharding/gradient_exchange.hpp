@@ -160,10 +160,9 @@ inline std::int64_t peer_gradient_bytes(const Routing& routing, const Capture& c
   return block_bytes(routing, r, peer_vectors(routing, capture, self, i, peer), routing.gradient_dtype(routing.routes[r]));
 }
 
-/// For each rank and capture: which slots the loss reached, and the gradients of what its shards gave to this rank.
-inline ByteMessage pack_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self) {
+/// The message of gradients, not filled yet: for each rank and capture so many bytes of flags, and the gradients of what its shards gave.
+inline ByteMessage gradient_message(const Routing& routing, std::span<const Capture> captures, std::size_t self, std::int64_t flags) {
   const auto ranks = routing.routes_of.size();
-  const auto flags = static_cast<std::int64_t>(routing.slots.size());
   const auto& mine = routing.routes_of[self];
   ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
   for (const auto& capture : captures)
@@ -173,7 +172,14 @@ inline ByteMessage pack_gradients(const Routing& routing, std::span<const Captur
       for (const auto r : routing.routes_of[peer]) message.bytes_out[peer] += own_gradient_bytes(routing, capture, r);
       for (std::size_t i = 0; i < mine.size(); ++i) message.bytes_in[peer] += peer_gradient_bytes(routing, capture, self, i, peer);
     }
-  message.allocate();
+  message.allocate(routing.device);
+  return message;
+}
+
+/// For each rank and capture: which slots the loss reached, and the gradients of what its shards gave to this rank.
+inline ByteMessage pack_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self) {
+  const auto flags = static_cast<std::int64_t>(routing.slots.size());
+  auto message = gradient_message(routing, captures, self, flags);
   auto* to = message.send.mutable_data_ptr<std::uint8_t>();
   std::vector<std::vector<char>> reached;
   std::vector<std::vector<at::Tensor>> gradients(captures.size());
@@ -223,30 +229,38 @@ inline std::vector<ReceivedGradients> read_gradients(const Routing& routing, std
   return received;
 }
 
-/// Gradients of sums that this rank added up for its node, to the shards that they are sums of.
-inline ByteMessage pack_node_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self,
-                                       std::span<const ReceivedGradients> received) {
+/// Bytes of the gradients of sums that were added up inside the node, as node_sum_bytes.
+inline std::int64_t node_gradient_bytes(const Routing& routing, const Capture& capture, std::size_t asker, std::size_t r,
+                                        std::size_t of_mine) {
+  const auto& bags = capture.routed[routing.place[of_mine]][asker];
+  return bags.rows ? 0 : block_bytes(routing, r, bags.bags, routing.gradient_dtype(routing.routes[r]));
+}
+
+/// The message of gradients of sums that this rank added up for its node, to the shards that they are sums of; not filled yet.
+inline ByteMessage node_gradient_message(const Routing& routing, std::span<const Capture> captures, std::size_t self) {
   const auto ranks = routing.routes_of.size();
   ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
-  const auto bytes = [&](const Capture& capture, std::size_t asker, std::size_t r, std::size_t of_mine) {
-    const auto& bags = capture.routed[routing.place[of_mine]][asker];
-    return bags.rows ? 0 : block_bytes(routing, r, bags.bags, routing.gradient_dtype(routing.routes[r]));
-  };
   for (const auto& capture : captures)
     for (std::size_t peer = 0; peer < ranks; ++peer) {
       for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
-        message.bytes_out[peer] += bytes(capture, asker, r, gateway);
+        message.bytes_out[peer] += node_gradient_bytes(routing, capture, asker, r, gateway);
       });
       for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) {
-        message.bytes_in[peer] += bytes(capture, asker, r, r);
+        message.bytes_in[peer] += node_gradient_bytes(routing, capture, asker, r, r);
       });
     }
-  message.allocate();
+  message.allocate(routing.device);
+  return message;
+}
+inline ByteMessage pack_node_gradients(const Routing& routing, std::span<const Capture> captures, std::size_t self,
+                                       std::span<const ReceivedGradients> received) {
+  auto message = node_gradient_message(routing, captures, self);
   auto* to = reinterpret_cast<std::byte*>(message.send.mutable_data_ptr<std::uint8_t>());
-  for (std::size_t peer = 0; peer < ranks; ++peer)
+  for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer)
     for (std::size_t c = 0; c < captures.size(); ++c)
       for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
-        to = std::copy_n(received[c].blocks[routing.place[gateway]][asker].first, bytes(captures[c], asker, r, gateway), to);
+        to = std::copy_n(received[c].blocks[routing.place[gateway]][asker].first,
+                         node_gradient_bytes(routing, captures[c], asker, r, gateway), to);
       });
   return message;
 }
@@ -367,14 +381,13 @@ struct RowSumMessage {
     std::int64_t column = 0;                   // where the sender's columns begin
     const double* sums = nullptr;              // once arrived
   };
-  std::vector<Piece> incoming;
+  std::vector<Piece> outgoing, incoming;       // by rank
   at::Tensor send;                             // [sum(sizes_out)]
   Counts sizes_out, sizes_in;
 };
 
-/// Packs every pair (shard here, shard there) of overlapping rows, in the order that both sides walk: receiver's shard, then sender's.
-inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const ShardGradients> shards, std::size_t ranks,
-                                   const std::vector<std::vector<double>>& partial) {
+/// Lists every pair (shard here, shard there) of overlapping rows, in the order that both sides walk: receiver's shard, then sender's.
+inline RowSumMessage list_row_sums(const Routing& routing, std::span<const ShardGradients> shards, std::size_t ranks) {
   using Piece = RowSumMessage::Piece;
   std::vector<std::vector<Piece>> outgoing(ranks), incoming(ranks);
   for (std::size_t t = 0; t < routing.tables.size(); ++t) {
@@ -400,18 +413,26 @@ inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const Shard
         add(receiver, sender, incoming);
       }
   }
-  RowSumMessage message{.incoming = {}, .send = {}, .sizes_out = Counts(ranks), .sizes_in = Counts(ranks)};
-  std::vector<double> words;
+  RowSumMessage message{.outgoing = {}, .incoming = {}, .send = {}, .sizes_out = Counts(ranks), .sizes_in = Counts(ranks)};
+  const auto append = [](const std::vector<Piece>& pieces, std::vector<Piece>& all, std::int64_t& size) {
+    for (const auto& piece : pieces) {
+      all.push_back(piece);
+      size += static_cast<std::int64_t>(piece.end - piece.begin);
+    }
+  };
   for (std::size_t peer = 0; peer < ranks; ++peer) {
-    for (const auto& piece : outgoing[peer]) {
-      const auto* sums = partial[piece.mine].data();
-      words.insert(words.end(), sums + piece.begin, sums + piece.end);
-      message.sizes_out[peer] += static_cast<std::int64_t>(piece.end - piece.begin);
-    }
-    for (const auto& piece : incoming[peer]) {
-      message.incoming.push_back(piece);
-      message.sizes_in[peer] += static_cast<std::int64_t>(piece.end - piece.begin);
-    }
+    append(outgoing[peer], message.outgoing, message.sizes_out[peer]);
+    append(incoming[peer], message.incoming, message.sizes_in[peer]);
+  }
+  return message;
+}
+inline RowSumMessage pack_row_sums(const Routing& routing, std::span<const ShardGradients> shards, std::size_t ranks,
+                                   const std::vector<std::vector<double>>& partial) {
+  auto message = list_row_sums(routing, shards, ranks);
+  std::vector<double> words;
+  for (const auto& piece : message.outgoing) {
+    const auto* sums = partial[piece.mine].data();
+    words.insert(words.end(), sums + piece.begin, sums + piece.end);
   }
   message.send = host_tensor(words);                                                         // [sum(sizes_out)]
   return message;

@@ -60,10 +60,10 @@ struct ByteMessage {
   at::Tensor send;                                           // [sum(bytes_out)]
   Counts bytes_out, bytes_in;
 
-  void allocate() {
+  void allocate(c10::Device device = c10::Device(c10::DeviceType::CPU)) {
     std::int64_t total = 0;
     for (const auto bytes : bytes_out) total += bytes;
-    send = ops::empty({total}, at::kByte);
+    send = ops::empty({total}, at::TensorOptions(at::kByte).device(device));
   }
 };
 
@@ -93,15 +93,15 @@ struct SlotOutput {
 
 inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Capture& capture) {
   std::vector<at::Tensor> by_lookup;
+  const auto options = [&](std::size_t l) { return at::TensorOptions(routing.lookups[l].dtype).device(routing.device); };
   for (std::size_t l = 0; l < routing.lookups.size(); ++l)
-    by_lookup.push_back(capture.by_slot[l] ? at::Tensor{}
-                                           : ops::zeros({capture.rows[l], routing.lookups[l].width}, routing.lookups[l].dtype));
+    by_lookup.push_back(capture.by_slot[l] ? at::Tensor{} : ops::zeros({capture.rows[l], routing.lookups[l].width}, options(l)));
   std::vector<SlotOutput> outputs;
   for (std::size_t s = 0; s < routing.slots.size(); ++s) {
     const auto& slot = routing.slots[s];
     const auto dim = routing.tables[slot.table].description.embedding_dim;
     const auto vectors = capture.by_rows[slot.lookup] ? capture.own[s].count() : capture.own[s].bags;
-    if (capture.by_slot[slot.lookup]) outputs.push_back({ops::zeros({vectors, dim}, routing.lookups[slot.lookup].dtype), 0});
+    if (capture.by_slot[slot.lookup]) outputs.push_back({ops::zeros({vectors, dim}, options(slot.lookup)), 0});
     else outputs.push_back({by_lookup[slot.lookup], slot.column});
   }
   return outputs;
@@ -190,32 +190,38 @@ template <class Fn> void for_each_relay(const Routing& routing, std::size_t hold
     }
 }
 
-/// What this rank's shards have for sums that other ranks of the node add up.
-inline ByteMessage pack_node_sums(const Routing& routing, const Capture& capture, std::size_t self) {
+/// Bytes of the sums of a route for a rank that are added up inside the node; `of_mine` is the route of this rank that tells how many.
+inline std::int64_t node_sum_bytes(const Routing& routing, const Capture& capture, std::size_t asker, std::size_t r, std::size_t of_mine) {
+  const auto& bags = capture.routed[routing.place[of_mine]][asker];
+  return bags.rows ? 0 : block_bytes(routing, r, bags.bags, routing.value_dtype(routing.routes[r], false));
+}
+
+/// The message of what this rank's shards have for sums that other ranks of the node add up, not filled yet.
+inline ByteMessage node_sum_message(const Routing& routing, const Capture& capture, std::size_t self) {
   const auto ranks = routing.routes_of.size();
   ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
-  const auto bytes = [&](std::size_t asker, std::size_t r, std::size_t of_mine) {
-    const auto& bags = capture.routed[routing.place[of_mine]][asker];
-    return bags.rows ? 0 : block_bytes(routing, r, bags.bags, routing.value_dtype(routing.routes[r], false));
-  };
   for (std::size_t peer = 0; peer < ranks; ++peer) {
     for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) {
-      message.bytes_out[peer] += bytes(asker, r, r);
+      message.bytes_out[peer] += node_sum_bytes(routing, capture, asker, r, r);
     });
     for_each_relay(routing, peer, self, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
-      message.bytes_in[peer] += bytes(asker, r, gateway);
+      message.bytes_in[peer] += node_sum_bytes(routing, capture, asker, r, gateway);
     });
   }
-  message.allocate();
+  message.allocate(routing.device);
+  return message;
+}
+inline ByteMessage pack_node_sums(const Routing& routing, const Capture& capture, std::size_t self) {
+  auto message = node_sum_message(routing, capture, self);
   std::vector<kernels::LookupTask> tasks;
   auto* to = message.send.mutable_data_ptr<std::uint8_t>();
-  for (std::size_t peer = 0; peer < ranks; ++peer)
+  for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer)
     for_each_relay(routing, self, peer, [&](std::size_t asker, std::size_t r, std::size_t) {
       const auto& route = routing.routes[r];
       const auto& bags = capture.routed[routing.place[r]][asker];
       if (bags.rows) return;
       tasks.push_back(lookup_task(routing, route, bags, to, routing.shard_of(route).box.columns(), routing.value_dtype(route, false)));
-      to += bytes(asker, r, r);
+      to += node_sum_bytes(routing, capture, asker, r, r);
     });
   kernels::look_up(tasks);
   return message;
@@ -262,8 +268,8 @@ template <class Topology> NodeSums exchange_node_sums(Topology& topology, const 
   return add_node_sums(routing, capture, self, all_to_all_v(topology, std::move(message.send), message.bytes_out, message.bytes_in).wait());
 }
 
-/// Looks up what all ranks asked of this one.
-inline ByteMessage pack_values(const Routing& routing, const Capture& capture, std::size_t self, const NodeSums& node_sums) {
+/// The message of what all ranks asked of this one, not filled yet.
+inline ByteMessage value_message(const Routing& routing, const Capture& capture, std::size_t self) {
   const auto ranks = routing.routes_of.size();
   const auto& mine = routing.routes_of[self];
   ByteMessage message{.send = {}, .bytes_out = Counts(ranks), .bytes_in = Counts(ranks)};
@@ -271,10 +277,17 @@ inline ByteMessage pack_values(const Routing& routing, const Capture& capture, s
     for (std::size_t i = 0; i < mine.size(); ++i) message.bytes_out[peer] += peer_value_bytes(routing, capture, self, i, peer);
     for (const auto r : routing.routes_of[peer]) message.bytes_in[peer] += own_value_bytes(routing, capture, r);
   }
-  message.allocate();
+  message.allocate(routing.device);
+  return message;
+}
+
+/// Looks up what all ranks asked of this one.
+inline ByteMessage pack_values(const Routing& routing, const Capture& capture, std::size_t self, const NodeSums& node_sums) {
+  const auto& mine = routing.routes_of[self];
+  auto message = value_message(routing, capture, self);
   std::vector<kernels::LookupTask> tasks;
   auto* to = message.send.mutable_data_ptr<std::uint8_t>();
-  for (std::size_t peer = 0; peer < ranks; ++peer)
+  for (std::size_t peer = 0; peer < routing.routes_of.size(); ++peer)
     for (std::size_t i = 0; i < mine.size(); ++i) {
       const auto& route = routing.routes[mine[i]];
       const auto& bags = capture.routed[i][peer];

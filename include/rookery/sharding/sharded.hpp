@@ -137,7 +137,7 @@ template <class Model> class PlacedMembers {
   /// What the modules of this model and its optimizer share.
   const std::shared_ptr<detail::PassState>& pass_state() const { return pass_; }
   /// The rules' sums over the columns of local shards, for the rows that have gradients; a context a shard. Called by Optimizer.
-  std::vector<std::vector<double>> row_sums(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts);
+  std::vector<std::vector<double>> row_sums(std::span<detail::ShardGradients> shards, std::span<const StepContext> contexts);
   /// One update of each row that has a gradient. Called by Optimizer.
   void update(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts,
               std::span<const std::vector<double>> sums);
@@ -293,7 +293,7 @@ void PlacedMembers<Model>::expect_lookups(const std::vector<const void*>& collec
 }
 
 template <class Model>
-std::vector<std::vector<double>> PlacedMembers<Model>::row_sums(std::span<const detail::ShardGradients> shards,
+std::vector<std::vector<double>> PlacedMembers<Model>::row_sums(std::span<detail::ShardGradients> shards,
                                                                 std::span<const StepContext> contexts) {
   std::vector<std::vector<double>> sums(shards.size());
   for_each_shard(shards, [&](std::size_t i, auto& collection, const LocalShard& local) {

@@ -20,6 +20,9 @@
 #include <vector>
 
 #include <rookery/core/operators.hpp>
+#include <rookery/sharding/device_gradients.hpp>
+#include <rookery/sharding/device_sums.hpp>
+#include <rookery/sharding/device_values.hpp>
 #include <rookery/sharding/fused_step.hpp>
 #include <rookery/sharding/gradient_exchange.hpp>
 #include <rookery/sharding/lookup_exchange.hpp>
@@ -33,6 +36,7 @@ namespace detail {
 
 /// Pools rows [n, D] into bags with weights that may require grad [n] -> [B, D]; means divide by the sum of weights.
 inline at::Tensor pool_rows(const at::Tensor& rows, const Bags& bags, const at::Tensor& weights, PoolingType pooling) {
+  if (!rows.is_cpu()) return pool_device_rows(rows, bags, weights, pooling);
   auto bag_of = ops::empty({bags.count()}, at::kLong);                                       // [n]
   for (std::int64_t b = 0; b < bags.bags; ++b)
     std::fill(bag_of.mutable_data_ptr<std::int64_t>() + (bags.offsets[b] - bags.offsets[0]),
@@ -55,7 +59,7 @@ inline JaggedTensor select_rows(const JaggedTensor& sequence, const at::Tensor& 
     lengths.push_back(offset[row + 1] - offset[row]);
     for (auto i = offset[row]; i < offset[row + 1]; ++i) positions.push_back(i);
   }
-  const auto at = host_tensor(positions);                                                    // [N]
+  const auto at = host_tensor(positions).to(sequence.values().device());                     // [N]
   return {sequence.values().index_select(0, at), host_tensor(lengths),
           sequence.is_weighted() ? sequence.weights().index_select(0, at) : at::Tensor{}};
 }
@@ -115,12 +119,18 @@ class TableRuntime {
   /// First phase of a step: gradients to the ranks whose rows they are of.
   template <class Topology> std::vector<detail::ReceivedGradients> exchange(Topology& topology) const {
     if (routing_.slots.empty()) return {};
+    if (routing_.on_device()) return {};                     // device_gradients does both
     return detail::exchange_gradients(topology, routing_, captures_);
   }
   /// Second phase: the distinct rows of every local shard with their summed gradients; `fusing` leaves out those that can be fused.
   template <class Topology>
   std::vector<detail::ShardGradients> sums(Topology& topology, std::span<const detail::ReceivedGradients> received, bool fusing) const {
     if (routing_.slots.empty()) return {};
+    if (routing_.on_device()) [[unlikely]] {
+      auto sums = detail::device_gradients(topology, routing_, captures_);
+      if constexpr (Topology::is_distributed) detail::sum_device_replicas(topology, routing_, sums);
+      return sums;
+    }
     auto sums = detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received, fusing);
     if constexpr (Topology::is_distributed) detail::sum_replicas(topology, routing_, captures_, sums);
     return sums;
@@ -176,8 +186,12 @@ auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor
     std::transform(bad_.begin(), bad_.end(), capture.bad.begin(), bad_.begin(), std::plus<>());
     if (!routing_.slots.empty()) {
       detail::route_ids(topology, routing_, capture, capturing);
-      outputs = detail::exchange_values(topology, routing_, capture);
-      detail::divide_means(routing_, capture, outputs);
+      if (routing_.on_device()) [[unlikely]] {
+        outputs = detail::exchange_device_values(topology, routing_, capture);
+      } else {
+        outputs = detail::exchange_values(topology, routing_, capture);
+        detail::divide_means(routing_, capture, outputs);
+      }
     }
   }
   return as_leaves(inputs, capturing, std::move(capture), outputs);
@@ -200,7 +214,8 @@ inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, b
     const auto f = input.index_of(slot.feature);
     const auto feature = input.feature(f);
     auto weights = feature.is_weighted() ? feature.weights() : at::Tensor{};                 // [ids]
-    if (weights.defined() && capture.kept[s].defined()) weights = weights.index_select(0, capture.kept[s]);
+    if (weights.defined() && capture.kept[s].defined()) weights = weights.index_select(0, capture.kept[s].to(weights.device()));
+    if (weights.defined() && weights.device() != values.device()) weights = weights.to(values.device());
     if (routing_.lookups[slot.lookup].is_sequence) {
       JaggedTensor sequence(values, lengths_of(capture.own[s]), weights);                    // [ids, D]
       if (input.has_inverse_indices()) sequence = detail::select_rows(sequence, input.inverse_indices()[static_cast<std::int64_t>(f)]);
@@ -211,7 +226,7 @@ inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, b
     if (capture.by_rows[slot.lookup])
       pooled = detail::pool_rows(values, capture.own[s], weights, routing_.tables[slot.table].description.pooling);
     if (input.variable_stride_per_key())                                                     // each row of the batch gets its bag's
-      pooled = pooled.index_select(0, input.inverse_indices()[static_cast<std::int64_t>(f)]);   // [B, D]
+      pooled = pooled.index_select(0, input.inverse_indices()[static_cast<std::int64_t>(f)].to(pooled.device()));   // [B, D]
     parts[slot.lookup].push_back(std::move(pooled));
   }
   for (std::size_t l = 0; l < lookups.size(); ++l) {
@@ -222,7 +237,8 @@ inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, b
       continue;
     }
     auto& leaf = capture.leaves[l];
-    if (!leaf.defined()) leaf = ops::zeros({capture.rows[l], 0}, routing_.lookups[l].dtype);  // a collection without tables
+    if (!leaf.defined())                                                                     // a collection without tables
+      leaf = ops::zeros({capture.rows[l], 0}, at::TensorOptions(routing_.lookups[l].dtype).device(routing_.device));
     lookups[l].pooled = leaf.set_requires_grad(capturing);                                   // [B, width]
   }
   return {std::move(lookups), std::move(capture)};

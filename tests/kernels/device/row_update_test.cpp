@@ -100,7 +100,7 @@ template <class Rule, class Number> struct Twins {
       sums.pop_back();
       const auto host_sums = tensor_of(sums).view({count, Rule::row_sums});                // [U, row_sums]
       CHECK(difference(host_sums, seen_on_device(device_sums)) <= tolerance(dtype == at::kDouble ? at::kDouble : at::kFloat, Rule::name));
-      device_sums = host_sums.to(fake_device);                                                            // what follows is compared by itself
+      device_sums = host_sums.to(fake_device);                                               // what follows is compared by itself
     }
     kernels::update_rows(rule, context, on_host, sums.data());
     kernels::update_rows(rule, context, on_device, device_sums);
