@@ -4,11 +4,13 @@
 // A GPU at run time: cuda_device checks that there is one and loads LibTorch's part for it, libtorch_cuda, from the folder of libc10.
 //
 // So a program links libtorch_cpu and libc10 whether or not it may be told to use a GPU, and starts on a machine without CUDA. What is
-// wrong is one sentence: no driver, no such GPU, a LibTorch for the host alone. LibTorch looks for its part for CUDA once: nothing may have
-// asked it for a GPU before.  Answers to torch.device("cuda") and torch.cuda.is_available().  Include cost: c10 device only.
+// wrong is one sentence: no driver, no such GPU, a LibTorch for the host alone. LibTorch looks for its part for CUDA once, at the first
+// backward pass if not before: the device comes first.
+// Answers to torch.device("cuda") and torch.cuda.is_available().  Include cost: c10 device only.
 
 #include <c10/core/Device.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/cuda.h>
 
 #include <dlfcn.h>
 #include <link.h>
@@ -95,6 +97,8 @@ inline c10::Device cuda_device(int index = 0) {
   detail::cuda_driver().call("cuDriverGetVersion", &cuda);
   check<ConfigError>(index < usable, asked, ": LibTorch can use ", usable, " of ", count, " GPUs with this driver, which is that of CUDA ",
                      cuda / 1000, ".", cuda % 1000 / 10);
+  check<ConfigError>(torch::cuda::is_available(), asked, ": LibTorch has looked for its part for CUDA before it was loaded, as the first "
+                     "backward pass does, and it looks once; make the topology before");
   return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
 }
 
