@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Whether draw_ids.py and peers.py do as they say, without peers: tests/benchmarks/embedding_test.cpp runs it. Its one argument is a folder to
+"""Whether draw_ids.py, peers.py and instructions.py do as they say, without peers: tests/benchmarks/embedding_test.cpp runs it. Its one argument is a folder to
 write to. Prints `ok`, or ends with what is wrong."""
 
 import pathlib
 import sys
 
 import draw_ids
+import instructions
 import peers
 from workloads import LAWS, WORKLOADS
 
@@ -66,6 +67,14 @@ def ratios():
     expect(peers.cell_of(figures, "ours", [])["ratio"] == 2, "microseconds of ours")
 
 
+def ledger():
+    made_by, figures = instructions.read_ledger(instructions.HEAD.format(compiler="g++ 12") + "lookup/a 1000\nstep/b 2000\n")
+    expect((made_by, figures) == ("g++ 12", {"lookup/a": 1000, "step/b": 2000}), made_by, figures)
+    expect(instructions.regressions({"lookup/a": 1099, "step/b": 10}, figures) == [], "a tenth more, or less, is no regression")
+    wrong = instructions.regressions({"lookup/a": 1101, "step/c": 5}, figures)
+    expect(len(wrong) == 3 and wrong[0].startswith("lookup/a takes 1,101"), wrong)
+
+
 def names():
     found, seen = set(), set()
     for workload in peers.NAMES:
@@ -94,5 +103,6 @@ if __name__ == "__main__":
     shares_of_cpu()
     void_rounds()
     ratios()
+    ledger()
     names()
     print("ok")
