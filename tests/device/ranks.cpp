@@ -4,17 +4,20 @@
 //
 //   ranks [verbs | dead | stuck] [STEPS]
 //
-// Built with FAKE_NCCL the ranks are threads, with a stand-in for NCCL and the CUDA runtime (tests/support/fake_nccl.hpp): `ranks fake N`.
+// Built with FAKE_NCCL the ranks are threads, with stand-ins for NCCL and the CUDA runtime (tests/support/fake_nccl.hpp) and for the GPU
+// (tests/support/fake_device.hpp): `ranks fake N STEPS`.
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #ifdef FAKE_NCCL
+#include "support/fake_device.hpp"
 #include "support/fake_nccl.hpp"
 #else
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -88,7 +91,7 @@ template <class Topology> void exchange_times(Topology& topology, Figures& figur
   const auto ranks = static_cast<std::int64_t>(topology.world_size());
   const auto wait_for = [](const at::Tensor& tensor) { on_host(tensor.reshape({-1}).narrow(0, 0, 1)); };
   for (const std::int64_t kilobytes : {1, 1024, 65536}) {
-    const Counts each(static_cast<std::size_t>(ranks), kilobytes * 1024 / ranks);
+    const Counts each(static_cast<std::size_t>(ranks), kilobytes * 256 / ranks * 4);   // whole numbers of four bytes
     const auto bytes = ops::zeros({each.front() * ranks}, at::TensorOptions(at::kByte).device(topology.device()));
     const int times = kilobytes > 1024 ? 5 : 20;
     const auto measure = [&](const char* name, const auto& call) {
@@ -188,6 +191,10 @@ template <class Topology> void add_checks(Checks& checks, Topology& topology, st
 int run(const std::vector<std::string>& words) {
   const int ranks = words.size() > 1 ? std::atoi(words[1].c_str()) : 2;
   const auto steps = words.size() > 2 ? std::atoll(words[2].c_str()) : 50;
+  const auto script = std::make_shared<cases::FakeNcclScript>();
+  script->device = cases::fake_device;
+  script->is_on_device = [](const at::Tensor& tensor) { return cases::fake::is_here(tensor); };
+  script->memory = [](void* shown) { return cases::fake::Memory::of_process().real(shown); };
   int status = 0;
   const auto thrown = cases::on_fake_devices(ranks, [&](auto& topology) {
     Checks checks;
@@ -195,7 +202,7 @@ int run(const std::vector<std::string>& words) {
     const int failed = checks.run(topology.rank() == 0);
     if (topology.rank() == 0) status = failed;
     topology.leave();
-  });
+  }, {}, script);
   for (const auto& one : thrown)
     if (!one.empty()) std::fprintf(stderr, "%s\n", one.c_str()), status = 1;
   return status;
