@@ -177,6 +177,13 @@ def cell_of(figures, ours, peers):
             "ours_ms": milliseconds(ours), "peers_ms": {peer: milliseconds(peer) for peer in peers}}
 
 
+def with_gather(found, figures, gather):
+    """Of a cell of whole steps and changes of the rows that they touch: the share of the limit, which gathers the rows before."""
+    shares = [(gather + one["limit"]["p25"]) / one["ours"]["p25"] for one in figures]
+    return {**found, "ratio": statistics.median(shares), "least": min(shares), "most": max(shares),
+            "peers_ms": {"limit": gather / 1e3 + found["peers_ms"]["limit"]}}
+
+
 # --- Groups: what is opened together, and measured in turn ------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Subject:
@@ -191,8 +198,8 @@ class Subject:
 
 @dataclasses.dataclass
 class Cell:
-    """What each subject runs in a round; "ours" stands for us. Of the figures comes a ratio theirs / ours, how much more an id costs us than
-    the others, the microseconds of ours, or, for the limits, nothing by itself."""
+    """What each subject runs in a round; "ours" stands for us. Of the figures comes a ratio theirs / ours ("ratio"), how many times more an id
+    costs than in the small workload ("id"), our microseconds, or the share of the limit of a whole step ("limit")."""
 
     name: str
     turns: dict                                                # subject: (what, law)
@@ -210,8 +217,8 @@ def embedding_groups(w):
     if w in ("W1", "W2s"):
         subjects["limit"] = Subject("limit", "limit", w)
         measured += [Cell(f"{w}.u.gather_share", {"ours": ("forward", "u"), "limit": ("gather", "u")}),
-                     Cell(f"{w}.u.change", {"ours": ("step", "u"), "limit": ("change", "u")}, "limit"),
-                     Cell(f"{w}.u.ascending", {"ours": ("step", "u"), "limit": ("ascending", "u")}, "limit")]
+                     Cell(f"{w}.u.step_share", {"ours": ("step", "u"), "limit": ("change", "u")}, "limit"),
+                     Cell(f"{w}.u.step_share.ascending", {"ours": ("step", "u"), "limit": ("ascending", "u")}, "limit")]
     yield subjects, measured
     subjects = {"ours": Subject("ours", "collection", w, "sgd"), "tbe": Subject("peers", "tbe", w, "sgd"), "bags": Subject("bags", "bags", w, "sgd")}
     yield subjects, cells(w + ".{law}.forward", "forward", subjects) + cells(w + ".{law}.step.sgd", "step", subjects)
@@ -244,7 +251,7 @@ def groups(w):
         for dtype in ("float16", "bfloat16"):
             subjects = {"ours": Subject("ours", "collection", w, "sgd", {"dtype": dtype}), "float32": Subject("ours2", "collection", w, "sgd")}
             yield subjects, cells(f"{w}.{{law}}.{dtype}.forward", "forward", subjects, "u")
-    if w == "W1" or w == "W9.16":
+    if w in ("W1", "W9.16", "W9.128"):
         yield from torchrec_groups(w, "torchrec", "rowwise_adagrad", "step.torchrec")
     if w.startswith("W3"):
         yield from torchrec_groups(w, "dlrm", "sgd", "dlrm.torchrec")
@@ -273,8 +280,10 @@ class Run:
     def side(self, name):
         if name not in self.sides:
             ranks = 2 if name.endswith(".ranks") else 1
-            environment = {"OMP_NUM_THREADS": str(self.options.threads // ranks), "OMP_WAIT_POLICY": self.options.wait}
-            if name.startswith("ours") or name == "limit":
+            is_ours = name.startswith("ours") or name == "limit"
+            environment = {"OMP_NUM_THREADS": str(self.options.threads // ranks),
+                           "OMP_WAIT_POLICY": self.options.wait if is_ours else self.options.peers_wait}
+            if is_ours:
                 command = [pathlib.Path(os.environ["ROOKERY_BUILD"]) / "tests/benchmark_embedding"]
             else:
                 command = [os.environ["ROOKERY_PEERS"], "-B", ROOT / "tests/benchmarks/peers/embedding.py"]
@@ -291,9 +300,11 @@ class Run:
 
     def group(self, subjects, wanted):
         if self.options.cells:
-            wanted = [cell for cell in wanted if cell.unit == "limit" or any(part in cell.name for part in self.options.cells)]
-            if all(cell.unit == "limit" for cell in wanted):
-                return
+            kept = [cell for cell in wanted if any(part in cell.name for part in self.options.cells)]
+            shares = any(cell.unit == "limit" for cell in kept)   # which need that of the gather
+            wanted = [cell for cell in wanted if cell in kept or (shares and cell.name.endswith(".gather_share"))]
+        if not wanted:
+            return
         subjects = {name: one for name, one in subjects.items() if any(name in cell.turns for cell in wanted)}
         try:
             need, free = sum(bytes_of(one.workload) for one in subjects.values()), available_bytes()
@@ -308,6 +319,8 @@ class Run:
             self.measure(subjects, wanted)
             for one in subjects.values():
                 self.side(one.side).close()
+            for name in [name for name in self.sides if name.endswith(".ranks")]:
+                self.sides.pop(name).end()                     # ranks that are stopped for long may take each other for dead
         except SideError as error:                             # the rest of the run goes on without this group
             for cell in wanted:
                 self.cells.setdefault(cell.name, None)
@@ -326,7 +339,6 @@ class Run:
             return meter.share(), figures
 
         kept, void = rounds({cell.name: cell for cell in wanted}, self.options.rounds, self.options.repeats, one_round, self.options.most_other)
-        limits = {}
         for cell in wanted:
             figures = kept[cell.name]
             found = cell_of(figures, "ours", [name for name in cell.turns if name != "ours"])
@@ -335,18 +347,22 @@ class Run:
                 scale = lookups["small"] / lookups["ours"]     # times per id
                 costs = [scale / ratio for ratio in ratios(figures, "ours", "small")]
                 found |= {"ratio": statistics.median(costs), "least": min(costs), "most": max(costs)}
-            if cell.unit == "limit":
-                limits[cell.name] = found
-                self.details[cell.name] = {**found, "void": void[cell.name], "figures": figures}
-            else:
-                self.add(cell, found, figures, void[cell.name])
-        for name, change in limits.items():
-            gather = self.details[name.rpartition(".")[0] + ".gather_share"]
-            shares = [] if None in (gather["ratio"], change["ratio"]) else [
-                (gather["peers_ms"]["limit"] + change["peers_ms"]["limit"]) / change["ours_ms"]]
-            share = name.replace(".change", ".step_share").replace(".ascending", ".step_share.ascending")
-            self.cells[share] = shares[0] if shares else None
-            print(f"{share:34} {f'{shares[0]:6.2f}' if shares else 'no valid round'}", flush=True)
+            if cell.unit == "limit" and figures:
+                gathers = [one["limit"]["p25"] for one in kept[f"{subjects['ours'].workload}.u.gather_share"]]
+                found = with_gather(found, figures, statistics.median(gathers)) if gathers else {"ratio": None}
+            self.add(cell, found, figures, void[cell.name])
+        if "limit" in subjects:
+            self.tell_speeds(subjects["limit"])
+
+    def tell_speeds(self, limit):
+        """GB/s beside those of reading in order."""
+        w = limit.workload
+        stream = self.side(limit.side).ask("run", what="stream")["gigabytes_per_second"]
+        gather = self.details[f"{w}.u.gather_share"]
+        if gather["ratio"] is not None:
+            rows = ids_of(w) * WORKLOADS[w]["dim"] * 4 / 1e6   # MB
+            self.notes.append(f"{w}.u: memory is read in order at {stream:.1f} GB/s, rows are gathered at {rows / gather['peers_ms']['limit']:.1f}, "
+                              f"and looked up at {rows / gather['ours_ms']:.1f}")
 
     def check(self, subjects):
         """Sides of one process must have the same numbers after the same steps, but for rounding of narrow tables."""
@@ -379,6 +395,18 @@ def available_bytes():
 NAMES = [*(name for name in WORKLOADS if not name.startswith("S.")), "S"]  # S: what scale costs
 
 
+def table(details):
+    """What was found as a table for docs/measurements.md."""
+    lines = ["| cell | median [least, most] | ours, ms | theirs, ms |", "|---|---|---|---|"]
+    for name, one in details.items():
+        if one["ratio"] is None:
+            lines.append(f"| {name} | no valid round of {one['void']} | | |")
+        else:
+            theirs = ", ".join(f"{peer} {value:.4g}" for peer, value in one["peers_ms"].items())
+            lines.append(f"| {name} | {one['ratio']:.2f} [{one['least']:.2f}, {one['most']:.2f}] | {one['ours_ms']:.4g} | {theirs} |")
+    return "\n".join(lines) + "\n"
+
+
 def machine():
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
     return f"{os.cpu_count()} x {model}"
@@ -396,7 +424,8 @@ def main():
     parser.add_argument("--least", type=int, default=8, help="iterations of a turn, at least")
     parser.add_argument("--seed", type=int, default=1, help="of ids")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--wait", default="active", help="OMP_WAIT_POLICY of both sides; who is not in turn is stopped, so that none spins")
+    parser.add_argument("--wait", default="active", help="OMP_WAIT_POLICY of ours; who is not in turn is stopped, so that none spins beside others")
+    parser.add_argument("--peers-wait", default="active", help="OMP_WAIT_POLICY of the peers")
     options = parser.parse_args()
     if not os.environ.get("ROOKERY_PEERS"):
         sys.exit("the peers cannot be installed here: tests/setup peers says why")
@@ -414,9 +443,10 @@ def main():
     report = folder / "peers.json"
     report.write_text(json.dumps({"machine": machine(), "date": datetime.date.today().isoformat(), "options": vars(options), "notes": run.notes,
                                   "cells": run.details}, indent=1))
+    report.with_suffix(".md").write_text(table(run.details))
     for note in run.notes:
         print(note)
-    print(f"details are in {report}")
+    print(f"details are in {report}, a table in {report.with_suffix('.md')}")
     print(json.dumps({name: value if value is None else round(value, 3) for name, value in run.cells.items()}))
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Whether draw_ids.py, peers.py and instructions.py do as they say, without peers: tests/benchmarks/embedding_test.cpp runs it. Its one argument is a folder to
-write to. Prints `ok`, or ends with what is wrong."""
+"""Whether draw_ids.py, peers.py and instructions.py do as they say, without peers: tests/benchmarks/embedding_test.cpp runs it. Its one
+argument is a folder to write to. Prints `ok`, or ends with what is wrong."""
 
 import pathlib
 import sys
@@ -24,13 +24,16 @@ def ids(folder):
         expect(all(same), "ids of one seed differ", same)
         expect(not (first[0][1] == other[0][1]).all() and not (first[0][1] == first[1][1]).all(), "seeds or batches have the same ids")
         offsets, drawn = first[0]
-        expect(offsets.tolist() == [0, *(2 * i for i in range(1, 41)), *(80 + i for i in range(1, 41)), *(120 + 3 * i for i in range(1, 41))], offsets)
+        counted = [0, *(2 * i for i in range(1, 41)), *(80 + i for i in range(1, 41)), *(120 + 3 * i for i in range(1, 41))]
+        expect(offsets.tolist() == counted, offsets)
         for table, begin in enumerate((0, 80, 120)):
             part = drawn[begin:begin + batch * pooling[table]]
             expect(0 <= part.min() and part.max() < rows[table], "table", table, "has ids", part.min(), "to", part.max())
         draw_ids.write(folder / "ids", first)
         read = draw_ids.read(folder / "ids", 120, 240)
         expect(all((one[i] == two[i]).all() for one, two in zip(first, read) for i in (0, 1)), "what is read differs from what was written")
+    twins = draw_ids.draw([100, 100], [1, 1], 50, 0, 1, 1)[0][1]
+    expect((twins[:50] != twins[50:]).any(), "two tables of a kind have the same ids")
     (_, even), (_, skewed) = (draw_ids.draw([100_000], [10], 2000, alpha, 1, 1)[0] for alpha in LAWS.values())
     distinct = [len(set(one.tolist())) for one in (even, skewed)]
     expect(distinct[0] > 17_500 and 5_000 < distinct[1] < 9_000, "distinct ids of 20,000, uniform and Zipf:", distinct)
@@ -67,6 +70,12 @@ def ratios():
     expect(peers.cell_of(figures, "ours", [])["ratio"] == 2, "microseconds of ours")
 
 
+def shares_of_limit():
+    figures = [{"ours": {"p25": 40.0}, "limit": {"p25": change}} for change in (10.0, 12.0, 14.0)]
+    found = peers.with_gather(peers.cell_of(figures, "ours", ["limit"]), figures, 16.0)
+    expect(abs(found["ratio"] - .7) < 1e-9 and abs(found["peers_ms"]["limit"] - .028) < 1e-9, found)
+
+
 def ledger():
     made_by, figures = instructions.read_ledger(instructions.HEAD.format(compiler="g++ 12") + "lookup/a 1000\nstep/b 2000\n")
     expect((made_by, figures) == ("g++ 12", {"lookup/a": 1000, "step/b": 2000}), made_by, figures)
@@ -92,7 +101,7 @@ def names():
             for cell in ("forward", "step.rowwise_adagrad", "step.sgd")]
     ranks = [f"{w}.{law}.{cell}.ranks{ranks}" for w, cell in (("W1", "step.torchrec"), ("W9.16", "step.torchrec"), ("W3.2048", "dlrm.torchrec"),
                                                              ("W3.128", "dlrm.torchrec")) for law in LAWS for ranks in (1, 2)]
-    more = ["W1.u.gather_share", "W2s.u.gather_share", "W1.u.step.adam", "W1.u.float16.forward", "W1.u.bfloat16.forward", "W11.u.forward", "B1.step_us",
+    more = ["W1.u.gather_share", "W2s.u.gather_share", "W1.u.step_share", "W1.u.step.adam", "W1.u.float16.forward", "W1.u.bfloat16.forward", "W11.u.forward", "B1.step_us",
             "S.tables.forward", "S.rows.step"]
     missing = [name for name in [*both, *ranks, *more] if name not in found]
     expect(not missing, "no cells:", missing)
@@ -103,6 +112,7 @@ if __name__ == "__main__":
     shares_of_cpu()
     void_rounds()
     ratios()
+    shares_of_limit()
     ledger()
     names()
     print("ok")
