@@ -114,7 +114,7 @@ TEST_SUITE("sharding/device") {
     compare<Bce, Rows>(real, "adamw", dense_model, AdamW{.learning_rate = .01},
                        {.clip_norm = 2, .clip_value = .1, .non_finite = NonFinite::skip,
                         .groups = {{.pattern = "over.*", .learning_rate_factor = .5}}},
-                       dense_batch, 3);
+                       dense_batch, 3, /*waits=*/true);
     for (const auto division : {GradientDivision::mean, GradientDivision::sum})
       compare<Bce, Rows>(real, "adagrad", dense_model, Adagrad{.learning_rate = .02}, {.division = division}, dense_batch, 2);
     const auto frozen = [] {
@@ -134,15 +134,37 @@ TEST_SUITE("sharding/device") {
       step();
       const auto before = contents(model, step);
       model(dense_batch(2)).loss.mul(std::numeric_limits<double>::infinity()).backward();
-      if (policy == NonFinite::error) {
-        CHECK_THROWS_WITH_AS(step(), doctest::Contains("step 2: the gradient of 'bottom.layers.0.weight' is not finite"), NonFiniteError);
+      if (policy == NonFinite::error) {                      // told when the numbers have come
+        CHECK(step());
+        CHECK(step.count() == 2);
+        CHECK_THROWS_WITH_AS(step.wait(), doctest::Contains("step 2: the gradient of 'bottom.layers.0.weight' is not finite"),
+                             NonFiniteError);
+        CHECK(step.count() == 1);
+        step.wait();
       } else {
         CHECK_FALSE(step());
         CHECK(step.skipped() == 1);
       }
       for (const auto& [name, tensor] : contents(model, step))
         if (!name.starts_with("first.running") && name != "dropout.calls") CHECK(at::equal(tensor, before.at(name)));
+      CHECK(step.dense().parameters().front().steps == 1);
     }
+  }
+
+  TEST_CASE("a step on a device throws what the step before it found") {
+    Local topology(fake_device);
+    auto model = ShardingPolicy<Local>(topology).apply(ModelAndLoss<Dense, Bce, Rows>{Dense(), {}});
+    Optimizer step(model, Adam{});
+    model(dense_batch(1)).loss.mul(std::numeric_limits<double>::quiet_NaN()).backward();
+    step();
+    model(dense_batch(2)).loss.backward();
+    CHECK_THROWS_WITH_AS(step(), doctest::Contains("step 1: the gradient of "), NonFiniteError);
+    CHECK(step.count() == 0);
+    model(dense_batch(2)).loss.backward();
+    CHECK(step());
+    CHECK(step.gradient_norm() > 0);
+    step.wait();
+    CHECK(step.count() == 1);
   }
 
   TEST_CASE("what a model on a device says is on the host: metrics, logs, predictions, state") {

@@ -5,7 +5,8 @@
 //
 // Every operator runs as LibTorch's CPU kernel, over a second mapping of the same pages; the addresses that a tensor of the device gives
 // are mapped without any right, so that host code which follows one dies at that line. Operators that mix devices are refused as on a
-// GPU. Copies from the device to the host are counted, and those operators that would wait for a GPU to size their result.
+// GPU. Copies from the device to the host are counted, and those operators that would wait for a GPU to size their result. A copy to
+// pinned memory that does not block is not counted, and arrives when an event is waited for.
 // A program includes this in all of its files or in one: the device is registered once, before main().
 
 #include <sys/mman.h>
@@ -22,6 +23,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -111,15 +113,65 @@ struct DeviceAllocator final : c10::Allocator {
 };
 inline DeviceAllocator allocator;
 
-/// One device, one stream; work is done when it is asked for, so events have nothing to say.
+inline std::atomic<std::int64_t> to_host{0}, operators{0}, recorded{0};   // waits; operators so far, and at the last event
+inline std::mutex last_mutex;
+inline std::vector<std::string> waits;                       // what waited for the device
+
+inline void count_wait(std::string what) {
+  ++to_host;
+  const std::lock_guard lock(last_mutex);
+  waits.push_back(std::move(what));
+}
+
+/// Memory of the host that copies may reach behind its back.
+class PinnedAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(std::size_t bytes) override {
+    auto data = at::getCPUAllocator()->allocate(bytes);
+    const std::lock_guard lock(mutex_);
+    pinned_[static_cast<const std::byte*>(data.get())] = bytes;
+    return data;
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return at::getCPUAllocator()->raw_deleter(); }
+  void copy_data(void* to, const void* from, std::size_t bytes) const override { default_copy_data(to, from, bytes); }
+  /// Whether memory is pinned, or was before it was given back.
+  bool has(const void* data) {
+    const std::lock_guard lock(mutex_);
+    auto after = pinned_.upper_bound(static_cast<const std::byte*>(data));
+    if (after == pinned_.begin()) return false;
+    --after;
+    return static_cast<const std::byte*>(data) < after->first + after->second;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<const std::byte*, std::size_t> pinned_;
+};
+inline PinnedAllocator pinned;
+
+/// Copies to pinned memory that nobody has waited for: where they go, and what.
+inline std::mutex under_way_mutex;
+inline std::vector<std::pair<at::Tensor, at::Tensor>> under_way;
+
+inline void finish_copies() {
+  const std::lock_guard lock(under_way_mutex);
+  for (const auto& [to, values] : under_way) to.copy_(values);
+  under_way.clear();
+}
+
+/// One device, one stream. Work is done when it is asked for, but copies to pinned memory arrive when an event is waited for.
 struct GuardImpl final : c10::impl::NoOpDeviceGuardImpl<at::kPrivateUse1> {
   at::Device exchangeDevice(at::Device) const override { return fake_device; }
   at::Device getDevice() const override { return fake_device; }
   c10::Stream getStream(at::Device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, fake_device); }
   c10::Stream exchangeStream(c10::Stream) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, fake_device); }
-  void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override {}
+  void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override { recorded = operators.load(); }
   void block(void*, const c10::Stream&) const override {}
-  bool queryEvent(void*) const override { return true; }
+  bool queryEvent(void*) const override { return finish_copies(), true; }
+  void synchronizeEvent(void*) const override {
+    if (recorded == operators) count_wait("an event that was recorded just now");
+    finish_copies();
+  }
 };
 
 /// What LibTorch asks of any accelerator.
@@ -132,18 +184,9 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   void setCurrentDevice(c10::DeviceIndex) const override {}
   c10::DeviceIndex exchangeDevice(c10::DeviceIndex) const override { return 0; }
   c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex) const override { return 0; }
-  c10::Allocator* getPinnedMemoryAllocator() const override { return at::getCPUAllocator(); }
+  c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned; }
+  bool isPinnedPtr(const void* data) const override { return pinned.has(data); }
 };
-
-inline std::atomic<std::int64_t> to_host{0}, operators{0};
-inline std::mutex last_mutex;
-inline std::vector<std::string> waits;                       // what waited for the device
-
-inline void count_wait(std::string what) {
-  ++to_host;
-  const std::lock_guard lock(last_mutex);
-  waits.push_back(std::move(what));
-}
 
 inline bool is_here(const at::Tensor& tensor) { return tensor.defined() && tensor.device().type() == at::kPrivateUse1; }
 
@@ -292,8 +335,17 @@ inline const at::Tensor& resize(const at::Tensor& self, at::IntArrayRef sizes, s
   take_size(self, view);
   return self;
 }
-inline at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool) {
-  if (self.numel() > 0 && is_here(self) && !is_here(to)) count_wait("copy to the host");
+inline at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool non_blocking) {
+  if (self.numel() > 0 && is_here(self) && !is_here(to)) {
+    if (non_blocking && pinned.has(to.const_data_ptr())) {   // until somebody waits there is nothing to read
+      if (to.is_floating_point()) to.fill_(std::numeric_limits<double>::quiet_NaN());
+      else to.fill_(-1);
+      const std::lock_guard lock(under_way_mutex);
+      under_way.emplace_back(to, shown_to_operator(self).clone());
+      return to;
+    }
+    count_wait("copy to the host");
+  }
   auto into = is_here(to) ? shown_to_operator(to) : to;
   into.copy_(is_here(self) ? shown_to_operator(self) : self);
   return to;
@@ -335,7 +387,8 @@ inline const Registered registered;
 
 }  // namespace fake
 
-/// How often the host waited for the device since the last call: copies to the host, item(), results sized by values.
+/// How often the host waited for the device since the last call: copies to the host, item(), results sized by values, an event
+/// with nothing to do since.
 inline std::int64_t device_to_host() { return fake::to_host.exchange(0); }
 /// What it waited for, in order, since the last call.
 inline std::vector<std::string> device_waits() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "support/fake_device.hpp"
 
+#include <c10/core/Event.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,6 +46,24 @@ TEST_SUITE("support/fake_device") {
     CHECK(device_waits().front() == "aten::nonzero");
     CHECK(at::equal(seen_on_device(device), host));
     CHECK(device_to_host() == 0);
+  }
+
+  TEST_CASE("a copy that does not block arrives in pinned memory when an event is waited for") {
+    const auto device = here(at::full({2}, 3., at::kDouble));
+    auto host = at::empty({2}, at::TensorOptions(at::kDouble).pinned_memory(true));
+    CHECK(host.is_pinned());
+    device_to_host();
+    host.copy_(device, /*non_blocking=*/true);
+    c10::Event arrived(at::kPrivateUse1);
+    arrived.record(c10::impl::VirtualGuardImpl(at::kPrivateUse1).getStream(fake_device));
+    device.fill_(4);
+    CHECK(host.isnan().all().item<bool>());
+    arrived.synchronize();
+    CHECK(at::equal(host, at::full({2}, 3., at::kDouble)));
+    CHECK(device_to_host() == 0);
+    auto plain = at::empty({2}, at::kDouble);
+    plain.copy_(device, /*non_blocking=*/true);
+    CHECK(device_to_host() == 1);
   }
 
   TEST_CASE("views share memory, and operators write in place") {

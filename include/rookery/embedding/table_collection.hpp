@@ -62,6 +62,7 @@ struct RowGradients {
   at::Tensor sums;                       // [U, columns]
   at::Tensor rows_there{};               // [U] the rows, where the sums are on a device
   at::Tensor row_sums{};                 // [U, row_sums] float64, there too: what the rule adds up over a row
+  at::Tensor valid{};                    // [] bool, on a device: where it does not hold, the rows stay as they are
 };
 
 /// One output of a collection: a feature, and the table that it is looked up in.
@@ -442,7 +443,8 @@ void TableCollection<Config>::with_task_there(const LocalShard& shard, const Row
                                          .gradients = gradients.sums,
                                          .full_dim = config.embedding_dim,
                                          .rounding = rounding(shard, context),
-                                         .first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin});
+                                         .first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin,
+                                         .valid = gradients.valid});
     }
   });
 }

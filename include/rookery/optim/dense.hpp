@@ -99,8 +99,8 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   std::vector<DenseParameter>& parameters() { return parameters_; }
   const std::vector<DenseParameter>& parameters() const { return parameters_; }
 
-  /// Multiplies every gradient of this step.
-  void scale(double factor) {
+  /// Multiplies every gradient of this step by a number, or by one [] that a device has.
+  template <class Factor> void scale(const Factor& factor) {
     for (auto& one : parameters_)
       if (one.gradient.defined()) one.gradient.mul_(factor);
   }
@@ -111,8 +111,13 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
       if (one.gradient.defined()) one.gradient.clamp_(-limit, limit);
   }
 
-  /// Applies the rule to every parameter that has a gradient; the rate of its group multiplies its learning rate.
-  void update(std::span<const double> rates);
+  /// Applies the rule to every parameter that has a gradient; the rate of its group multiplies its learning rate. On a device only where
+  /// `valid` [] holds, if it is given.
+  void update(std::span<const double> rates, const at::Tensor& valid = {});
+  /// Takes back that the parameters of which `reached` is not 0 were updated.
+  void uncount(std::span<const char> reached) {
+    for (std::size_t p = 0; p < parameters_.size(); ++p) parameters_[p].steps -= reached[p];
+  }
 
   /// Forgets the gradients of this step.
   void clear() {
@@ -127,7 +132,7 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   std::vector<DenseParameter> parameters_;
 };
 
-template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(std::span<const double> rates) {
+template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(std::span<const double> rates, const at::Tensor& valid) {
   for (auto& one : parameters_) {
     if (!one.gradient.defined()) continue;
     const StepContext context{.step = ++one.steps, .rate = rates[one.group]};
@@ -135,7 +140,8 @@ template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(std:
     if constexpr (concepts::DeviceRule<Rule>) {
       if (!tensor.is_cpu()) {
         kernels::update_rows(rule_, context, kernels::DeviceUpdateTask{.weight = tensor, .state = one.state, .gradients = one.gradient,
-                                                                       .full_dim = tensor.numel()});
+                                                                       .full_dim = tensor.numel(), .valid = valid});
+        tensor.unsafeGetTensorImpl()->bump_version();
         continue;
       }
     }

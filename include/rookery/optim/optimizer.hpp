@@ -28,6 +28,7 @@
 #include <rookery/comm/all_reduce.hpp>
 #include <rookery/core/error.hpp>
 #include <rookery/optim/dense.hpp>
+#include <rookery/optim/device_step.hpp>
 #include <rookery/optim/gradient_buckets.hpp>
 #include <rookery/optim/parameter_group.hpp>
 #include <rookery/optim/step_norm.hpp>
@@ -130,8 +131,11 @@ template <class Model, class DenseRule> class Optimizer {
     tell_step();
   }
 
-  /// One step; true when weights were updated, false when it was skipped.
+  /// One step; true when weights were updated, false when it was skipped. On a device with NonFinite::error nothing waits for the gradient
+  /// to be known: one that is not finite changes nothing either, and the error comes with the next step, or from `wait`.
   bool operator()();
+  /// Waits for the last step on a device. Errors: NonFiniteError of that step, if it was not reported yet.
+  void wait();
 
   /// Forgets captured passes and gradients without a step.
   void clear() {
@@ -152,7 +156,11 @@ template <class Model, class DenseRule> class Optimizer {
     rate_ = factor;
   }
   /// Norm of the whole gradient at the last step, before clipping.
-  double gradient_norm() const { return gradient_norm_; }
+  double gradient_norm() const {
+    if (!report_.has_come()) return gradient_norm_;
+    const auto known = read_report();
+    return std::sqrt(known.squares) * detail::gradient_scale(options_.division, divides, known.normaliser, known.passes);
+  }
 
   const DenseOptimizer<Admitted>& dense() const { return dense_; }
   DenseOptimizer<Admitted>& dense() { return dense_; }
@@ -184,14 +192,19 @@ template <class Model, class DenseRule> class Optimizer {
     auto sums = detail::step_sums(shards, beyond, runtime.captures(), model_->tables(), passes, rates, topology.rank(),
                                   topology.world_size());                                    // [T + 2 + W]
     sums = all_reduce(topology, std::move(sums)).wait();
-    std::vector<double> dense;                                                               // [P] squared norms
-    if (runtime.routing().on_device()) [[unlikely]] {
-      auto there = detail::device_step_sums(shards, runtime.captures(), model_->tables(), topology.device());   // [T + 1]
-      dense = detail::dense_squares(dense_.parameters(), all_reduce(topology, std::move(there)).wait(), sums);
-    } else {
-      dense = detail::dense_squares(dense_.parameters());
-    }
-    return detail::read_step_sums(sums, model_->tables(), dense_.parameters(), dense, divides);
+    return detail::read_step_sums(sums, model_->tables(), dense_.parameters(), detail::dense_squares(dense_.parameters()), divides);
+  }
+  /// What follows on a device once gradients are summed.
+  bool step_there(std::vector<detail::ShardGradients>& shards, std::int64_t passes, std::span<const double> rates);
+  detail::StepNorm read_report() const { return report_.read(model_->tables(), dense_.parameters(), divides); }
+  /// A gradient of this step is not finite: throws, or leaves the step out.
+  void refuse(const std::string& not_finite) {
+    if (options_.non_finite == NonFinite::skip) return void(++skipped_);
+    auto& topology = model_->topology();
+    const auto& runtime = model_->runtime();
+    auto here = detail::not_finite_here(dense_.parameters(), runtime.captures(), runtime.routing(), topology.world_size());
+    fail<NonFiniteError>("step ", count_ + 1, ": ", not_finite, detail::cause_of(all_reduce(topology, std::move(here)).wait()),
+                         "; no weight was changed");
   }
 
   Model* model_;
@@ -201,6 +214,7 @@ template <class Model, class DenseRule> class Optimizer {
   std::vector<std::size_t> group_of_table_;
   std::int64_t count_ = 0, skipped_ = 0;
   double gradient_norm_ = 0, rate_ = 1;
+  detail::StepReport report_;                    // of the last step on a device
 };
 
 template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operator()() {
@@ -210,6 +224,7 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   check<Error>(passes > 0 || !Model::has_loss, "Optimizer: step() without backward() from the loss of a forward pass since the last one (",
                model_->runtime().captures().size(), " of these); call loss.backward() first");
   const Cleared cleared{*this};
+  wait();
   check<ConfigError>(model_->pass_state()->own_mean == (options_.division != GradientDivision::global_mean),
                      "Optimizer: another Optimizer of this model divides gradients otherwise");
   model_->complete_backward();
@@ -219,11 +234,13 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   auto& topology = model_->topology();
   const auto& runtime = model_->runtime();
   const auto received = runtime.exchange(topology);
-  const bool fusing = options_.clip_norm == 0 && options_.clip_value == 0 && !runtime.routing().on_device();
+  const bool there = runtime.routing().on_device();
+  const bool fusing = options_.clip_norm == 0 && options_.clip_value == 0 && !there;
   auto fused = fusing ? runtime.fused(received) : std::vector<detail::FusedShard>{};
   auto shards = runtime.sums(topology, received, fusing);
   if constexpr (is_distributed) buckets_->receive();
   const auto rates = detail::group_rates(options_.groups, rate_, count_);
+  if (there) [[unlikely]] return step_there(shards, passes, rates);
   auto known = norm(shards, detail::tables_beyond(fused), passes, rates);
   if (fusing && !known.not_finite.empty()) {                 // on all ranks: sums may overflow, and must be known before rows change
     fused.clear();
@@ -236,12 +253,7 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   const double scale = detail::gradient_scale(options_.division, divides, normaliser, summed_passes);
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {
-    if (options_.non_finite == NonFinite::error) {
-      auto here = detail::not_finite_here(dense_.parameters(), runtime.captures(), runtime.routing(), topology.world_size());
-      fail<NonFiniteError>("step ", count_ + 1, ": ", not_finite, detail::cause_of(all_reduce(topology, std::move(here)).wait()),
-                           "; no weight was changed");
-    }
-    ++skipped_;
+    refuse(not_finite);
     return false;
   }
   const double factor = options_.clip_norm > 0 ? scale * std::min(1.0, options_.clip_norm / (gradient_norm_ + 1e-6)) : scale;
@@ -258,8 +270,7 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   };
   const auto contexts = contexts_of(shards);
   auto sums = model_->row_sums(shards, contexts);
-  if (runtime.routing().on_device()) detail::complete_device_row_sums(topology, runtime.routing(), shards);
-  else detail::complete_row_sums(topology, runtime.routing(), shards, sums);
+  detail::complete_row_sums(topology, runtime.routing(), shards, sums);
   model_->update(shards, contexts, sums);
   if (fusing) {
     model_->update(fused, contexts_of(fused), scale);
@@ -273,6 +284,59 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   ++count_;
   tell_step();
   return true;
+}
+
+template <class Model, class DenseRule>
+bool Optimizer<Model, DenseRule>::step_there(std::vector<detail::ShardGradients>& shards, std::int64_t passes,
+                                             std::span<const double> rates) {
+  auto& topology = model_->topology();
+  const auto& tables = model_->tables();
+  const auto captures = model_->runtime().captures();
+  auto sums = detail::step_sums(shards, {}, captures, tables, passes, rates, topology.rank(), topology.world_size());   // [T + 2 + W]
+  sums = all_reduce(topology, std::move(sums)).wait();
+  const auto known = detail::read_step_sums(sums, tables, {}, {}, divides);                  // without what the device knows
+  if constexpr (is_distributed)
+    if (!known.same_rates) agree(topology, concat("Optimizer: step ", count_ + 1), detail::rate_lines(options_.groups, rates));
+  auto there = all_reduce(topology, detail::device_step_sums(shards, captures, tables, topology.device())).wait();   // [T + 1]
+  const auto numbers = detail::step_numbers(there, dense_.parameters());                     // [T + 1 + gradients]
+  const auto [factor, valid] = detail::device_factor(numbers, static_cast<std::int64_t>(tables.size()), known.normaliser, known.passes,
+                                                     options_.division, divides, options_.clip_norm);
+  report_.send(numbers, std::move(sums), dense_.parameters());
+  const auto gives_rows = [](const PlacedTable& table) { return static_cast<bool>(table.description.managed_collision); };
+  if (options_.non_finite == NonFinite::skip || std::any_of(tables.begin(), tables.end(), gives_rows)) {
+    report_.take_new();
+    if (const auto all = read_report(); !all.not_finite.empty()) {
+      refuse(all.not_finite);
+      return false;
+    }
+  }
+  dense_.scale(factor);
+  if (options_.clip_value > 0) dense_.clamp(options_.clip_value);
+  std::vector<StepContext> contexts;
+  for (auto& shard : shards) {
+    shard.gradients.sums.mul_(factor);                                                       // [U, columns]
+    if (options_.clip_value > 0) shard.gradients.sums.clamp_(-options_.clip_value, options_.clip_value);   // [U, columns]
+    shard.gradients.valid = valid;                                                           // []
+    contexts.push_back({.step = count_ + 1, .rate = rates[group_of_table_[shard.table]]});
+  }
+  const auto row_sums = model_->row_sums(shards, contexts);
+  detail::complete_device_row_sums(topology, model_->runtime().routing(), shards);
+  dense_.update(rates, valid);
+  model_->update(shards, contexts, row_sums);
+  model_->end_step();
+  ++count_;
+  tell_step();
+  return true;
+}
+
+template <class Model, class DenseRule> void Optimizer<Model, DenseRule>::wait() {
+  if (!report_.take_new()) return;
+  const auto known = read_report();
+  if (known.not_finite.empty()) return;
+  --count_;                                      // it updated nothing
+  dense_.uncount(report_.reached());
+  tell_step();
+  fail<NonFiniteError>("step ", count_ + 1, ": ", known.not_finite, "; no weight was changed");
 }
 
 template <class Model, class DenseRule> template <class Fn> void Optimizer<Model, DenseRule>::for_each_state(Fn&& fn) const {

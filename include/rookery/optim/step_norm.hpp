@@ -83,20 +83,6 @@ inline std::vector<double> dense_squares(std::span<const DenseParameter> dense) 
   return squares;
 }
 
-/// The same from a device, with what `there` [T + 1] of `device_step_sums`, summed over ranks, adds to the sums of the host [T + 2 + W].
-/// Cost: the one time that a step waits for the device.
-inline std::vector<double> dense_squares(std::span<const DenseParameter> dense, const at::Tensor& there, const at::Tensor& sums) {
-  std::vector<at::Tensor> parts{there};
-  for (const auto& one : dense)
-    if (one.gradient.defined()) parts.push_back(squares_there(one.gradient).view({1}));
-  const auto known = ops::cat(parts).cpu();                                                  // [T + 1 + gradients]
-  sums.narrow(0, 0, there.numel()).add_(known.narrow(0, 0, there.numel()));
-  const auto* next = known.const_data_ptr<double>() + there.numel();
-  std::vector<double> squares;
-  for (const auto& one : dense) squares.push_back(one.gradient.defined() ? *next++ : 0);
-  return squares;
-}
-
 /// This rank's part of the sums: squares of each table's gradients, normaliser, passes, and one number of each rank's learning rates; of
 /// what is on the host. Tables `beyond` have gradients whose sums may not be finite.
 inline at::Tensor step_sums(std::span<const ShardGradients> shards, std::span<const std::size_t> beyond, std::span<const Capture> captures,

@@ -34,6 +34,7 @@ struct DeviceUpdateTask {
   std::int64_t full_dim = 0;
   Rounding rounding{};
   std::int64_t first_element = 0;                  // number, in the whole table, of the shard's first weight
+  at::Tensor valid{};                              // [] bool: where it does not hold, all stays as it is; undefined: it holds
 };
 
 namespace detail {
@@ -59,8 +60,10 @@ struct DeviceRows {
 
   /// Writes weights and state back where they came from.
   void store(const DeviceUpdateTask& task) const {
-    const auto put = [&](const at::Tensor& tensor, const at::Tensor& values) {
-      if (task.rows.defined()) tensor.index_copy_(0, task.rows, tensor.dim() == 1 ? values.squeeze(1) : values);
+    const auto put = [&](const at::Tensor& tensor, at::Tensor values) {
+      if (task.rows.defined() && tensor.dim() == 1) values = values.squeeze(1);              // [U]
+      if (task.valid.defined()) values = ops::where(task.valid, values, task.rows.defined() ? tensor.index_select(0, task.rows) : tensor);
+      if (task.rows.defined()) tensor.index_copy_(0, task.rows, values);
       else tensor.copy_(values);
     };
     for (std::size_t slot = 0; slot < state.size(); ++slot) {
