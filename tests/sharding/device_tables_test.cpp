@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Models with tables on a device, beside the same on the host.
+
+#include <rookery/rookery.hpp>
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+
+#include <rookery/embedding/managed_collision.hpp>
+#include <rookery/embedding/position_weighted.hpp>
+#include <rookery/embedding/embedding_collection.hpp>
+#include <rookery/log/log_sharded_tensor_content.hpp>
+#include <rookery/log/reducers.hpp>
+#include <rookery/log/weight_logger.hpp>
+#include <rookery/loss/bce.hpp>
+#include <rookery/models/dlrm.hpp>
+#include <rookery/modules/dot_interaction.hpp>
+#include <rookery/modules/mlp.hpp>
+#include <rookery/rules/adagrad.hpp>
+#include <rookery/rules/adam.hpp>
+#include <rookery/rules/lamb.hpp>
+#include <rookery/rules/rowwise_adagrad.hpp>
+#include <rookery/rules/sgd.hpp>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "sharding/device_cases.hpp"
+#include "support/random_batches.hpp"
+#include "support/test.hpp"
+
+namespace rookery {
+
+using namespace cases;
+
+namespace {
+
+using Set = Rules<RowwiseAdagrad, Adam, Sgd, Adagrad, Lamb>;
+using Table = EmbeddingBagConfig<Set>;
+
+struct Clicks {
+  at::Tensor dense, labels;                                  // [B, 3], [B]
+  KeyedJaggedTensor ids, more, history;
+  std::int64_t size() const { return dense.size(0); }
+  static constexpr auto members() {
+    return rookery::members("dense", &Clicks::dense, "labels", &Clicks::labels, "ids", &Clicks::ids, "more", &Clicks::more, "history",
+                            &Clicks::history);
+  }
+};
+struct Output {
+  at::Tensor logits;                                         // [B]
+};
+
+Clicks clicks(std::uint64_t seed, at::ScalarType dtype) {
+  Draw draw(seed);
+  const std::int64_t rows = seed % 4 == 0 ? 3 : 12;
+  const auto dense = draw.tensor({rows, 3}, dtype);                                          // [B, 3]
+  return {dense, dense.sum(1).gt(0).to(dtype), random_features(draw, {"a", "b", "c"}, {20, 11, 7}, rows),
+          random_features(draw, {"a", "d"}, {20, 9}, rows, {.longest_bag = 3}),
+          random_features(draw, {"h"}, {13}, rows, {.longest_bag = 3, .is_weighted = true, .weight_dtype = dtype})};
+}
+
+/// Pooled tables under several rules, tables with trained weights, a sequence, and rows that ids take from each other.
+struct Ranker {
+  EmbeddingBagCollection<Set> tables, weighted;
+  EmbeddingCollection<Set> history;
+  PositionWeighted position;
+  Mlp over;
+  static constexpr auto members() {
+    return rookery::members("tables", &Ranker::tables, "weighted", &Ranker::weighted, "history", &Ranker::history, "position",
+                            &Ranker::position, "over", &Ranker::over);
+  }
+  auto lookups(const Clicks& b) const {
+    return rookery::lookups(lookup<&Ranker::tables>(b.ids), lookup<&Ranker::weighted>(position(b.more)),
+                            lookup<&Ranker::history>(b.history));
+  }
+  Output forward(const Clicks& b, const auto& found) const {
+    const auto& sequence = get<&Ranker::history>(found)["h"];
+    const auto rows = sequence.values().mul(sequence.weights().unsqueeze(1)).sum(0, true);   // [1, 4]
+    const auto pooled = get<&Ranker::tables>(found).values(), weighed = get<&Ranker::weighted>(found).values();
+    return {over(at::cat({b.dense, pooled, weighed, rows.expand({b.size(), 4})}, 1)).squeeze(1)};
+  }
+};
+
+Ranker ranker(at::ScalarType dtype, bool vocabulary = false) {
+  const auto table = [&](const char* name, std::int64_t rows, std::int64_t dim, RuleChoice<Set> rule, PoolingType pooling) {
+    return Table{.name = name, .num_embeddings = rows, .embedding_dim = dim, .pooling = pooling, .data_type = dtype, .optimizer = rule};
+  };
+  auto first = table("a", 20, 4, RowwiseAdagrad{.learning_rate = .05}, PoolingType::sum);
+  if (vocabulary) {
+    first.num_embeddings = 6;
+    first.managed_collision = ManagedCollision{.eviction = Eviction::lru};
+  }
+  return {.tables = {first, table("b", 11, 5, Adam{.learning_rate = .01}, PoolingType::mean),
+                     table("c", 7, 3, Lamb{.learning_rate = .01}, PoolingType::sum)},
+          .weighted = {{table("a", 20, 2, Sgd{.learning_rate = .1}, PoolingType::sum),
+                        table("d", 9, 3, Adagrad{.learning_rate = .05}, PoolingType::mean)},
+                       {.is_weighted = true}},
+          .history = {{{.name = "h", .num_embeddings = 13, .embedding_dim = 4, .data_type = dtype,
+                        .optimizer = RowwiseAdagrad{.learning_rate = .05}}},
+                      {.is_weighted = true}},
+          .position = PositionWeighted({{"a", 4}}, dtype),
+          .over = Mlp(3 + 12 + 5 + 4, {6, 1}, {.activation = Activation::tanh}, dtype)};
+}
+
+}  // namespace
+
+TEST_SUITE("sharding/device_tables") {
+  TEST_CASE("tables of every kind of lookup and rule train on a device as on the host") {
+    for (const auto dtype : {at::kDouble, at::kFloat}) {
+      const auto batch = [&](std::uint64_t seed) { return clicks(seed, dtype); };
+      compare<Bce, Clicks>(dtype, "adam", [&] { return ranker(dtype); }, Adam{.learning_rate = .01}, {}, batch);
+      compare<Bce, Clicks>(dtype, "adam", [&] { return ranker(dtype, true); }, Adam{.learning_rate = .01}, {.clip_norm = .5}, batch, 2, /*waits=*/true);
+    }
+  }
+}
+
+}  // namespace rookery
