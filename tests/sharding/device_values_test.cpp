@@ -1,33 +1,207 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Tables on a device: one process there equals one process on the host, for random models, rules and batches.
-#include <rookery/sharding/device_gradients.hpp>
-#include <rookery/sharding/device_sums.hpp>
+// Tables on a device: one process there, and ranks with one each, equal one process on the host, for random models, plans and rules.
 #include <rookery/sharding/device_values.hpp>
 
+#include <rookery/sharding/device_gradients.hpp>
+#include <rookery/sharding/device_sums.hpp>
+
+#include <ATen/ops/full.h>
+
+#include <algorithm>
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include <rookery/embedding/managed_collision.hpp>
+#include <rookery/rules/row_counted.hpp>
+#include <rookery/sharding/gather.hpp>
 #include <rookery/sharding/sharding_policy.hpp>
 #include <rookery/topology/local.hpp>
+#include <rookery/topology/threads.hpp>
 
+#include "embedding/one_collection.hpp"
 #include "support/equivalence.hpp"
-#include "support/fake_device.hpp"
+#include "support/fake_ranks.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
 
 using namespace cases;
 
+namespace {
+
+/// A rule for the host: its functions say double and StepContext.
+struct HostRule {
+  static constexpr std::string_view name = "host_rule";
+  static constexpr std::array<StateSlot, 0> state{};
+  static constexpr int row_sums = 0;
+  template <class Number> void update(const Row<Number>& row, const StepContext&, const double*) const {
+    if (row.gradient[0] > 0) row.weight[0] = 0;
+  }
+};
+
+using TableRules = Rules<Sgd, Adagrad, RowwiseAdagrad, RowCounted<Adam>, HostRule>;
+using Tables = EmbeddingBagCollection<TableRules>;
+using Model = OneCollectionOf<TableRules>;
+
+/// Tables and their state after steps on a topology, gathered on the host; and how often the host waited for the device.
+struct Found {
+  Tensors tensors;
+  std::vector<std::string> waits;
+};
+template <class Topology>
+Found trained(Topology& topology, const Tables& tables, const std::vector<PooledBatch>& batches, const ShardingOptions& options = {}) {
+  auto model = ShardingPolicy<Topology>(topology, options).apply(ModelAndLoss<Model, SumOfOutputs, PooledBatch>{{tables}, {}});
+  Optimizer step(model, Sgd{});
+  Found found;
+  for (const auto& batch : batches) {
+    const auto begin = batch.size() * topology.rank() / topology.world_size();
+    const auto end = batch.size() * (topology.rank() + 1) / topology.world_size();
+    device_waits();
+    auto [loss, output] = model(Topology::is_distributed ? slice(batch, begin, end) : batch);
+    loss.backward();
+    step();
+    for (auto& one : device_waits()) found.waits.push_back(std::move(one));
+    found.tensors.emplace_back("pooled", of_all_ranks(topology, output.values()));
+  }
+  gather_tables(model, found.tensors);
+  return found;
+}
+
+/// Batches for tables, a feature each; of so many rows, and bags of that many ids at most.
+std::vector<PooledBatch> batches_for(const Tables& tables, std::uint64_t seed, int count, std::int64_t rows, std::int64_t longest) {
+  Draw draw(seed);
+  std::vector<std::string> keys;
+  std::vector<std::int64_t> sizes;
+  for (const auto& config : tables.configs()) {
+    keys.push_back(config.name);
+    sizes.push_back(config.managed_collision ? 1'000'000 : config.num_embeddings);
+  }
+  std::vector<PooledBatch> batches;
+  for (int i = 0; i < count; ++i)
+    batches.push_back({random_features(draw, keys, sizes, rows, {.longest_bag = longest}),
+                       draw.tensor({rows, tables.width()}, tables.data_type())});
+  return batches;
+}
+
+double worst(const Tensors& one, const Tensors& other) {
+  REQUIRE(one.size() == other.size());
+  double gap = 0;
+  for (std::size_t i = 0; i < one.size(); ++i) gap = std::max(gap, difference(one[i].second, other[i].second));
+  return gap;
+}
+
+}  // namespace
+
 TEST_SUITE("sharding/device_values") {
   TEST_CASE("one process with its model on a device equals one on the host, for every lookup and rule") {
     for (const auto dtype : {at::kDouble, at::kFloat})
-      for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+      for (std::uint64_t seed = 1; seed <= 20; ++seed) {
         CAPTURE(seed);
         const auto trial = draw_trial(seed, 1, dtype);
         const auto rounds = draw_rounds(trial);
         Local there(fake_device);
+        fake::operators = 0;
         CHECK(compare(trial, train_locally(trial, rounds), train(there, trial.placement, trial, rounds)) == "");
+        CHECK(fake::operators > 100);
       }
+  }
+
+  TEST_CASE("ranks with a device each equal one process on the host, under every kind of plan") {
+    for (std::uint64_t seed = 1; seed <= 24; ++seed)
+      REQUIRE(check_equivalence_on_fake_devices(seed, seed % 2 == 0 ? at::kDouble : at::kFloat, with_fake_device()) == "");
+  }
+
+  TEST_CASE("a step of tables waits for the device once, for the norm of its gradient") {
+    const Tables tables{{.name = "a", .num_embeddings = 50, .embedding_dim = 4, .optimizer = RowwiseAdagrad{}},
+                        {.name = "b", .num_embeddings = 9, .embedding_dim = 3, .pooling = PoolingType::mean, .optimizer = Adagrad{}}};
+    const auto batches = batches_for(tables, 3, 6, 20, 5);
+    Local there(fake_device), here;
+    const auto found = trained(there, tables, batches);
+    CHECK(found.waits.size() == 6);
+    CHECK(worst(trained(here, tables, batches).tensors, found.tensors) <= tolerance(at::kFloat, "sgd", 6));
+  }
+
+  TEST_CASE("rows that thousands of ids name, and bags of hundreds") {
+    const Tables tables{{.name = "a", .num_embeddings = 3, .embedding_dim = 5, .optimizer = Sgd{.learning_rate = 1e-4}},
+                        {.name = "b", .num_embeddings = 4000, .embedding_dim = 2, .pooling = PoolingType::mean,
+                         .optimizer = RowwiseAdagrad{}}};
+    const auto batches = batches_for(tables, 4, 2, 40, 400);
+    Local there(fake_device), here;
+    CHECK(worst(trained(here, tables, batches).tensors, trained(there, tables, batches).tensors) <= tolerance(at::kFloat, "sgd", 2));
+  }
+
+  TEST_CASE("narrow tables round as on the host, and every plan rounds alike") {
+    for (const auto dtype : {at::kHalf, at::kBFloat16})
+      for (const bool stochastic : {true, false})
+        for (std::uint64_t seed = 0; seed < 6; ++seed) {
+          const Tables tables{{.name = "a", .num_embeddings = 30, .embedding_dim = 6, .data_type = dtype,
+                               .optimizer = RowwiseAdagrad{.learning_rate = .01}, .stochastic_rounding = stochastic},
+                              {.name = "b", .num_embeddings = 12, .embedding_dim = 4, .data_type = dtype,
+                               .optimizer = Sgd{.learning_rate = .01}, .stochastic_rounding = stochastic}};
+          const auto batches = batches_for(tables, seed, 1, 12, 4);
+          Local there(fake_device), here;
+          const auto host = trained(here, tables, batches).tensors, device = trained(there, tables, batches).tensors;
+          CHECK(worst(host, device) <= spacing(dtype, 1));   // float32 may lie on the other side of where rounding changes
+          Tensors sharded;
+          const auto thrown = on_fake_devices(3, [&](auto& topology) {
+            const Constraints constraints{{"a", {.kinds = {ShardingKind::row_wise}}},
+                                          {"b", {.kinds = {ShardingKind::column_wise}, .min_partition = 2}}};
+            auto found = trained(topology, tables, batches, {.constraints = constraints});
+            if (topology.rank() == 0) sharded = std::move(found.tensors);
+            topology.leave();
+          }, {}, with_fake_device());
+          for (const auto& one : thrown) REQUIRE(one == "");
+          CHECK(worst(device, sharded) <= spacing(dtype, 1));
+        }
+  }
+
+  TEST_CASE("values and gradients travel as float16 and bfloat16 between devices as between hosts") {
+    for (const auto type : {CommType::fp16, CommType::bf16})
+      for (const auto pooled : {PooledExchange::partial_sums, PooledExchange::unique_rows})
+        for (const bool hierarchical : {false, true}) {
+          const Tables tables{{.name = "a", .num_embeddings = 30, .embedding_dim = 6, .data_type = at::kDouble,
+                               .optimizer = Sgd{.learning_rate = .1}},
+                              {.name = "b", .num_embeddings = 12, .embedding_dim = 4, .pooling = PoolingType::mean,
+                               .data_type = at::kDouble, .optimizer = RowwiseAdagrad{.learning_rate = .1}}};
+          const auto batches = batches_for(tables, 7, 3, 13, 5);
+          const ShardingOptions options{.constraints = {{"a", {.kinds = {ShardingKind::row_wise}, .hierarchical = hierarchical}},
+                                                        {"b", {.kinds = {ShardingKind::table_wise}}}},
+                                        .exchange = {.forward_precision = type, .backward_precision = type, .pooled = pooled}};
+          Tensors on_hosts, on_devices;
+          const auto run = [&](auto& topology, Tensors& into) {
+            auto found = trained(topology, tables, batches, options);
+            if (topology.rank() == 0) into = std::move(found.tensors);
+          };
+          Threads::run(4, [&](Threads topology) { run(topology, on_hosts); }, {.local_world_size = 2});
+          const auto thrown = on_fake_devices(4, [&](auto& topology) {
+            run(topology, on_devices);
+            topology.leave();
+          }, {.local_world_size = 2}, with_fake_device());
+          for (const auto& one : thrown) REQUIRE(one == "");
+          CHECK(worst(on_hosts, on_devices) <= 1e-9);        // float64 that are equal to 1e-15 are rounded alike
+        }
+  }
+
+  TEST_CASE("managed collision, rows of their own step count, and ids that are left out, on a device") {
+    Tables tables({{.name = "a", .num_embeddings = 16, .embedding_dim = 4, .data_type = at::kDouble,
+                    .optimizer = RowCounted{Adam{.learning_rate = .1}}, .managed_collision = ManagedCollision{}},
+                   {.name = "b", .num_embeddings = 12, .embedding_dim = 3, .data_type = at::kDouble, .optimizer = RowwiseAdagrad{}}},
+                  {.bad_ids = BadIds::drop});
+    auto batches = batches_for(tables, 8, 6, 10, 3);
+    for (auto& batch : batches)
+      batch.features = KeyedJaggedTensor::from_lengths(batch.features.keys(), batch.features.values().mul(2), batch.features.lengths());
+    Local there(fake_device), here;
+    CHECK(worst(trained(here, tables, batches).tensors, trained(there, tables, batches).tensors) <= tolerance(at::kDouble));
+  }
+
+  TEST_CASE("a table whose rule is written for the host alone is refused on a device") {
+    const Tables tables{{.name = "a", .num_embeddings = 3, .embedding_dim = 2, .optimizer = HostRule{}}};
+    Local there(fake_device), here;
+    CHECK_NOTHROW(trained(here, tables, batches_for(tables, 1, 1, 4, 2)));
+    CHECK_THROWS_WITH_AS(trained(there, tables, {}),
+                         doctest::Contains("table 'a' is on a device and its rule host_rule is written for the host alone"), ConfigError);
   }
 }
 

@@ -6,7 +6,7 @@
 //
 // On Gloo, MPI and NCCL every rank is a process that a launcher starts (examples/launch, examples/mpirun, tests/device/run), and rank 0
 // compares and prints. On nccl-fake ranks are threads, 1 to 8 of them, with Nccl over a stand-in for NCCL and the CUDA runtime
-// (tests/support/fake_nccl.hpp), and for three seeds of four their models are on a stand-in for a GPU (tests/support/fake_device.hpp):
+// (tests/support/fake_nccl.hpp), and for three seeds of four their models are on a stand-in for a GPU (tests/support/fake_ranks.hpp):
 // they must equal one process on the host.
 // A plan that differs prints its seed: `--plans 1 --seed S` replays it. The last line is `plans N, differing D`.
 
@@ -27,10 +27,10 @@
 #endif
 
 #include "support/equivalence.hpp"
-#ifndef WITH_NCCL                          // a process has one kind of accelerator
-#include "support/fake_device.hpp"
-#endif
 #include "support/fake_nccl.hpp"
+#ifndef WITH_NCCL                          // a process has one kind of accelerator
+#include "support/fake_ranks.hpp"
+#endif
 
 namespace rk = rookery;
 
@@ -46,13 +46,7 @@ std::uint64_t number(const std::string& flag, const std::string& text) {
 /// Where the model of a seed is over the stand-in for NCCL: for one of four seeds on the host.
 std::shared_ptr<rk::cases::FakeNcclScript> device_of([[maybe_unused]] std::uint64_t seed) {
 #ifndef WITH_NCCL
-  if (seed / 8 % 4 != 3) {
-    auto script = std::make_shared<rk::cases::FakeNcclScript>();
-    script->device = rk::cases::fake_device;
-    script->is_on_device = [](const at::Tensor& tensor) { return rk::cases::fake::is_here(tensor); };
-    script->memory = [](void* shown) { return rk::cases::fake::Memory::of_process().real(shown); };
-    return script;
-  }
+  if (seed / 8 % 4 != 3) return rk::cases::with_fake_device();
 #endif
   return nullptr;
 }

@@ -152,7 +152,7 @@ class DeviceGradients {
       const auto empty = at::TensorOptions(number).device(routing_.device);
       const auto all = parts.empty() ? ops::zeros({0, columns}, empty) : parts.size() == 1 ? parts.front() : ops::cat(parts);
       ShardGradients one{shard.asked->table, shard.asked->shard,
-                         {.rows = std::move(shard.row_sums.rows), .sums = shard.row_sums.sums.of(upload_, all)}};   // [U, columns]
+                         {.rows = std::move(shard.row_sums.rows), .sums = shard.row_sums.sums.of(upload_, all, number)}};   // [U, columns]
       one.gradients.rows_there = upload_.integers(shard.row_sums.rows_there);                // [U]
       sums.push_back(std::move(one));
     }
@@ -239,7 +239,7 @@ class DeviceGradients {
     const auto gradient = columns(c, r, vectors);
     const auto& told = requests_[c * routing_.routes.size() + r];
     if (!gradients_[c * routing_.slots.size() + slot].defined()) return gradient;
-    if (told.rows) return told.sums.of(upload_, gradient);                              // [rows, columns]
+    if (told.rows) return told.sums.of(upload_, gradient, gradient.scalar_type());                             // [rows, columns]
     const auto part = gradient.narrow(0, 0, vectors);                                        // [bags, columns]
     const auto divisors = divisors_[c * routing_.slots.size() + slot];
     return divisors == nothing ? part : part.div(upload_.reals(divisors).to(part.scalar_type()).unsqueeze(1));

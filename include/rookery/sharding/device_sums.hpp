@@ -64,7 +64,7 @@ inline void add_device_rows(const std::vector<at::Tensor>& numbers, const std::v
       parts.push_back(sums[rank].narrow(0, begins[rank], counts[s][rank] * columns).view({counts[s][rank], columns}));
       begins[rank] += counts[s][rank] * columns;
     }
-    own.sums = told[s].sums.of(upload, ops::cat(parts));                                     // [U, columns]
+    own.sums = told[s].sums.of(upload, ops::cat(parts), own.sums.scalar_type());                                // [U, columns]
     own.rows_there = upload.integers(told[s].rows_there);                                    // [U]
     own.rows = std::move(told[s].rows);
   }

@@ -71,8 +71,10 @@ class DeviceValues {
     for (std::size_t s = 0; s < routing.slots.size(); ++s)
       divisors_.push_back(divides(s) ? upload_.add(divisors_there(capture.divisors[s])) : 0);
     upload_.send(routing.device);
-    for (std::size_t i = 0; i < mine().size(); ++i)
-      values_.push_back(asked[i].of(upload_, routing.shard_of(routing.routes[mine()[i]]).local->storage.weight()));   // [vectors, columns]
+    for (std::size_t i = 0; i < mine().size(); ++i) {
+      const auto& weight = routing.shard_of(routing.routes[mine()[i]]).local->storage.weight();   // [rows, columns]
+      values_.push_back(asked[i].of(upload_, weight, compute_dtype(weight.scalar_type())));   // [vectors, columns]
+    }
   }
 
   /// What goes to the other ranks of the node, to be added up there.
@@ -195,7 +197,7 @@ class DeviceValues {
       const auto rows = vectors.index_select(0, upload_.integers(told.sums.ids));            // [ids here, columns]
       columns.index_copy_(0, upload_.integers(told.positions), rows.to(columns.scalar_type()));
     } else {
-      columns.add_(told.sums.of(upload_, vectors.to(columns.scalar_type())));                // [bags, columns]
+      columns.add_(told.sums.of(upload_, vectors, columns.scalar_type()));                   // [bags, columns]
     }
   }
 

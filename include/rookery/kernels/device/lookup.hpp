@@ -61,10 +61,10 @@ class Segments {
   bool is_each_one_ = true, has_blocks_ = false;
 };
 
-/// Rows `ids` [n] of `table` [E, D], times `factors` [n] where these are defined, in the compute_dtype of the table.
-inline at::Tensor picked_rows(const at::Tensor& table, const at::Tensor& ids, const at::Tensor& factors) {
-  auto rows = table.index_select(0, ids).to(compute_dtype(table.scalar_type()));             // [n, D]
-  return factors.defined() ? rows.mul(factors.to(rows.scalar_type()).unsqueeze(1)) : rows;   // [n, D]
+/// Rows `ids` [n] of `table` [E, D] as `dtype`, times `factors` [n] where these are defined.
+inline at::Tensor picked_rows(const at::Tensor& table, const at::Tensor& ids, const at::Tensor& factors, at::ScalarType dtype) {
+  auto rows = table.index_select(0, ids).to(dtype);                                          // [n, D]
+  return factors.defined() ? rows.mul(factors.to(dtype).unsqueeze(1)) : rows;                // [n, D]
 }
 
 /// Sums over bags of rows that are picked from a table: ids, factors where there are any, and bags, told to a device.
@@ -80,9 +80,9 @@ struct PickedSums {
     if (sums.has_factors) sums.factors = upload.add(factors);
     return sums;
   }
-  /// Shapes: table [E, D] -> [bags, D], in its compute_dtype.
-  at::Tensor of(const Upload& upload, const at::Tensor& table) const {
-    return bags.sum(upload, picked_rows(table, upload.integers(ids), has_factors ? upload.reals(factors) : at::Tensor{}));
+  /// Shapes: table [E, D] -> [bags, D] of `dtype`, in which sums are taken.
+  at::Tensor of(const Upload& upload, const at::Tensor& table, at::ScalarType dtype) const {
+    return bags.sum(upload, picked_rows(table, upload.integers(ids), has_factors ? upload.reals(factors) : at::Tensor{}, dtype));
   }
 };
 
