@@ -138,21 +138,24 @@ inline std::size_t collect(const FusedUpdate& update, std::size_t part, std::siz
 
 /// numbers[d] *= scale. The sum of their squares, in double where their own type does not hold it.
 template <class Number> [[gnu::always_inline]] inline double scale_and_square(Number* numbers, std::int64_t count, Number scale) {
-  constexpr int lanes = 16;
-  Vector<Number, lanes> sums{}, values;
+  constexpr int lanes = 32 / static_cast<int>(sizeof(Number)), vectors = 4;
+  Vector<Number, lanes> sums[vectors]{}, values;
   Number sum = 0;
   std::int64_t d = 0;
-  for (; d + lanes <= count; d += lanes) {
-    __builtin_memcpy(&values, numbers + d, sizeof values);
-    values *= scale;
-    sums += values * values;
-    __builtin_memcpy(numbers + d, &values, sizeof values);
-  }
+  for (; d + vectors * lanes <= count; d += vectors * lanes)
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      __builtin_memcpy(&values, numbers + d + v * lanes, sizeof values);
+      values *= scale;
+      sums[v] += values * values;
+      __builtin_memcpy(numbers + d + v * lanes, &values, sizeof values);
+    }
   for (; d < count; ++d) {
     numbers[d] *= scale;
     sum += numbers[d] * numbers[d];
   }
-  for (int lane = 0; lane < lanes; ++lane) sum += sums[lane];
+  values = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (int lane = 0; lane < lanes; ++lane) sum += values[lane];
   if (sum > static_cast<Number>(1e-30) && sum < static_cast<Number>(1e30)) return static_cast<double>(sum);
   double exact = 0;
   for (d = 0; d < count; ++d) exact += static_cast<double>(numbers[d]) * static_cast<double>(numbers[d]);
@@ -217,7 +220,7 @@ template <class Weight> void update_part(FusedUpdate& update, std::size_t part, 
 
   const auto dim = update.task.dim;
   const auto row_bytes = dim * static_cast<std::int64_t>(sizeof(Number));
-  const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(16384 / (row_bytes + 1), 2, 64));
+  const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(4096 / row_bytes, 2, 64));   // a block, whose sums stay near
   scratch.sums.resize(together * static_cast<std::size_t>(row_bytes));
   auto* sums = reinterpret_cast<Number*>(scratch.sums.data());
   const RowsAhead gradients{0, 1, dim * static_cast<std::int64_t>(sizeof(Weight)), scratch.numbers.get(), scratch.numbers.get() + count};
@@ -232,10 +235,11 @@ template <class Weight> void update_part(FusedUpdate& update, std::size_t part, 
   if constexpr (std::is_same_v<Number, float>)
     if (instruction_set() != InstructionSet::plain) finish = &finish_rows_avx2;
 #endif
-  ask_for_rows(update.task, block_at(0));
+  const auto rows_ahead = 4 * together;
+  ask_for_rows(update.task, rows.first(std::min(rows_ahead, distinct)));
   for (std::size_t u = 0; u < distinct; u += together) {
     const auto block = block_at(u);
-    ask_for_rows(update.task, block_at(u + together));
+    ask_for_rows(update.task, block_at(u + rows_ahead));
     LookupTask task{.dtype = update.dtype};
     task.dim = dim;
     task.ids = scratch.numbers.get() + scratch.starts[u];
