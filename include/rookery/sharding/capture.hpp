@@ -15,6 +15,8 @@
 #include <vector>
 
 #include <rookery/core/error.hpp>
+#include <rookery/core/operators.hpp>
+#include <rookery/core/parallel.hpp>
 #include <rookery/kernels/cpu/transpose.hpp>
 #include <rookery/sharding/routing.hpp>
 #include <rookery/sparse/validate.hpp>
@@ -120,11 +122,79 @@ inline bool has_weights_there(const KeyedJaggedTensor& input) {
   return input.weights().requires_grad() || (!input.weights().is_cpu() && input.values().is_cpu());
 }
 
-/// This rank's bags of every slot, checked. Ids and weights are copied when a step will read them again (`keeping`), so that the
+/// Numbers on the host, side by side, as int64 or float64; copied if `copy` or if they are of another dtype.
+inline at::Tensor host_numbers(const at::Tensor& tensor, at::ScalarType dtype, bool copy) {
+  if (!copy && tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.is_contiguous()) return tensor;
+  return tensor.detach().to(at::kCPU, dtype, /*non_blocking=*/false, copy).contiguous();     // [N]
+}
+
+/// The ids of a slot: where they come from, where they are kept, and whether each has a row.
+struct SlotIds {
+  const void* from = nullptr;
+  bool is_int = false;                       // int32, else int64
+  std::int64_t* kept = nullptr;              // null: they are read where they come from
+  std::int64_t count = 0, rows = 0;          // rows 0: any id has one
+  bool all_good = true;
+
+  void keep_and_check() {
+    const auto limit = rows > 0 ? static_cast<std::uint64_t>(rows) : ~std::uint64_t{0};
+    bool bad = false;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t id = is_int ? static_cast<const std::int32_t*>(from)[i] : static_cast<const std::int64_t*>(from)[i];
+      bad |= static_cast<std::uint64_t>(id) >= limit;
+      if (kept) kept[i] = id;
+    }
+    all_good = !bad;
+  }
+};
+
+/// Where the ids of every slot are for as long as the capture lasts. Copied when a step will read them again (`keeping`), so that the
 /// caller may reuse its batch.
+inline std::vector<SlotIds> ids_of_slots(const Routing& routing, std::span<const KeyedJaggedTensor> inputs, bool keeping,
+                                         std::vector<at::Tensor>& alive) {
+  std::vector<SlotIds> slots(routing.slots.size());
+  std::vector<at::Tensor> host(inputs.size());                                               // each [N]
+  std::int64_t total = 0;
+  for (std::size_t s = 0; s < slots.size(); ++s) {
+    const auto& slot = routing.slots[s];
+    const auto& input = inputs[slot.lookup];
+    const auto& table = routing.tables[slot.table].description;
+    check<IndexError>(input.contains(slot.feature), "feature '", slot.feature, "' of table '", table.name,
+                      "': the batch has no such key; keys are ", input.keys());
+    const auto f = input.index_of(slot.feature);
+    auto& values = host[slot.lookup];
+    if (!values.defined()) {
+      values = input.values().is_cpu() ? input.values().contiguous() : input.values().cpu();
+      alive.push_back(values);
+    }
+    auto& one = slots[s];
+    one.is_int = values.scalar_type() == at::kInt;
+    one.from = static_cast<const std::byte*>(values.const_data_ptr()) +
+               input.offset_per_key()[f] * static_cast<std::int64_t>(values.element_size());
+    one.count = input.length_per_key()[f];
+    one.rows = table.managed_collision ? 0 : table.num_embeddings;
+    total += one.count;
+  }
+  const auto copied = ops::empty({total}, at::kLong);                                        // [ids of all slots]
+  auto* next = copied.mutable_data_ptr<std::int64_t>();
+  for (auto& one : slots) {
+    if (keeping || one.is_int) one.kept = next;
+    next += one.count;
+  }
+  alive.push_back(copied);
+  constexpr std::int64_t worth_a_region = 65536;
+  const auto count = static_cast<std::int64_t>(slots.size());
+  parallel(count, total < worth_a_region ? count : 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto s = begin; s < end; ++s) slots[static_cast<std::size_t>(s)].keep_and_check();
+  });
+  return slots;
+}
+
+/// This rank's bags of every slot, checked.
 /// Errors: IndexError naming feature, table, row, position, id and table size; ShapeError on a different weightedness.
 inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTensor> inputs, bool keeping) {
   Capture capture;
+  std::vector<at::Tensor> weights(inputs.size());                                            // each [N]
   for (std::size_t l = 0; l < inputs.size(); ++l) {
     const auto& layout = routing.lookups[l];
     if (inputs[l].is_weighted() != layout.is_weighted)
@@ -137,36 +207,36 @@ inline Capture own_bags(const Routing& routing, std::span<const KeyedJaggedTenso
       fail<ShapeError>(lookup_name(layout), " is given features of ", inputs[l].stride_per_key(),
                        " rows; pooled features of different rows need inverse indices");
     capture.alive.push_back(inputs[l].offsets());
+    if (layout.is_weighted && (inputs[l].weights().is_cpu() || !capture.by_rows[l])) {       // else read where rows are pooled
+      weights[l] = host_numbers(inputs[l].weights(), at::kDouble, keeping);
+      capture.alive.push_back(weights[l]);
+    }
   }
   capture.kept.resize(routing.slots.size());
   capture.bad.resize(routing.slots.size());
+  capture.divisors.resize(routing.slots.size());
+  capture.own.reserve(routing.slots.size());
+  const auto ids = ids_of_slots(routing, inputs, keeping, capture.alive);
   for (std::size_t s = 0; s < routing.slots.size(); ++s) {
     const auto& slot = routing.slots[s];
     const auto& input = inputs[slot.lookup];
     const auto& table = routing.tables[slot.table].description;
-    check<IndexError>(input.contains(slot.feature), "feature '", slot.feature, "' of table '", table.name,
-                      "': the batch has no such key; keys are ", input.keys());
     const auto f = input.index_of(slot.feature);
-    const auto feature = input.feature(f);
-    auto ids = feature.values().to(at::kCPU, at::kLong, /*non_blocking=*/false, /*copy=*/keeping).contiguous();   // [n]
-    Bags bags{.ids = ids.const_data_ptr<std::int64_t>(),
-              .offsets = input.offsets().const_data_ptr<std::int64_t>() + input.lengths_offset_per_key()[f],
-              .bags = input.stride_per_key()[f]};
-    capture.alive.push_back(std::move(ids));
-    if (input.is_weighted() && (feature.weights().is_cpu() || !capture.by_rows[slot.lookup])) {   // else read where rows are pooled
-      auto weights = feature.weights().detach().to(at::kCPU, at::kDouble, false, keeping).contiguous();   // [n]
-      bags.weights = weights.const_data_ptr<double>();
-      capture.alive.push_back(std::move(weights));
-    }
+    const Bags bags{.ids = ids[s].kept ? ids[s].kept : static_cast<const std::int64_t*>(ids[s].from),
+                    .offsets = input.offsets().const_data_ptr<std::int64_t>() + input.lengths_offset_per_key()[f],
+                    .weights = weights[slot.lookup].defined() ? weights[slot.lookup].const_data_ptr<double>() + input.offset_per_key()[f]
+                                                              : nullptr,
+                    .bags = input.stride_per_key()[f]};
     capture.own.push_back(bags);
-    if (const auto i = first_bad_id(bags, table); i < bags.count()) {
+    if (!ids[s].all_good) {
+      const auto i = first_bad_id(bags, table);
       const auto row = std::upper_bound(bags.offsets, bags.offsets + bags.bags + 1, bags.offsets[0] + i) - bags.offsets - 1;
       check<IndexError>(routing.lookups[slot.lookup].bad_ids != BadIds::refuse, "feature '", slot.feature, "' of table '", table.name,
                         "': id ", bags.ids[i], " at position ", bags.offsets[0] + i - bags.offsets[row], " of row ", row,
                         "; the table has ", table.num_embeddings, " rows");
       leave_out_bad_ids(capture, s, table, routing.lookups[slot.lookup].bad_ids);
     }
-    capture.divisors.push_back(table.pooling == PoolingType::mean ? mean_divisors(capture.own[s]) : std::vector<double>{});
+    if (table.pooling == PoolingType::mean) capture.divisors[s] = mean_divisors(capture.own[s]);
   }
   capture.requests.resize(routing.routes.size());
   return capture;

@@ -93,7 +93,12 @@ inline bool has_finite_sums(const kernels::FusedUpdate& update) {
 /// The tables of this rank of which that is not so for some shard.
 inline std::vector<std::size_t> tables_beyond(std::span<const FusedShard> shards) {
   std::vector<char> finite(shards.size());
-  parallel(static_cast<std::int64_t>(shards.size()), 1, [&](std::int64_t begin, std::int64_t end) {
+  std::int64_t numbers = 0;
+  for (const auto& shard : shards)
+    for (const auto& source : shard.update.sources) numbers += source.bags * shard.update.task.dim;
+  constexpr std::int64_t worth_a_region = 1 << 17;
+  const auto count = static_cast<std::int64_t>(shards.size());
+  parallel(count, numbers < worth_a_region ? count : 1, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) finite[i] = has_finite_sums(shards[i].update);
   });
   std::vector<std::size_t> tables;

@@ -92,16 +92,20 @@ struct SlotOutput {
 };
 
 inline std::vector<SlotOutput> empty_outputs(const Routing& routing, const Capture& capture) {
+  const auto empty = [&](std::size_t l, std::int64_t rows, std::int64_t columns) {           // [rows, columns]
+    const auto options = at::TensorOptions(routing.lookups[l].dtype).device(routing.device);
+    return routing.is_written_whole[l] ? ops::empty({rows, columns}, options) : ops::zeros({rows, columns}, options);
+  };
   std::vector<at::Tensor> by_lookup;
-  const auto options = [&](std::size_t l) { return at::TensorOptions(routing.lookups[l].dtype).device(routing.device); };
   for (std::size_t l = 0; l < routing.lookups.size(); ++l)
-    by_lookup.push_back(capture.by_slot[l] ? at::Tensor{} : ops::zeros({capture.rows[l], routing.lookups[l].width}, options(l)));
+    by_lookup.push_back(capture.by_slot[l] ? at::Tensor{} : empty(l, capture.rows[l], routing.lookups[l].width));
   std::vector<SlotOutput> outputs;
+  outputs.reserve(routing.slots.size());
   for (std::size_t s = 0; s < routing.slots.size(); ++s) {
     const auto& slot = routing.slots[s];
     const auto dim = routing.tables[slot.table].description.embedding_dim;
     const auto vectors = capture.by_rows[slot.lookup] ? capture.own[s].count() : capture.own[s].bags;
-    if (capture.by_slot[slot.lookup]) outputs.push_back({ops::zeros({vectors, dim}, options(slot.lookup)), 0});
+    if (capture.by_slot[slot.lookup]) outputs.push_back({empty(slot.lookup, vectors, dim), 0});
     else outputs.push_back({by_lookup[slot.lookup], slot.column});
   }
   return outputs;

@@ -142,14 +142,15 @@ template <class Number> [[gnu::always_inline]] inline double scale_and_square(Nu
   Vector<Number, lanes> sums[vectors]{}, values;
   Number sum = 0;
   std::int64_t d = 0;
-  for (; d + vectors * lanes <= count; d += vectors * lanes)
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) {
-      __builtin_memcpy(&values, numbers + d + v * lanes, sizeof values);
-      values *= scale;
-      sums[v] += values * values;
-      __builtin_memcpy(numbers + d + v * lanes, &values, sizeof values);
-    }
+  const auto take = [&](int v) __attribute__((always_inline)) {
+    __builtin_memcpy(&values, numbers + d, sizeof values);
+    values *= scale;
+    sums[v] += values * values;
+    __builtin_memcpy(numbers + d, &values, sizeof values);
+    d += lanes;
+  };
+  while (d + vectors * lanes <= count) take(0), take(1), take(2), take(3);
+  while (d + lanes <= count) take(0);
   for (; d < count; ++d) {
     numbers[d] *= scale;
     sum += numbers[d] * numbers[d];
