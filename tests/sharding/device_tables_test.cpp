@@ -112,7 +112,8 @@ TEST_SUITE("sharding/device_tables") {
     for (const auto dtype : {at::kDouble, at::kFloat}) {
       const auto batch = [&](std::uint64_t seed) { return clicks(seed, dtype); };
       compare<Bce, Clicks>(dtype, "adam", [&] { return ranker(dtype); }, Adam{.learning_rate = .01}, {}, batch);
-      compare<Bce, Clicks>(dtype, "adam", [&] { return ranker(dtype, true); }, Adam{.learning_rate = .01}, {.clip_norm = .5}, batch, 2, /*waits=*/true);
+      compare<Bce, Clicks>(dtype, "adam", [&] { return ranker(dtype, true); }, Adam{.learning_rate = .01}, {.clip_norm = .5}, batch, 2,
+                           /*waits=*/true);
     }
   }
 }

@@ -22,6 +22,12 @@ concept Topology = std::movable<T> && requires(const T& t) {
   { t.device() } -> std::same_as<c10::Device>;
 };
 
+/// Whether a topology's device may be an accelerator. One that says `has_device = false` compiles no code for it.
+template <class T> consteval bool may_have_device() {
+  if constexpr (requires { { T::has_device } -> std::convertible_to<bool>; }) return T::has_device;
+  else return true;
+}
+
 /// Ranks on each node, where the topology says so; else all ranks are on one.
 template <class T> int local_world_size(const T& topology) {
   if constexpr (requires { { topology.local_world_size() } -> std::same_as<int>; }) return topology.local_world_size();

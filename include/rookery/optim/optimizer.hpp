@@ -240,7 +240,8 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   auto shards = runtime.sums(topology, received, fusing);
   if constexpr (is_distributed) buckets_->receive();
   const auto rates = detail::group_rates(options_.groups, rate_, count_);
-  if (there) [[unlikely]] return step_there(shards, passes, rates);
+  if constexpr (concepts::may_have_device<std::remove_cvref_t<decltype(topology)>>())
+    if (there) [[unlikely]] return step_there(shards, passes, rates);
   auto known = norm(shards, detail::tables_beyond(fused), passes, rates);
   if (fusing && !known.not_finite.empty()) {                 // on all ranks: sums may overflow, and must be known before rows change
     fused.clear();

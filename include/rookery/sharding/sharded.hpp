@@ -426,7 +426,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
  private:
   /// The batch itself, or on a device its copy there.
   const Batch& where_computed(const Batch& batch, std::optional<Batch>& moved) const {
-    if constexpr (HasMembers<Batch>)
+    if constexpr (HasMembers<Batch> && concepts::may_have_device<Topology>())
       if (this->on_device()) return moved.emplace(dense_to(batch, this->topology().device()));
     return batch;
   }

@@ -126,10 +126,12 @@ class TableRuntime {
   template <class Topology>
   std::vector<detail::ShardGradients> sums(Topology& topology, std::span<const detail::ReceivedGradients> received, bool fusing) const {
     if (routing_.slots.empty()) return {};
-    if (routing_.on_device()) [[unlikely]] {
-      auto sums = detail::device_gradients(topology, routing_, captures_);
-      if constexpr (Topology::is_distributed) detail::sum_device_replicas(topology, routing_, sums);
-      return sums;
+    if constexpr (concepts::may_have_device<Topology>()) {
+      if (routing_.on_device()) [[unlikely]] {
+        auto sums = detail::device_gradients(topology, routing_, captures_);
+        if constexpr (Topology::is_distributed) detail::sum_device_replicas(topology, routing_, sums);
+        return sums;
+      }
     }
     auto sums = detail::sum_gradients(routing_, static_cast<std::size_t>(topology.rank()), captures_, received, fusing);
     if constexpr (Topology::is_distributed) detail::sum_replicas(topology, routing_, captures_, sums);
@@ -186,9 +188,9 @@ auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor
     std::transform(bad_.begin(), bad_.end(), capture.bad.begin(), bad_.begin(), std::plus<>());
     if (!routing_.slots.empty()) {
       detail::route_ids(topology, routing_, capture, capturing);
-      if (routing_.on_device()) [[unlikely]] {
-        outputs = detail::exchange_device_values(topology, routing_, capture);
-      } else {
+      if constexpr (concepts::may_have_device<Topology>())
+        if (routing_.on_device()) [[unlikely]] outputs = detail::exchange_device_values(topology, routing_, capture);
+      if (!routing_.on_device()) {
         outputs = detail::exchange_values(topology, routing_, capture);
         detail::divide_means(routing_, capture, outputs);
       }

@@ -216,6 +216,7 @@ template <class Host, class Device> struct EitherHandle {
 template <class Api> class BasicNccl : public Gloo {
  public:
   static constexpr std::string_view name = "nccl";
+  static constexpr bool has_device = true;
   static constexpr bool is_on_gpus = true;
 
   /// Meets the other ranks and takes a GPU: that of the rank's number on its node, or the only one that there is.

@@ -158,7 +158,7 @@ class ProcessGroup {
 /// One process of a `Group`, as a topology: the facts, and how it ends. Verbs are the topology's own.
 template <class Group> class ProcessTopology {
  public:
-  static constexpr bool is_distributed = true;
+  static constexpr bool is_distributed = true, has_device = false;
 
   int rank() const { return group_->environment().rank; }
   int world_size() const { return group_->environment().world_size; }

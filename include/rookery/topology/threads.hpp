@@ -165,7 +165,7 @@ class ThreadsHub {
 /// One rank of a run on threads. Made by `run`.
 class Threads {
  public:
-  static constexpr bool is_distributed = true;
+  static constexpr bool is_distributed = true, has_device = false;
   static constexpr std::string_view name = "threads";
 
   /// Runs `fn(Threads)` on `ranks` threads and waits for all. LibTorch's threads are divided among them.
