@@ -32,7 +32,7 @@ struct DeviceFactor {
 
 /// The numbers of a step: squares of each table's gradients and the normaliser, `there` [T + 1] over all ranks, and squares of each dense
 /// gradient -> [T + 1 + gradients].
-inline at::Tensor step_numbers(const at::Tensor& there, std::span<const DenseParameter> dense) {
+[[gnu::cold]] inline at::Tensor step_numbers(const at::Tensor& there, std::span<const DenseParameter> dense) {
   std::vector<at::Tensor> parts{there};
   for (const auto& one : dense)
     if (one.gradient.defined()) parts.push_back(squares_there(one.gradient).view({1}));
@@ -41,8 +41,8 @@ inline at::Tensor step_numbers(const at::Tensor& there, std::span<const DensePar
 
 /// The factor that the numbers of a step make, with the normaliser and the passes that the host knows; as gradient_scale and Optimizer have
 /// it on the host.
-inline DeviceFactor device_factor(const at::Tensor& numbers, std::int64_t tables, double normaliser, double passes,
-                                  GradientDivision division, bool divides, double clip_norm) {
+[[gnu::cold]] inline DeviceFactor device_factor(const at::Tensor& numbers, std::int64_t tables, double normaliser, double passes,
+                                                GradientDivision division, bool divides, double clip_norm) {
   const auto options = numbers.options();
   const auto divisor = numbers[tables].add(normaliser);                                      // []
   auto valid = numbers.isfinite().all();                                                     // []
@@ -62,7 +62,7 @@ inline DeviceFactor device_factor(const at::Tensor& numbers, std::int64_t tables
 class StepReport {
  public:
   /// Sends them. `sums` [T + 2 + W] are what the host knows of the step, over all ranks.
-  void send(const at::Tensor& numbers, at::Tensor sums, std::span<const DenseParameter> dense) {
+  [[gnu::cold]] void send(const at::Tensor& numbers, at::Tensor sums, std::span<const DenseParameter> dense) {
     const auto device = numbers.device();
     if (!host_.defined() || host_.numel() != numbers.numel())
       host_ = ops::empty(numbers.sizes(), at::TensorOptions(at::kDouble).pinned_memory(true));   // [T + 1 + gradients]
@@ -81,7 +81,7 @@ class StepReport {
   const std::vector<char>& reached() const { return reached_; }
 
   /// What the step's numbers say. Waits for the device where they are still on their way.
-  StepNorm read(std::span<const PlacedTable> tables, std::span<const DenseParameter> dense, bool divides) const {
+  [[gnu::cold]] StepNorm read(std::span<const PlacedTable> tables, std::span<const DenseParameter> dense, bool divides) const {
     arrived_->synchronize();
     auto sums = sums_.clone();                                                               // [T + 2 + W]
     const auto known = static_cast<std::int64_t>(tables.size()) + 1;

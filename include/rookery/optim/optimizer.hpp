@@ -195,8 +195,8 @@ template <class Model, class DenseRule> class Optimizer {
     return detail::read_step_sums(sums, model_->tables(), dense_.parameters(), detail::dense_squares(dense_.parameters()), divides);
   }
   /// What follows on a device once gradients are summed.
-  bool step_there(std::vector<detail::ShardGradients>& shards, std::int64_t passes, std::span<const double> rates);
-  detail::StepNorm read_report() const { return report_.read(model_->tables(), dense_.parameters(), divides); }
+  [[gnu::cold]] bool step_there(std::vector<detail::ShardGradients>& shards, std::int64_t passes, std::span<const double> rates);
+  [[gnu::cold]] detail::StepNorm read_report() const { return report_.read(model_->tables(), dense_.parameters(), divides); }
   /// A gradient of this step is not finite: throws, or leaves the step out.
   void refuse(const std::string& not_finite) {
     if (options_.non_finite == NonFinite::skip) return void(++skipped_);

@@ -63,8 +63,8 @@ inline std::int64_t passes_with_gradients(std::span<const Capture> captures, con
 }
 
 /// This rank's part of the sums that a device has: squares of each table's gradients, and normaliser. Nothing waits for it.
-inline at::Tensor device_step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures,
-                                   std::span<const PlacedTable> tables, c10::Device device) {
+[[gnu::cold]] inline at::Tensor device_step_sums(std::span<const ShardGradients> shards, std::span<const Capture> captures,
+                                                 std::span<const PlacedTable> tables, c10::Device device) {
   const auto squares = static_cast<std::int64_t>(tables.size());
   auto sums = ops::zeros({squares + 1}, at::TensorOptions(at::kDouble).device(device));      // [T squares, normaliser]
   for (const auto& shard : shards)

@@ -34,15 +34,15 @@ struct RowSums {
   kernels::PickedSums sums;
 
   /// Gradient i is vector sources[i] times factors[i], none of which may be given for 1, and reached row occurrences[i].
-  static RowSums told(kernels::Upload& upload, std::span<const std::int64_t> occurrences, const std::vector<std::int64_t>& sources,
-                      const std::vector<double>& factors) {
+  [[gnu::cold]] static RowSums told(kernels::Upload& upload, std::span<const std::int64_t> occurrences,
+                                    const std::vector<std::int64_t>& sources, const std::vector<double>& factors) {
     auto transposed = kernels::transpose(occurrences);
     RowSums sums{.rows = {}, .rows_there = upload.add(transposed.rows), .sums = picked(upload, transposed, sources, factors)};
     sums.rows = std::move(transposed.rows);
     return sums;
   }
   /// The sums alone, of a list that is transposed already.
-  static kernels::PickedSums picked(kernels::Upload& upload, const kernels::Transposed& transposed,
+  [[gnu::cold]] static kernels::PickedSums picked(kernels::Upload& upload, const kernels::Transposed& transposed,
                                     const std::vector<std::int64_t>& sources, const std::vector<double>& factors) {
     std::vector<std::int64_t> vectors;
     std::vector<double> times;
@@ -60,7 +60,7 @@ struct RowSums {
 class DeviceGradients {
  public:
   /// `reached` says of each capture which slots the loss of any rank reached.
-  DeviceGradients(const Routing& routing, std::span<const Capture> captures, std::vector<std::vector<char>> reached)
+  [[gnu::cold]] DeviceGradients(const Routing& routing, std::span<const Capture> captures, std::vector<std::vector<char>> reached)
       : routing_(routing), captures_(captures), reached_(std::move(reached)), self_(static_cast<std::size_t>(routing.self)),
         blocks_(captures.size()) {
     for (std::size_t c = 0; c < captures.size(); ++c) {
@@ -78,7 +78,7 @@ class DeviceGradients {
   }
 
   /// For each rank and capture: the gradients of what its shards gave to this rank.
-  ByteMessage pack() const {
+  [[gnu::cold]] ByteMessage pack() const {
     auto message = gradient_message(routing_, captures_, self_, 0);
     std::int64_t begin = 0;
     for (const auto& theirs : routing_.routes_of)
@@ -93,7 +93,7 @@ class DeviceGradients {
     return message;
   }
   /// Finds what arrived, and what stays.
-  void read(const at::Tensor& arrived) {
+  [[gnu::cold]] void read(const at::Tensor& arrived) {
     std::int64_t begin = 0;
     for (std::size_t peer = 0; peer < routing_.routes_of.size(); ++peer)
       for (std::size_t c = 0; c < captures_.size(); ++c)
@@ -110,7 +110,7 @@ class DeviceGradients {
         }
   }
   /// Gradients of sums that this rank added up for its node.
-  ByteMessage pack_node() const {
+  [[gnu::cold]] ByteMessage pack_node() const {
     auto message = node_gradient_message(routing_, captures_, self_);
     std::int64_t begin = 0;
     for (std::size_t peer = 0; peer < routing_.routes_of.size(); ++peer)
@@ -124,7 +124,7 @@ class DeviceGradients {
         });
     return message;
   }
-  void read_node(const at::Tensor& arrived) {
+  [[gnu::cold]] void read_node(const at::Tensor& arrived) {
     std::int64_t begin = 0;
     for (std::size_t peer = 0; peer < routing_.routes_of.size(); ++peer)
       for (std::size_t c = 0; c < captures_.size(); ++c)
@@ -138,7 +138,7 @@ class DeviceGradients {
         });
   }
   /// The distinct rows of every local shard that trains, with their gradients summed.
-  std::vector<ShardGradients> sum() {
+  [[gnu::cold]] std::vector<ShardGradients> sum() {
     std::vector<ShardGradients> sums;
     for (auto& shard : shards_) {
       const auto& table = routing_.tables[shard.asked->table];
@@ -176,7 +176,7 @@ class DeviceGradients {
   std::int64_t columns_of(std::size_t r) const { return routing_.shard_of(routing_.routes[r]).box.columns(); }
 
   /// Which gradients of this rank are those of a row that it was given.
-  void tell_request(std::size_t c, std::size_t r) {
+  [[gnu::cold]] void tell_request(std::size_t c, std::size_t r) {
     auto& told = requests_.emplace_back();
     const auto& request = captures_[c].requests[r];
     const auto& divisors = captures_[c].divisors[routing_.routes[r].slot];
@@ -199,7 +199,7 @@ class DeviceGradients {
     told.sums = RowSums::picked(upload_, request.repeats, sources, factors);
   }
   /// The gradients that will reach a shard of this rank, in their fixed order: by pass, feature, rank, bag.
-  Shard tell_shard(const AskedShard& asked) {
+  [[gnu::cold]] Shard tell_shard(const AskedShard& asked) {
     std::vector<std::int64_t> rows, sources;
     std::vector<double> factors;
     std::int64_t begin = 0;                                  // of a block among all
@@ -223,7 +223,7 @@ class DeviceGradients {
     return {&asked, RowSums::told(upload_, rows, sources, factors)};
   }
   /// The columns of a route in this rank's gradient of its slot [bags or ids, columns]; zeros where there is none.
-  at::Tensor columns(std::size_t c, std::size_t r, std::int64_t vectors) const {
+  [[gnu::cold]] at::Tensor columns(std::size_t c, std::size_t r, std::int64_t vectors) const {
     const auto& route = routing_.routes[r];
     const auto& slot = routing_.slots[route.slot];
     const auto& box = routing_.shard_of(route).box;
@@ -233,7 +233,7 @@ class DeviceGradients {
     return gradient.narrow(1, (captures_[c].by_slot[slot.lookup] ? 0 : slot.column) + box.column_begin, box.columns());
   }
   /// The gradient vectors of one route, [vectors, columns]: of its bags, divided for mean pooling, or of its rows.
-  at::Tensor packed(std::size_t c, std::size_t r) const {
+  [[gnu::cold]] at::Tensor packed(std::size_t c, std::size_t r) const {
     const auto slot = routing_.routes[r].slot;
     const auto vectors = own_vectors(captures_[c], r);
     const auto gradient = columns(c, r, vectors);
@@ -245,7 +245,7 @@ class DeviceGradients {
     return divisors == nothing ? part : part.div(upload_.reals(divisors).to(part.scalar_type()).unsqueeze(1));
   }
   /// Gradients of what stays on this rank.
-  at::Tensor read_here(std::size_t c, std::size_t r) const {
+  [[gnu::cold]] at::Tensor read_here(std::size_t c, std::size_t r) const {
     const auto& route = routing_.routes[r];
     const bool divides = divisors_[c * routing_.slots.size() + route.slot] != nothing;
     return divides || !routing_.has_all_rows(route) ? packed(c, r) : columns(c, r, own_vectors(captures_[c], r));
@@ -264,7 +264,7 @@ class DeviceGradients {
 };
 
 /// Which slots the loss of this rank reached, [captures * slots] bytes.
-inline at::Tensor pack_reached(const Routing& routing, std::span<const Capture> captures) {
+[[gnu::cold]] inline at::Tensor pack_reached(const Routing& routing, std::span<const Capture> captures) {
   auto flags = ops::empty({static_cast<std::int64_t>(captures.size() * routing.slots.size())}, at::kByte);   // [captures * slots]
   auto* to = flags.mutable_data_ptr<std::uint8_t>();
   for (const auto& capture : captures) {
@@ -273,7 +273,8 @@ inline at::Tensor pack_reached(const Routing& routing, std::span<const Capture> 
   }
   return flags;
 }
-inline std::vector<std::vector<char>> any_reached(const Routing& routing, std::size_t captures, const std::vector<at::Tensor>& of_ranks) {
+[[gnu::cold]] inline std::vector<std::vector<char>> any_reached(const Routing& routing, std::size_t captures,
+                                                                const std::vector<at::Tensor>& of_ranks) {
   std::vector<std::vector<char>> reached(captures, std::vector<char>(routing.slots.size()));
   for (const auto& flags : of_ranks) {
     const auto* from = flags.const_data_ptr<std::uint8_t>();
@@ -285,7 +286,7 @@ inline std::vector<std::vector<char>> any_reached(const Routing& routing, std::s
 
 /// exchange_gradients and sum_gradients on a device.
 template <class Topology>
-std::vector<ShardGradients> device_gradients(Topology& topology, const Routing& routing, std::span<const Capture> captures) {
+[[gnu::cold]] std::vector<ShardGradients> device_gradients(Topology& topology, const Routing& routing, std::span<const Capture> captures) {
   std::vector<at::Tensor> reached{pack_reached(routing, captures)};
   if constexpr (Topology::is_distributed) reached = all_gather_v(topology, std::move(reached.front())).wait();
   DeviceGradients gradients(routing, captures, any_reached(routing, captures.size(), reached));

@@ -28,7 +28,7 @@
 namespace rookery::detail {
 
 /// How many rows of each shard, then all rows.
-inline at::Tensor pack_row_numbers(std::span<ShardGradients* const> shards) {
+[[gnu::cold]] inline at::Tensor pack_row_numbers(std::span<ShardGradients* const> shards) {
   std::vector<std::int64_t> words;
   for (const auto* shard : shards) words.push_back(static_cast<std::int64_t>(shard->gradients.rows.size()));
   for (const auto* shard : shards) words.insert(words.end(), shard->gradients.rows.begin(), shard->gradients.rows.end());
@@ -36,7 +36,7 @@ inline at::Tensor pack_row_numbers(std::span<ShardGradients* const> shards) {
 }
 
 /// Adds up in rank order what ranks have of some shards: `numbers` as pack_row_numbers gave them, `sums` one after the other.
-inline void add_device_rows(const std::vector<at::Tensor>& numbers, const std::vector<at::Tensor>& sums,
+[[gnu::cold]] inline void add_device_rows(const std::vector<at::Tensor>& numbers, const std::vector<at::Tensor>& sums,
                             std::span<ShardGradients* const> shards, c10::Device device) {
   kernels::Upload upload;
   std::vector<RowSums> told;
@@ -72,7 +72,8 @@ inline void add_device_rows(const std::vector<at::Tensor>& numbers, const std::v
 
 /// sum_replicas on a device: rows that ranks have seen are gathered, however many they are.
 /// Cost:  two all-gathers for each dtype that such tables have; none without them.
-template <class Topology> void sum_device_replicas(Topology& topology, const Routing& routing, std::span<ShardGradients> shards) {
+template <class Topology>
+[[gnu::cold]] void sum_device_replicas(Topology& topology, const Routing& routing, std::span<ShardGradients> shards) {
   for (const auto dtype : {at::kFloat, at::kDouble}) {
     std::vector<ShardGradients*> of_dtype;
     std::vector<at::Tensor> sums;                                                            // each [U * columns]
@@ -89,7 +90,8 @@ template <class Topology> void sum_device_replicas(Topology& topology, const Rou
 }
 
 /// This rank's part of the sums over rows that no shard has whole, [sum(sizes_out)].
-inline at::Tensor pack_device_row_sums(const RowSumMessage& message, std::span<const ShardGradients> shards, c10::Device device) {
+[[gnu::cold]] inline at::Tensor pack_device_row_sums(const RowSumMessage& message, std::span<const ShardGradients> shards,
+                                                     c10::Device device) {
   std::vector<at::Tensor> parts{ops::empty({0}, at::TensorOptions(at::kDouble).device(device))};
   for (const auto& piece : message.outgoing)
     if (piece.begin < piece.end)
@@ -98,7 +100,7 @@ inline at::Tensor pack_device_row_sums(const RowSumMessage& message, std::span<c
   return ops::cat(parts);
 }
 /// Replaces the sums of split rows by those that arrived, added up in column order.
-inline void add_device_row_sums(const RowSumMessage& message, const at::Tensor& received, const Routing& routing,
+[[gnu::cold]] inline void add_device_row_sums(const RowSumMessage& message, const at::Tensor& received, const Routing& routing,
                                 std::span<ShardGradients> shards) {
   std::vector<std::int64_t> columns, begins{0};
   for (const auto& piece : message.incoming) {
@@ -117,7 +119,8 @@ inline void add_device_row_sums(const RowSumMessage& message, const at::Tensor& 
 }
 
 /// complete_row_sums on a device, of the `row_sums` of shards.
-template <class Topology> void complete_device_row_sums(Topology& topology, const Routing& routing, std::span<ShardGradients> shards) {
+template <class Topology>
+[[gnu::cold]] void complete_device_row_sums(Topology& topology, const Routing& routing, std::span<ShardGradients> shards) {
   if (std::none_of(routing.tables.begin(), routing.tables.end(), has_split_sums)) return;
   const auto message = list_row_sums(routing, shards, static_cast<std::size_t>(topology.world_size()));
   auto send = pack_device_row_sums(message, shards, routing.device);                         // [sum(sizes_out)]

@@ -24,7 +24,7 @@
 namespace rookery::detail {
 
 /// Vectors [n, columns] of a dtype in a message of bytes, where they begin.
-inline at::Tensor block_at(const at::Tensor& message, std::int64_t begin, std::int64_t vectors, std::int64_t columns,
+[[gnu::cold]] inline at::Tensor block_at(const at::Tensor& message, std::int64_t begin, std::int64_t vectors, std::int64_t columns,
                            at::ScalarType dtype) {
   const auto bytes = vectors * columns * static_cast<std::int64_t>(c10::elementSize(dtype));
   return message.narrow(0, begin, bytes).view(dtype).view({vectors, columns});               // [n, columns]
@@ -38,7 +38,7 @@ inline std::vector<std::int64_t> begins_of(const Counts& bytes) {
 }
 
 /// Divisors as a device divides by them: by infinity where a bag without divisor is to give zeros.
-inline std::vector<double> divisors_there(const std::vector<double>& divisors) {
+[[gnu::cold]] inline std::vector<double> divisors_there(const std::vector<double>& divisors) {
   auto there = divisors;
   for (double& one : there)
     if (one == 0) one = std::numeric_limits<double>::infinity();
@@ -46,7 +46,7 @@ inline std::vector<double> divisors_there(const std::vector<double>& divisors) {
 }
 
 /// pool_rows on a device: no sum is taken by atomics there.
-inline at::Tensor pool_device_rows(const at::Tensor& rows, const Bags& bags, const at::Tensor& weights, PoolingType pooling) {
+[[gnu::cold]] inline at::Tensor pool_device_rows(const at::Tensor& rows, const Bags& bags, const at::Tensor& weights, PoolingType pooling) {
   const auto typed = weights.to(rows.scalar_type()).unsqueeze(1);                            // [n, 1]
   if (rows.size(0) == 0) return rows.mul(typed).sum(0, /*keepdim=*/true).expand({bags.bags, rows.size(1)});   // [B, D] zeros
   std::vector<std::int64_t> from_zero(bags.offsets, bags.offsets + bags.bags + 1);
@@ -63,7 +63,7 @@ inline at::Tensor pool_device_rows(const at::Tensor& rows, const Bags& bags, con
 class DeviceValues {
  public:
   /// Tells the device what is asked for, and looks up what this rank's shards have.
-  DeviceValues(const Routing& routing, const Capture& capture)
+  [[gnu::cold]] DeviceValues(const Routing& routing, const Capture& capture)
       : routing_(routing), capture_(capture), self_(static_cast<std::size_t>(routing.self)) {
     std::vector<kernels::PickedSums> asked;                                                  // per route of this rank
     for (std::size_t i = 0; i < mine().size(); ++i) asked.push_back(tell_asked(i));
@@ -78,7 +78,7 @@ class DeviceValues {
   }
 
   /// What goes to the other ranks of the node, to be added up there.
-  ByteMessage pack_node_sums() const {
+  [[gnu::cold]] ByteMessage pack_node_sums() const {
     auto message = node_sum_message(routing_, capture_, self_);
     std::int64_t begin = 0;
     for (std::size_t peer = 0; peer < routing_.routes_of.size(); ++peer)
@@ -90,7 +90,7 @@ class DeviceValues {
     return message;
   }
   /// Adds what came from the other ranks of the node to what this one gives for them.
-  void add_node_sums(const at::Tensor& received) {
+  [[gnu::cold]] void add_node_sums(const at::Tensor& received) {
     std::int64_t begin = 0;
     for (std::size_t peer = 0; peer < routing_.routes_of.size(); ++peer)
       for_each_relay(routing_, peer, self_, [&](std::size_t asker, std::size_t r, std::size_t gateway) {
@@ -102,7 +102,7 @@ class DeviceValues {
       });
   }
   /// What all ranks asked of this one.
-  ByteMessage pack() const {
+  [[gnu::cold]] ByteMessage pack() const {
     auto message = value_message(routing_, capture_, self_);
     std::int64_t begin = 0;
     for (std::size_t peer = 0; peer < routing_.routes_of.size(); ++peer)
@@ -115,7 +115,7 @@ class DeviceValues {
     return message;
   }
   /// Adds up what came back and what stays, in route order, and divides means.
-  std::vector<SlotOutput> outputs(const at::Tensor& received, const Counts& bytes_in) const {
+  [[gnu::cold]] std::vector<SlotOutput> outputs(const at::Tensor& received, const Counts& bytes_in) const {
     auto outputs = empty_outputs(routing_, capture_);
     auto begins = begins_of(bytes_in);
     for (std::size_t r = 0; r < routing_.routes.size(); ++r) {
@@ -148,7 +148,7 @@ class DeviceValues {
   bool divides(std::size_t s) const { return !capture_.divisors[s].empty() && !capture_.by_rows[routing_.slots[s].lookup]; }
 
   /// The ids of all ranks that ask a route of this rank.
-  kernels::PickedSums tell_asked(std::size_t i) {
+  [[gnu::cold]] kernels::PickedSums tell_asked(std::size_t i) {
     std::vector<std::int64_t> ids, offsets{0};
     std::vector<double> factors;
     auto& begins = begins_.emplace_back();
@@ -167,7 +167,7 @@ class DeviceValues {
     return kernels::PickedSums::told(upload_, ids, factors, offsets);
   }
   /// Which of the rows that a route gives each id of this rank has.
-  void tell_request(std::size_t r) {
+  [[gnu::cold]] void tell_request(std::size_t r) {
     auto& told = requests_.emplace_back();
     const auto& request = capture_.requests[r];
     if (!request.rows) return;
@@ -182,14 +182,14 @@ class DeviceValues {
     }
   }
   /// What this rank's route with number `i` has for a rank.
-  at::Tensor of_rank(std::size_t i, std::size_t rank) const {
+  [[gnu::cold]] at::Tensor of_rank(std::size_t i, std::size_t rank) const {
     return values_[i].narrow(0, begins_[i][rank], begins_[i][rank + 1] - begins_[i][rank]);  // [vectors, columns]
   }
-  static void write(const at::Tensor& message, std::int64_t begin, const at::Tensor& values, at::ScalarType dtype) {
+  [[gnu::cold]] static void write(const at::Tensor& message, std::int64_t begin, const at::Tensor& values, at::ScalarType dtype) {
     block_at(message, begin, values.size(0), values.size(1), dtype).copy_(values);           // [vectors, columns]
   }
   /// Adds the vectors of a route to its columns of the output.
-  void add(std::size_t r, const at::Tensor& vectors, const at::Tensor& columns) const {
+  [[gnu::cold]] void add(std::size_t r, const at::Tensor& vectors, const at::Tensor& columns) const {
     const auto& told = requests_[r];
     if (!capture_.requests[r].rows) {
       if (vectors.size(0) > 0) columns.add_(vectors.to(columns.scalar_type()));              // [bags, columns]
@@ -219,7 +219,7 @@ class DeviceValues {
 
 /// exchange_values and divide_means on a device.
 template <class Topology>
-std::vector<SlotOutput> exchange_device_values(Topology& topology, const Routing& routing, const Capture& capture) {
+[[gnu::cold]] std::vector<SlotOutput> exchange_device_values(Topology& topology, const Routing& routing, const Capture& capture) {
   DeviceValues values(routing, capture);
   if constexpr (!Topology::is_distributed) {
     (void)topology;

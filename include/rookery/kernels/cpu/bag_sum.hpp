@@ -160,6 +160,13 @@ void sum_bags(const LookupTask& task, std::int64_t begin, std::int64_t end, void
   }
 }
 
+using SumBags = void (*)(const LookupTask&, std::int64_t begin, std::int64_t end, void* out, std::int64_t out_stride, RowAhead*);
+
+/// sum_bags of rows of a dtype.
+inline SumBags sum_bags_of(c10::ScalarType dtype) {
+  return for_table(dtype, [](auto weight, auto) -> SumBags { return &sum_bags<decltype(weight)>; });
+}
+
 #ifdef ROOKERY_KERNELS_EXTERN                // instantiated in one file of the project: kernels/cpu/instantiate.hpp
 extern template void sum_bags<float>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);
 extern template void sum_bags<double>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);

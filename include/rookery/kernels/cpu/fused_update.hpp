@@ -170,12 +170,12 @@ template <class Number>
   for (std::size_t k = 0; k < rows.size(); ++k, sums += update.task.dim)
     update.squares[static_cast<std::size_t>(rows[k]) % FusedUpdate::owners] += scale_and_square(sums, update.task.dim, scale);
 }
-template <class Number> void finish_rows_plain(FusedUpdate& update, std::span<const std::int64_t> rows, Number* sums) {
-  finish_rows(update, rows, sums);
+template <class Number> void finish_rows_plain(FusedUpdate& update, std::span<const std::int64_t> rows, void* sums) {
+  finish_rows(update, rows, static_cast<Number*>(sums));
 }
 #if defined(__x86_64__) && defined(__GNUC__)
-[[gnu::target("avx2"), gnu::noinline]] inline void finish_rows_avx2(FusedUpdate& update, std::span<const std::int64_t> rows, float* sums) {
-  finish_rows(update, rows, sums);
+[[gnu::target("avx2"), gnu::noinline]] inline void finish_rows_avx2(FusedUpdate& update, std::span<const std::int64_t> rows, void* sums) {
+  finish_rows(update, rows, static_cast<float*>(sums));
 }
 #endif
 
@@ -193,9 +193,8 @@ inline void ask_for_rows(const RowTask& task, std::span<const std::int64_t> rows
   }
 }
 
-/// One thread's rows of one shard. `Weight` is the type of gradients.
-template <class Weight> void update_part(FusedUpdate& update, std::size_t part, std::size_t parts, UpdateScratch& scratch) {
-  using Number = std::conditional_t<std::is_same_v<Weight, double>, double, float>;
+/// One thread's rows of one shard.
+inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts, UpdateScratch& scratch) {
   const auto total = static_cast<std::size_t>(update.count());
   if (total == 0) return;
   scratch.reserve(total + 1);
@@ -220,21 +219,23 @@ template <class Weight> void update_part(FusedUpdate& update, std::size_t part, 
   scratch.starts[distinct] = static_cast<std::int64_t>(count);
 
   const auto dim = update.task.dim;
-  const auto row_bytes = dim * static_cast<std::int64_t>(sizeof(Number));
+  const auto row_bytes = dim * static_cast<std::int64_t>(c10::elementSize(compute_dtype(update.dtype)));   // of sums
   const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(4096 / row_bytes, 2, 64));   // a block, whose sums stay near
   scratch.sums.resize(together * static_cast<std::size_t>(row_bytes));
-  auto* sums = reinterpret_cast<Number*>(scratch.sums.data());
-  const RowsAhead gradients{0, 1, dim * static_cast<std::int64_t>(sizeof(Weight)), scratch.numbers.get(), scratch.numbers.get() + count};
+  auto* sums = scratch.sums.data();
+  const RowsAhead gradients{0, 1, dim * static_cast<std::int64_t>(c10::elementSize(update.dtype)), scratch.numbers.get(),
+                            scratch.numbers.get() + count};
   RowAhead ahead(std::span(&gradients, 1), prefetch_policy().bytes);
   const std::span<const std::int64_t> rows(scratch.rows.get(), distinct);
   const auto block_at = [&](std::size_t u) {
     u = std::min(u, distinct);
     return rows.subspan(u, std::min(together, distinct - u));
   };
-  auto* finish = &finish_rows_plain<Number>;
+  const auto sum = sum_bags_of(update.dtype);
+  const bool is_double = update.dtype == c10::ScalarType::Double;
+  auto* finish = is_double ? &finish_rows_plain<double> : &finish_rows_plain<float>;
 #if defined(__x86_64__) && defined(__GNUC__)
-  if constexpr (std::is_same_v<Number, float>)
-    if (instruction_set() != InstructionSet::plain) finish = &finish_rows_avx2;
+  if (!is_double && instruction_set() != InstructionSet::plain) finish = &finish_rows_avx2;
 #endif
   const auto rows_ahead = 4 * together;
   ask_for_rows(update.task, rows.first(std::min(rows_ahead, distinct)));
@@ -247,18 +248,11 @@ template <class Weight> void update_part(FusedUpdate& update, std::size_t part, 
     task.offsets = scratch.starts.get() + u;
     task.sample_weights = has_factors ? scratch.ordered.get() + scratch.starts[u] : nullptr;
     task.bags = static_cast<std::int64_t>(block.size());
-    sum_bags<Weight>(task, 0, task.bags, sums, dim, prefetch_policy().bytes == 0 ? nullptr : &ahead);
+    sum(task, 0, task.bags, sums, dim, prefetch_policy().bytes == 0 ? nullptr : &ahead);
     finish(update, block, sums);
     update.task.update(update.task, block, sums, nullptr);
   }
 }
-
-#ifdef ROOKERY_KERNELS_EXTERN                // instantiated in one file of the project: kernels/cpu/instantiate.hpp
-extern template void update_part<float>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
-extern template void update_part<double>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
-extern template void update_part<c10::Half>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
-extern template void update_part<c10::BFloat16>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
-#endif
 
 }  // namespace detail
 
@@ -271,14 +265,8 @@ inline void update(std::span<FusedUpdate* const> updates) {
   parallel(parts, 1, [&](std::int64_t begin, std::int64_t end) {
     detail::UpdateScratch scratch;
     for (auto part = begin; part < end; ++part)
-      for (auto* one : updates) {
-        if (one->sources.empty()) continue;
-        const auto run = [&](auto weight) {
-          detail::update_part<decltype(weight)>(*one, static_cast<std::size_t>(part), static_cast<std::size_t>(parts), scratch);
-        };
-        if (is_narrow(one->dtype)) detail::for_narrow(one->dtype, run);
-        else for_floating(one->dtype, run);
-      }
+      for (auto* one : updates)
+        if (!one->sources.empty()) detail::update_part(*one, static_cast<std::size_t>(part), static_cast<std::size_t>(parts), scratch);
   });
 }
 

@@ -9,7 +9,6 @@
 #endif
 
 #include <rookery/kernels/cpu/bag_sum.hpp>
-#include <rookery/kernels/cpu/fused_update.hpp>
 
 namespace rookery::kernels::detail {
 
@@ -17,9 +16,5 @@ template void sum_bags<float>(const LookupTask&, std::int64_t, std::int64_t, voi
 template void sum_bags<double>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);
 template void sum_bags<c10::Half>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);
 template void sum_bags<c10::BFloat16>(const LookupTask&, std::int64_t, std::int64_t, void*, std::int64_t, RowAhead*);
-template void update_part<float>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
-template void update_part<double>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
-template void update_part<c10::Half>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
-template void update_part<c10::BFloat16>(FusedUpdate&, std::size_t, std::size_t, UpdateScratch&);
 
 }  // namespace rookery::kernels::detail

@@ -25,7 +25,7 @@ namespace rookery::kernels {
 class Segments {
  public:
   Segments() = default;
-  Segments(Upload& upload, std::span<const std::int64_t> offsets) : count_(static_cast<std::int64_t>(offsets.size()) - 1) {
+  [[gnu::cold]] Segments(Upload& upload, std::span<const std::int64_t> offsets) : count_(static_cast<std::int64_t>(offsets.size()) - 1) {
     constexpr std::int64_t block = 64;                       // as the host's bag_sum.hpp
     std::int64_t longest = 0;
     for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
@@ -47,7 +47,7 @@ class Segments {
   }
 
   /// Shapes:  rows [n, D] -> [segments, D]; `rows` itself where each segment is one row.
-  at::Tensor sum(const Upload& upload, const at::Tensor& rows) const {
+  [[gnu::cold]] at::Tensor sum(const Upload& upload, const at::Tensor& rows) const {
     if (is_each_one_) return rows;
     if (rows.size(0) == 0) return ops::zeros({count_, rows.size(1)}, rows.options());        // [segments, D]
     const auto sums = ops::segment_sums(rows, upload.integers(starts_));                     // [blocks, D]
@@ -62,7 +62,8 @@ class Segments {
 };
 
 /// Rows `ids` [n] of `table` [E, D] as `dtype`, times `factors` [n] where these are defined.
-inline at::Tensor picked_rows(const at::Tensor& table, const at::Tensor& ids, const at::Tensor& factors, at::ScalarType dtype) {
+[[gnu::cold]] inline at::Tensor picked_rows(const at::Tensor& table, const at::Tensor& ids, const at::Tensor& factors,
+                                            at::ScalarType dtype) {
   auto rows = table.index_select(0, ids).to(dtype);                                          // [n, D]
   return factors.defined() ? rows.mul(factors.to(dtype).unsqueeze(1)) : rows;                // [n, D]
 }
@@ -74,14 +75,14 @@ struct PickedSums {
   Segments bags;
 
   /// `factors` is empty where there are none.
-  static PickedSums told(Upload& upload, std::span<const std::int64_t> ids, std::span<const double> factors,
+  [[gnu::cold]] static PickedSums told(Upload& upload, std::span<const std::int64_t> ids, std::span<const double> factors,
                          std::span<const std::int64_t> offsets) {
     PickedSums sums{.ids = upload.add(ids), .factors = 0, .has_factors = !factors.empty(), .bags = Segments(upload, offsets)};
     if (sums.has_factors) sums.factors = upload.add(factors);
     return sums;
   }
   /// Shapes: table [E, D] -> [bags, D] of `dtype`, in which sums are taken.
-  at::Tensor of(const Upload& upload, const at::Tensor& table, at::ScalarType dtype) const {
+  [[gnu::cold]] at::Tensor of(const Upload& upload, const at::Tensor& table, at::ScalarType dtype) const {
     return bags.sum(upload, picked_rows(table, upload.integers(ids), has_factors ? upload.reals(factors) : at::Tensor{}, dtype));
   }
 };

@@ -23,12 +23,20 @@ namespace detail {
 
 /// A tensor, [U, D] or [U, 1] of a step's rows; or one number for all of them, where it is undefined.
 struct RowValues {
-  at::Tensor tensor{};
-  double number = 0;
+  at::Tensor tensor;
+  double number;
+
+  RowValues(at::Tensor of_rows, double of_all = 0) : tensor(std::move(of_rows)), number(of_all) {}
+  // Rules make many of these: what a tensor needs for that is compiled once.
+  [[gnu::cold, gnu::noinline]] RowValues(const RowValues& other) = default;
+  [[gnu::cold, gnu::noinline]] RowValues& operator=(const RowValues& other) = default;
+  RowValues(RowValues&& other) = default;
+  [[gnu::cold, gnu::noinline]] RowValues& operator=(RowValues&& other) = default;
+  [[gnu::cold, gnu::noinline]] ~RowValues() = default;
 
   bool is_tensor() const { return tensor.defined(); }
   /// As a tensor beside another one: [] for a number.
-  at::Tensor beside(const at::Tensor& other) const {
+  [[gnu::cold]] at::Tensor beside(const at::Tensor& other) const {
     if (!is_tensor()) return ops::full({}, number, other.options());                         // []
     return tensor.scalar_type() == other.scalar_type() || other.scalar_type() == at::kDouble ? tensor : tensor.to(other.scalar_type());
   }
@@ -37,7 +45,7 @@ struct RowValues {
 enum class Arithmetic { add, subtract, multiply, divide };
 
 /// One of the four on both. Numbers of the table's dtype stay of it: a float64 tensor is rounded when the other is float32.
-inline RowValues combine(Arithmetic how, const RowValues& a, const RowValues& b) {
+[[gnu::cold]] inline RowValues combine(Arithmetic how, const RowValues& a, const RowValues& b) {
   if (!a.is_tensor() && !b.is_tensor()) {
     switch (how) {
       case Arithmetic::add: return {{}, a.number + b.number};
@@ -65,7 +73,7 @@ inline RowValues combine(Arithmetic how, const RowValues& a, const RowValues& b)
     case Arithmetic::multiply: return {left.mul(right)};
     case Arithmetic::divide: return {left.div(right)};
   }
-  return {};
+  return at::Tensor{};
 }
 
 /// Whether something holds, for each row or for all.
@@ -98,13 +106,13 @@ class DeviceCondition {
   bool holds_ = false;
 };
 
-inline DeviceCondition is_greater(const RowValues& a, const RowValues& b) {
+[[gnu::cold]] inline DeviceCondition is_greater(const RowValues& a, const RowValues& b) {
   if (!a.is_tensor() && !b.is_tensor()) return a.number > b.number;
   if (!b.is_tensor()) return DeviceCondition(a.tensor.gt(b.number));
   if (!a.is_tensor()) return DeviceCondition(b.tensor.lt(a.number));
   return DeviceCondition(a.tensor.gt(b.tensor));
 }
-inline DeviceCondition is_equal(const RowValues& a, const RowValues& b) {
+[[gnu::cold]] inline DeviceCondition is_equal(const RowValues& a, const RowValues& b) {
   if (!a.is_tensor() && !b.is_tensor()) return a.number == b.number;
   if (!b.is_tensor()) return DeviceCondition(a.tensor.eq(b.number));
   if (!a.is_tensor()) return DeviceCondition(b.tensor.eq(a.number));

@@ -19,11 +19,11 @@ namespace detail {
 inline std::int64_t as_signed(std::uint64_t bits) { return static_cast<std::int64_t>(bits); }
 
 /// x >> bits of unsigned 64-bit numbers.
-inline at::Tensor shifted(const at::Tensor& x, int bits) {
+[[gnu::cold]] inline at::Tensor shifted(const at::Tensor& x, int bits) {
   return x.bitwise_right_shift(bits).bitwise_and(as_signed(~std::uint64_t{0} >> bits));
 }
 /// `draw` for each element: 32 random bits. Shapes: as `elements`, int64.
-inline at::Tensor draws(std::uint64_t key, const at::Tensor& elements) {
+[[gnu::cold]] inline at::Tensor draws(std::uint64_t key, const at::Tensor& elements) {
   auto x = elements.add(1).mul(as_signed(0x9e3779b97f4a7c15ULL)).add(as_signed(key));        // [U, D]
   x = x.bitwise_xor(shifted(x, 30)).mul(as_signed(0xbf58476d1ce4e5b9ULL));                   // [U, D] mix64, line by line
   x = x.bitwise_xor(shifted(x, 27)).mul(as_signed(0x94d049bb133111ebULL));                   // [U, D]
@@ -31,11 +31,11 @@ inline at::Tensor draws(std::uint64_t key, const at::Tensor& elements) {
 }
 
 /// Finite values as far as `largest`; NaN and infinities stay.
-inline at::Tensor bounded(const at::Tensor& values, double largest) {
+[[gnu::cold]] inline at::Tensor bounded(const at::Tensor& values, double largest) {
   return ops::where(values.isinf(), values, values.clamp(-largest, largest));                     // [U, D]
 }
 
-inline at::Tensor round_stochastic_bfloat16(const at::Tensor& values, const at::Tensor& draws) {
+[[gnu::cold]] inline at::Tensor round_stochastic_bfloat16(const at::Tensor& values, const at::Tensor& draws) {
   constexpr std::int64_t exponent = 0x7f800000;
   const auto bits = values.view(at::kInt).to(at::kLong).bitwise_and(0xffffffff);             // [U, D]
   const auto up = bits.add(draws.bitwise_right_shift(16));                                   // [U, D]
@@ -43,7 +43,7 @@ inline at::Tensor round_stochastic_bfloat16(const at::Tensor& values, const at::
   const auto rounded = ops::where(largest, bits, up).bitwise_right_shift(16).to(at::kShort).view(at::kBFloat16);   // [U, D]
   return ops::where(bits.bitwise_and(exponent).eq(exponent), values.to(at::kBFloat16), rounded);
 }
-inline at::Tensor round_stochastic_float16(const at::Tensor& values, const at::Tensor& draws) {
+[[gnu::cold]] inline at::Tensor round_stochastic_float16(const at::Tensor& values, const at::Tensor& draws) {
   constexpr double largest = 65504;
   const auto magnitude = values.abs();                                                       // [U, D]
   const auto exponent = magnitude.view(at::kInt).bitwise_right_shift(23).sub(126);           // [U, D] as frexp's; less of denormals
@@ -63,7 +63,8 @@ inline at::Tensor round_stochastic_float16(const at::Tensor& values, const at::T
 ///
 /// Shapes:  values and elements [U, D], the result as they.
 /// Dtypes:  values float32, elements int64; on one device.
-inline at::Tensor round_rows(const at::Tensor& values, at::ScalarType dtype, const Rounding& rounding, const at::Tensor& elements) {
+[[gnu::cold]] inline at::Tensor round_rows(const at::Tensor& values, at::ScalarType dtype, const Rounding& rounding,
+                                           const at::Tensor& elements) {
   if (!rounding.stochastic) {
     const double largest = dtype == at::kHalf ? 65504 : std::bit_cast<float>(0x7f7f0000U);
     return detail::bounded(values, largest).to(dtype);                                       // [U, D]

@@ -46,7 +46,7 @@ struct DeviceRows {
   std::vector<DeviceNumber*> slots;
   at::Tensor weight_before;                        // [U, D]
 
-  explicit DeviceRows(const DeviceUpdateTask& task) : gradient(task.gradients) {
+  [[gnu::cold]] explicit DeviceRows(const DeviceUpdateTask& task) : gradient(task.gradients) {
     const auto of_rows = [&](const at::Tensor& tensor) {
       auto picked = task.rows.defined() ? tensor.index_select(0, task.rows) : tensor;        // [U] or [U, D]
       return task.rows.defined() && picked.dim() == 1 ? picked.unsqueeze(1) : picked;        // [U, 1] or [U, D]
@@ -59,7 +59,7 @@ struct DeviceRows {
   Row<DeviceNumber> row(std::int64_t full_dim) { return {&weight, &gradient, slots.data(), 1, full_dim}; }
 
   /// Writes weights and state back where they came from.
-  void store(const DeviceUpdateTask& task) const {
+  [[gnu::cold]] void store(const DeviceUpdateTask& task) const {
     const auto put = [&](const at::Tensor& tensor, at::Tensor values) {
       if (task.rows.defined() && tensor.dim() == 1) values = values.squeeze(1);              // [U]
       if (task.valid.defined()) values = ops::where(task.valid, values, task.rows.defined() ? tensor.index_select(0, task.rows) : tensor);
@@ -88,7 +88,7 @@ struct DeviceRows {
 }  // namespace detail
 
 /// The rule's sums over the columns that are here, [U, row_sums] float64.
-template <class Rule> at::Tensor sum_rows(const Rule& rule, const StepContext& context, const DeviceUpdateTask& task) {
+template <class Rule> [[gnu::cold]] at::Tensor sum_rows(const Rule& rule, const StepContext& context, const DeviceUpdateTask& task) {
   static_assert(Rule::row_sums > 0);
   const at::NoGradGuard no_grad;
   detail::DeviceRows rows(task);
@@ -101,7 +101,7 @@ template <class Rule> at::Tensor sum_rows(const Rule& rule, const StepContext& c
 
 /// Updates each row and its state once. `sums` [U, row_sums] are those of whole rows; undefined where a rule needs none.
 template <class Rule>
-void update_rows(const Rule& rule, const StepContext& context, const DeviceUpdateTask& task, const at::Tensor& sums = {}) {
+[[gnu::cold]] void update_rows(const Rule& rule, const StepContext& context, const DeviceUpdateTask& task, const at::Tensor& sums = {}) {
   const at::NoGradGuard no_grad;
   detail::DeviceRows rows(task);
   std::array<DeviceReal, static_cast<std::size_t>(Rule::row_sums) + 1> totals{};

@@ -23,18 +23,18 @@ namespace rookery::kernels {
 /// Numbers are added, sent once, and then found by what `add` gave.
 class Upload {
  public:
-  std::size_t add(std::span<const std::int64_t> numbers) {
+  [[gnu::cold]] std::size_t add(std::span<const std::int64_t> numbers) {
     parts_.emplace_back(words_.size(), numbers.size());
     words_.insert(words_.end(), numbers.begin(), numbers.end());
     return parts_.size() - 1;
   }
-  std::size_t add(std::span<const double> numbers) {
+  [[gnu::cold]] std::size_t add(std::span<const double> numbers) {
     parts_.emplace_back(words_.size(), numbers.size());
     for (const double number : numbers) words_.push_back(std::bit_cast<std::int64_t>(number));
     return parts_.size() - 1;
   }
   /// Copies everything to the device. Cost: one copy from pinned memory, none without numbers.
-  void send(c10::Device device) {
+  [[gnu::cold]] void send(c10::Device device) {
     const auto count = static_cast<std::int64_t>(words_.size());
     if (device.type() == c10::DeviceType::CPU) {
       there_ = ops::empty({count}, at::kLong);                                               // [words]
@@ -50,11 +50,11 @@ class Upload {
     there_ = host.to(device, /*non_blocking=*/true);                                         // [words]
   }
   /// On the device, [n] int64 or float64, as they were added.
-  at::Tensor integers(std::size_t part) const {
+  [[gnu::cold]] at::Tensor integers(std::size_t part) const {
     const auto [begin, count] = parts_[part];
     return there_.narrow(0, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(count));
   }
-  at::Tensor reals(std::size_t part) const { return integers(part).view(at::kDouble); }
+  [[gnu::cold]] at::Tensor reals(std::size_t part) const { return integers(part).view(at::kDouble); }
 
  private:
   std::vector<std::int64_t> words_;
