@@ -3,18 +3,16 @@
 
 #include <rookery/rookery.hpp>
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/tensor.h>
 
+#include <rookery/embedding/embedding_collection.hpp>
 #include <rookery/embedding/managed_collision.hpp>
 #include <rookery/embedding/position_weighted.hpp>
-#include <rookery/embedding/embedding_collection.hpp>
-#include <rookery/log/log_sharded_tensor_content.hpp>
-#include <rookery/log/reducers.hpp>
-#include <rookery/log/weight_logger.hpp>
 #include <rookery/loss/bce.hpp>
 #include <rookery/models/dlrm.hpp>
-#include <rookery/modules/dot_interaction.hpp>
 #include <rookery/modules/mlp.hpp>
 #include <rookery/rules/adagrad.hpp>
 #include <rookery/rules/adam.hpp>
@@ -115,6 +113,45 @@ TEST_SUITE("sharding/device_tables") {
       compare<Bce, Clicks>(dtype, "adam", [&] { return ranker(dtype, true); }, Adam{.learning_rate = .01}, {.clip_norm = .5}, batch, 2,
                            /*waits=*/true);
     }
+  }
+
+  TEST_CASE("DLRM trains on a device as on the host") {
+    const auto model = [](at::ScalarType dtype) {
+      const auto table = [&](const char* name, std::int64_t rows, RuleChoice<Set> rule) {
+        return Table{.name = name, .num_embeddings = rows, .embedding_dim = 4, .data_type = dtype, .optimizer = rule};
+      };
+      return Dlrm<Set>({table("a", 20, RowwiseAdagrad{.learning_rate = .05}), table("b", 11, Sgd{.learning_rate = .1}),
+                        table("c", 7, Adagrad{.learning_rate = .05})},
+                       3, {8, 4}, {8, 1}, dtype);
+    };
+    for (const auto dtype : {at::kDouble, at::kFloat}) {
+      const auto batch = [&](std::uint64_t seed) { return clicks(seed, dtype); };
+      compare<Bce, Clicks>(dtype, "adagrad", [&] { return model(dtype); }, Adagrad{.learning_rate = .02}, {.clip_norm = 1},
+                           batch);
+    }
+  }
+
+  TEST_CASE("rows of a table on a device are read and written by id, and its weights and state come to the host") {
+    Local topology(fake_device), host;
+    const auto placed = [](Local& on) {
+      return ShardingPolicy<Local>(on, {.seed = 2}).apply(ModelAndLoss<Ranker, Bce, Clicks>{ranker(at::kDouble), {}});
+    };
+    auto there = placed(topology), here = placed(host);
+    const auto ids = at::tensor({4, 0, 4, 19}, at::kLong);
+    const auto values = at::arange(16, at::kDouble).view({4, 4});
+    for (auto* model : {&there, &here}) {
+      auto table = model->table("tables.embedding_bags.a");
+      table.write(ids, values);
+      CHECK(at::equal(table.rows(ids), values.index_select(0, at::tensor({2, 1, 2, 3}, at::kLong))));
+    }
+    CHECK(at::equal(there.table("tables.embedding_bags.a").weight(), here.table("tables.embedding_bags.a").weight()));
+    Optimizer one(there, Sgd{}), other(here, Sgd{});
+    there(clicks(1, at::kDouble)).loss.backward(), one();
+    here(clicks(1, at::kDouble)).loss.backward(), other();
+    const auto state = there.table("b").state("exp_avg");
+    CHECK(state.is_cpu());
+    CHECK(state.abs().max().item<double>() > 0);
+    CHECK(difference(state, here.table("b").state("exp_avg")) < 1e-12);
   }
 }
 
