@@ -18,6 +18,7 @@
 #include <rookery/core/operators.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/kernels/cpu/transpose.hpp>
+#include <rookery/kernels/cpu/vector.hpp>
 #include <rookery/sharding/routing.hpp>
 #include <rookery/sparse/validate.hpp>
 
@@ -136,15 +137,30 @@ struct SlotIds {
   std::int64_t count = 0, rows = 0;          // rows 0: any id has one
   bool all_good = true;
 
-  void keep_and_check() {
-    const auto limit = rows > 0 ? static_cast<std::uint64_t>(rows) : ~std::uint64_t{0};
-    bool bad = false;
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::int64_t id = is_int ? static_cast<const std::int32_t*>(from)[i] : static_cast<const std::int64_t*>(from)[i];
-      bad |= static_cast<std::uint64_t>(id) >= limit;
-      if (kept) kept[i] = id;
+  void keep_and_check() { is_int ? keep_and_check_as<std::int32_t>() : keep_and_check_as<std::int64_t>(); }
+
+ private:
+  /// An id has a row if neither it nor what is left from it to the last row is negative: the signs of all are gathered in one number.
+  template <class Id> void keep_and_check_as() {
+    using Ids = kernels::detail::Vector<Id, 2>;
+    using Wide = kernels::detail::Vector<std::int64_t, 2>;
+    const auto* ids = static_cast<const Id*>(from);
+    const std::int64_t last = rows - 1;
+    Wide signs{};
+    std::int64_t rest = 0, i = 0;
+    for (; i + 2 <= count; i += 2) {
+      Ids two;
+      __builtin_memcpy(&two, ids + i, sizeof two);
+      const Wide wide = __builtin_convertvector(two, Wide);
+      if (kept) __builtin_memcpy(kept + i, &wide, sizeof wide);
+      signs |= wide | (last - wide);
     }
-    all_good = !bad;
+    for (; i < count; ++i) {
+      const std::int64_t id = ids[i];
+      if (kept) kept[i] = id;
+      rest |= id | static_cast<std::int64_t>(static_cast<std::uint64_t>(last) - static_cast<std::uint64_t>(id));
+    }
+    all_good = rows == 0 || (rest | signs[0] | signs[1]) >= 0;
   }
 };
 
@@ -182,7 +198,7 @@ inline std::vector<SlotIds> ids_of_slots(const Routing& routing, std::span<const
     next += one.count;
   }
   alive.push_back(copied);
-  constexpr std::int64_t worth_a_region = 65536;
+  constexpr std::int64_t worth_a_region = 16384;
   const auto count = static_cast<std::int64_t>(slots.size());
   parallel(count, total < worth_a_region ? count : 1, [&](std::int64_t begin, std::int64_t end) {
     for (auto s = begin; s < end; ++s) slots[static_cast<std::size_t>(s)].keep_and_check();

@@ -136,6 +136,68 @@ inline std::size_t collect(const FusedUpdate& update, std::size_t part, std::siz
   return found;
 }
 
+/// The rows that a part owns, ascending, and where the gradients of each lie.
+struct OwnRows {
+  std::span<const std::int64_t> rows;        // [U]
+  const std::int64_t* starts;                // [U + 1] into the others
+  const std::int64_t* addresses;
+  const double* factors;                     // null: 1
+};
+
+/// Orders what was collected by row: by counting, where the rows of a shard are few and most of them are named.
+inline std::size_t order_few(const UpdateScratch& scratch, std::size_t count, std::int64_t rows, bool has_factors) {
+  constexpr std::size_t most = 4096;
+  std::array<std::uint32_t, most + 1> starts;
+  std::fill_n(starts.begin(), rows + 1, 0U);
+  for (std::size_t i = 0; i < count; ++i) ++starts[(scratch.keys[i] >> 32) + 1];
+  std::size_t distinct = 0;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto r = static_cast<std::size_t>(row);
+    scratch.rows[distinct] = row;
+    scratch.starts[distinct] = starts[r];
+    distinct += starts[r + 1] > 0;
+    starts[r + 1] += starts[r];
+  }
+  scratch.starts[distinct] = static_cast<std::int64_t>(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto to = starts[scratch.keys[i] >> 32]++;
+    scratch.numbers[to] = scratch.addresses[i];
+    if (has_factors) scratch.ordered[to] = scratch.factors[i];
+  }
+  return distinct;
+}
+/// The same by sorting.
+inline std::size_t order_many(const UpdateScratch& scratch, std::size_t count, std::int64_t rows, bool has_factors) {
+  auto *keys = scratch.keys.get(), *beside = scratch.sorted.get();
+  sort_by_row(keys, beside, count, std::bit_width(static_cast<std::uint64_t>(rows - 1)));
+  std::size_t distinct = 0;
+  std::int64_t last = -1;
+  for (std::size_t i = 0; i < count; ++i) {                  // what is written for a row that goes on is written over
+    const auto row = static_cast<std::int64_t>(keys[i] >> 32);
+    const auto number = keys[i] & 0xffffffffU;
+    scratch.numbers[i] = scratch.addresses[number];
+    if (has_factors) scratch.ordered[i] = scratch.factors[number];
+    scratch.rows[distinct] = row;
+    scratch.starts[distinct] = static_cast<std::int64_t>(i);
+    distinct += row != last;
+    last = row;
+  }
+  scratch.starts[distinct] = static_cast<std::int64_t>(count);
+  return distinct;
+}
+
+inline OwnRows own_rows(const FusedUpdate& update, std::size_t part, std::size_t parts, UpdateScratch& scratch) {
+  const auto total = update.count();
+  constexpr std::int64_t few = 4096;
+  const bool are_few = update.rows <= few && update.rows <= 2 * total;
+  scratch.reserve(static_cast<std::size_t>(std::max(total, are_few ? update.rows : 0)) + 1);
+  bool has_factors = false;
+  for (const auto& source : update.sources) has_factors = has_factors || source.weights || source.divisors;
+  const auto count = total == 0 ? 0 : collect(update, part, parts, has_factors, scratch);
+  const auto distinct = count == 0 ? 0 : (are_few ? order_few : order_many)(scratch, count, update.rows, has_factors);
+  return {std::span(scratch.rows.get(), distinct), scratch.starts.get(), scratch.numbers.get(), has_factors ? scratch.ordered.get() : nullptr};
+}
+
 /// numbers[d] *= scale. The sum of their squares, in double where their own type does not hold it.
 template <class Number> [[gnu::always_inline]] inline double scale_and_square(Number* numbers, std::int64_t count, Number scale) {
   constexpr int lanes = 32 / static_cast<int>(sizeof(Number)), vectors = 4;
@@ -195,41 +257,24 @@ inline void ask_for_rows(const RowTask& task, std::span<const std::int64_t> rows
 
 /// One thread's rows of one shard.
 inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts, UpdateScratch& scratch) {
-  const auto total = static_cast<std::size_t>(update.count());
-  if (total == 0) return;
-  scratch.reserve(total + 1);
-  bool has_factors = false;
-  for (const auto& source : update.sources) has_factors = has_factors || source.weights || source.divisors;
-  const auto count = collect(update, part, parts, has_factors, scratch);
-  if (count == 0) return;
-  auto *keys = scratch.keys.get(), *beside = scratch.sorted.get();
-  sort_by_row(keys, beside, count, std::bit_width(static_cast<std::uint64_t>(update.rows - 1)));
-  std::size_t distinct = 0;
-  std::int64_t last = -1;
-  for (std::size_t i = 0; i < count; ++i) {                  // what is written for a row that goes on is written over
-    const auto row = static_cast<std::int64_t>(keys[i] >> 32);
-    const auto number = keys[i] & 0xffffffffU;
-    scratch.numbers[i] = scratch.addresses[number];
-    if (has_factors) scratch.ordered[i] = scratch.factors[number];
-    scratch.rows[distinct] = row;
-    scratch.starts[distinct] = static_cast<std::int64_t>(i);
-    distinct += row != last;
-    last = row;
-  }
-  scratch.starts[distinct] = static_cast<std::int64_t>(count);
-
+  const auto own = own_rows(update, part, parts, scratch);
+  const auto distinct = own.rows.size();
+  if (distinct == 0) return;
   const auto dim = update.task.dim;
   const auto row_bytes = dim * static_cast<std::int64_t>(c10::elementSize(compute_dtype(update.dtype)));   // of sums
   const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(4096 / row_bytes, 2, 64));   // a block, whose sums stay near
   scratch.sums.resize(together * static_cast<std::size_t>(row_bytes));
   auto* sums = scratch.sums.data();
-  const RowsAhead gradients{0, 1, dim * static_cast<std::int64_t>(c10::elementSize(update.dtype)), scratch.numbers.get(),
-                            scratch.numbers.get() + count};
-  RowAhead ahead(std::span(&gradients, 1), prefetch_policy().bytes);
-  const std::span<const std::int64_t> rows(scratch.rows.get(), distinct);
+  const auto& policy = prefetch_policy();
+  std::int64_t gradient_bytes = 0;
+  for (const auto& source : update.sources) gradient_bytes += source.bags * row_bytes;
+  const RowsAhead gradients{0, 1, dim * static_cast<std::int64_t>(c10::elementSize(update.dtype)), own.addresses,
+                            own.addresses + own.starts[distinct]};
+  RowAhead ahead(std::span(&gradients, 1), policy.bytes);
+  auto* const asking = policy.bytes == 0 || gradient_bytes <= policy.cached ? nullptr : &ahead;
   const auto block_at = [&](std::size_t u) {
     u = std::min(u, distinct);
-    return rows.subspan(u, std::min(together, distinct - u));
+    return own.rows.subspan(u, std::min(together, distinct - u));
   };
   const auto sum = sum_bags_of(update.dtype);
   const bool is_double = update.dtype == c10::ScalarType::Double;
@@ -238,17 +283,17 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
   if (!is_double && instruction_set() != InstructionSet::plain) finish = &finish_rows_avx2;
 #endif
   const auto rows_ahead = 4 * together;
-  ask_for_rows(update.task, rows.first(std::min(rows_ahead, distinct)));
+  ask_for_rows(update.task, own.rows.first(std::min(rows_ahead, distinct)));
   for (std::size_t u = 0; u < distinct; u += together) {
     const auto block = block_at(u);
     ask_for_rows(update.task, block_at(u + rows_ahead));
     LookupTask task{.dtype = update.dtype};
     task.dim = dim;
-    task.ids = scratch.numbers.get() + scratch.starts[u];
-    task.offsets = scratch.starts.get() + u;
-    task.sample_weights = has_factors ? scratch.ordered.get() + scratch.starts[u] : nullptr;
+    task.ids = own.addresses + own.starts[u];
+    task.offsets = own.starts + u;
+    task.sample_weights = own.factors ? own.factors + own.starts[u] : nullptr;
     task.bags = static_cast<std::int64_t>(block.size());
-    sum(task, 0, task.bags, sums, dim, prefetch_policy().bytes == 0 ? nullptr : &ahead);
+    sum(task, 0, task.bags, sums, dim, asking);
     finish(update, block, sums);
     update.task.update(update.task, block, sums, nullptr);
   }
