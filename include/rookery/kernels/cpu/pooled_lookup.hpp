@@ -65,19 +65,23 @@ inline std::vector<LookupShare> share_of(std::span<const LookupTask> tasks, std:
 }
 
 /// Writes bags of a task, through `scratch` where they are wanted narrow.
-template <class Weight, class Number> void look_up(const LookupShare& share, RowAhead* ahead, std::vector<Number>& scratch) {
+inline void look_up(const LookupShare& share, RowAhead* ahead, std::vector<std::byte>& scratch) {
   const auto& task = *share.task;
+  const auto sum = sum_bags_of(task.dtype);
+  const auto number = static_cast<std::int64_t>(c10::elementSize(compute_dtype(task.dtype)));
   const auto narrow = is_narrow(task.out_dtype);
-  const auto size = narrow ? 2 : static_cast<std::int64_t>(sizeof(Number));
+  const auto size = narrow ? 2 : number;
   auto* out = static_cast<std::byte*>(task.out) + share.begin * task.out_stride * size;
-  if (!narrow) return sum_bags<Weight>(task, share.begin, share.end, out, task.out_stride, ahead);
+  if (!narrow) return sum(task, share.begin, share.end, out, task.out_stride, ahead);
   constexpr std::int64_t together = 16;
-  scratch.resize(static_cast<std::size_t>(together * task.dim));
+  scratch.resize(static_cast<std::size_t>(together * task.dim * number));
   for (auto bag = share.begin; bag < share.end; bag += together) {
     const auto end = std::min(share.end, bag + together);
-    sum_bags<Weight>(task, bag, end, scratch.data(), task.dim, ahead);
-    for (auto b = bag; b < end; ++b, out += task.out_stride * size)
-      store(scratch.data() + (b - bag) * task.dim, task.dim, task.out_dtype, out);
+    sum(task, bag, end, scratch.data(), task.dim, ahead);
+    for_floating(compute_dtype(task.dtype), [&](auto zero) {
+      const auto* sums = reinterpret_cast<const decltype(zero)*>(scratch.data());
+      for (auto b = bag; b < end; ++b, out += task.out_stride * size) store(sums + (b - bag) * task.dim, task.dim, task.out_dtype, out);
+    });
   }
 }
 
@@ -93,14 +97,8 @@ inline void look_up(std::span<const LookupShare> shares) {
       lists.push_back({reinterpret_cast<std::uintptr_t>(task->weights), task->byte_stride(), task->dim * task->element_size(),
                        task->ids + task->first_of(begin), task->ids + task->first_of(end)});
   RowAhead ahead(lists, policy.bytes);
-  std::vector<float> floats;
-  std::vector<double> doubles;
-  for (const auto& share : shares)
-    for_table(share.task->dtype, [&](auto weight, auto number) {
-      auto* asking = is_cached(*share.task) || policy.bytes == 0 ? nullptr : &ahead;
-      if constexpr (sizeof number == 8) look_up<decltype(weight)>(share, asking, doubles);
-      else look_up<decltype(weight)>(share, asking, floats);
-    });
+  std::vector<std::byte> scratch;
+  for (const auto& share : shares) look_up(share, is_cached(*share.task) || policy.bytes == 0 ? nullptr : &ahead, scratch);
 }
 
 }  // namespace detail
