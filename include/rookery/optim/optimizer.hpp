@@ -235,7 +235,7 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   const auto& runtime = model_->runtime();
   const auto received = runtime.exchange(topology);
   const bool there = runtime.routing().on_device();
-  const bool fusing = options_.clip_norm == 0 && options_.clip_value == 0 && !there;
+  const bool fusing = options_.clip_norm == 0 && options_.clip_value == 0 && detail::can_fuse_any(runtime.routing());
   auto fused = fusing ? runtime.fused(received) : std::vector<detail::FusedShard>{};
   auto shards = runtime.sums(topology, received, fusing);
   if constexpr (is_distributed) buckets_->receive();

@@ -43,7 +43,7 @@ inline std::vector<FusedShard> fused_shards(const Routing& routing, std::size_t 
   std::vector<FusedShard> shards;
   for (const auto& asked : routing.asked) {
     const auto& table = routing.tables[asked.table];
-    if (table.description.frozen || !can_fuse(routing, asked)) continue;
+    if (!can_fuse(routing, table)) continue;
     auto& one = shards.emplace_back(FusedShard{asked.table, asked.shard, {}}).update;
     one.rows = table.shards[asked.shard].box.rows();
     one.task.dim = table.shards[asked.shard].box.columns();

@@ -333,13 +333,17 @@ inline bool has_split_sums(const PlacedTable& table) {
          });
 }
 
-/// Whether a shard's rows can be updated while their gradients are summed: it has all that their update needs.
-inline bool can_fuse(const Routing& routing, const AskedShard& asked) {
-  const auto& table = routing.tables[asked.table];
+/// Whether rows of a table can be updated while their gradients are summed: its shards have all that their update needs. On every rank
+/// the same.
+inline bool can_fuse(const Routing& routing, const PlacedTable& table) {
   constexpr std::int64_t most_rows = std::int64_t{1} << 32;
   const bool widens = routing.exchange.backward_precision != CommType::fp32 && table.description.data_type == at::kDouble;
-  return !routing.on_device() && !widens && !has_split_sums(table) && (!table.is_replicated || routing.routes_of.size() == 1) &&
-         table.shards[asked.shard].box.rows() <= most_rows;
+  return !table.description.frozen && !routing.on_device() && !widens && !has_split_sums(table) &&
+         (!table.is_replicated || routing.routes_of.size() == 1) &&
+         std::all_of(table.shards.begin(), table.shards.end(), [](const PlacedShard& shard) { return shard.box.rows() <= most_rows; });
+}
+inline bool can_fuse_any(const Routing& routing) {
+  return std::any_of(routing.tables.begin(), routing.tables.end(), [&](const PlacedTable& table) { return can_fuse(routing, table); });
 }
 
 /// Second phase: the distinct rows of every local shard that trains, with their gradients summed; `fusing` leaves out those that can be
@@ -349,7 +353,7 @@ inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::si
   std::vector<ShardGradients> sums;
   for (const auto& asked : routing.asked) {
     const auto& table = routing.tables[asked.table];
-    if (table.description.frozen || (fusing && can_fuse(routing, asked))) continue;
+    if (table.description.frozen || (fusing && can_fuse(routing, table))) continue;
     const auto columns = table.shards[asked.shard].box.columns();
     const auto occurrences = occurrences_of(routing, self, asked, captures, received);
     auto transposed = kernels::transpose(occurrences.rows);

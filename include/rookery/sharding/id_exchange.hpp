@@ -82,11 +82,30 @@ inline void sort_into_buckets(const Routing& routing, const Capture& capture, co
   }
 }
 
+/// All ids of a slot, for a shard that has all rows.
+inline Bucket whole_bucket(const Bags& bags, bool by_rows) {
+  Bucket all;
+  all.offsets.resize(static_cast<std::size_t>(bags.bags) + 1);
+  for (std::int64_t b = 1; b <= bags.bags; ++b) all.offsets[static_cast<std::size_t>(b)] = bags.offsets[b] - bags.offsets[0];
+  all.ids.assign(bags.ids, bags.ids + bags.count());
+  if (bags.weights) all.weights.assign(bags.weights, bags.weights + bags.count());
+  if (by_rows) {
+    all.positions.resize(all.ids.size());
+    std::iota(all.positions.begin(), all.positions.end(), std::int64_t{0});
+  }
+  return all;
+}
+
 /// The ids of all slots, a bucket a route.
 inline std::vector<Bucket> sort_into_buckets(const Routing& routing, const Capture& capture) {
   std::vector<Bucket> buckets(routing.routes.size());
-  for (const auto& group : routing.row_groups)
-    if (!is_read_here(routing, group.front())) sort_into_buckets(routing, capture, group, buckets);
+  for (const auto& group : routing.row_groups) {
+    const auto r = group.front();
+    if (is_read_here(routing, r)) continue;
+    const auto& route = routing.routes[r];
+    if (routing.has_all_rows(route)) buckets[r] = whole_bucket(capture.own[route.slot], capture.by_rows[routing.lookup_of(r)]);
+    else sort_into_buckets(routing, capture, group, buckets);
+  }
   return buckets;
 }
 

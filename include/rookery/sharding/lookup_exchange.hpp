@@ -129,7 +129,8 @@ template <class Number> at::Tensor pool_here(const Request& request, const Numbe
   return pooled;
 }
 
-/// Adds a block of vectors that came back for a route to its place in the output.
+/// Takes a block of vectors that came back for a route to its place in the output: what a shard with all rows gave is all there is, other
+/// shards' vectors are added up.
 inline void add_block(const Routing& routing, const Capture& capture, std::size_t r, const void* block, const SlotOutput& output) {
   const auto& request = capture.requests[r];
   const auto& box = routing.shard_of(routing.routes[r]).box;
@@ -140,18 +141,21 @@ inline void add_block(const Routing& routing, const Capture& capture, std::size_
     std::vector<Number> scratch;
     const auto* from = kernels::load(block, request.vectors * box.columns(), routing.value_dtype(routing.routes[r], request.rows), scratch);
     auto* out = output.tensor.template mutable_data_ptr<Number>() + output.column + box.column_begin;
-    const auto add = [&](std::int64_t to, const Number* vector) {
-      for (std::int64_t d = 0; d < box.columns(); ++d) out[to * output.tensor.stride(0) + d] += vector[d];
+    const bool is_whole = routing.has_all_rows(routing.routes[r]);
+    const auto take = [&](std::int64_t to, const Number* vector) {
+      auto* row = out + to * output.tensor.stride(0);
+      if (is_whole) std::copy_n(vector, box.columns(), row);
+      else kernels::add(vector, box.columns(), row);
     };
     if (by_rows) {
-      for (std::size_t i = 0; i < request.positions.size(); ++i) add(request.positions[i], from + request.bags.ids[i] * box.columns());
+      for (std::size_t i = 0; i < request.positions.size(); ++i) take(request.positions[i], from + request.bags.ids[i] * box.columns());
       return;
     }
     at::Tensor pooled;
     if (request.rows) pooled = pool_here(request, from, box.columns(), dtype);
     const auto vectors = request.rows ? request.bags.bags : request.vectors;
     if (request.rows) from = pooled.template const_data_ptr<Number>();
-    for (std::int64_t v = 0; v < vectors; ++v) add(v, from + v * box.columns());
+    for (std::int64_t v = 0; v < vectors; ++v) take(v, from + v * box.columns());
   });
 }
 
@@ -256,8 +260,7 @@ inline NodeSums add_node_sums(const Routing& routing, const Capture& capture, st
         using Number = decltype(zero);
         std::vector<Number> scratch;
         const auto* part = kernels::load(from, sum.numel(), dtype, scratch);
-        auto* to = sum.template mutable_data_ptr<Number>();
-        for (std::int64_t k = 0; k < sum.numel(); ++k) to[k] += part[k];
+        kernels::add(part, sum.numel(), sum.template mutable_data_ptr<Number>());
       });
       from += block_bytes(routing, r, sum.size(0), dtype);
     });

@@ -62,7 +62,7 @@ struct Routing {
   std::vector<std::size_t> place;                     // per route: its number among those of its rank
   std::vector<std::vector<std::size_t>> relays;       // per route: those whose sums are added up inside its node, itself too; or none
   std::vector<AskedShard> asked;                      // by table, then shard
-  std::vector<char> is_written_whole;                 // per lookup: each number of its output is looked up right there, none is added
+  std::vector<char> is_written_whole;                 // per lookup: each number of its output is one shard's, none is added up
   ExchangeOptions exchange;
   int self = 0;                                       // this rank
   c10::Device device = c10::Device(c10::DeviceType::CPU);   // where its shards are, and where the model computes
@@ -123,7 +123,7 @@ struct Routing {
       if (table_of(routes[group.front()]).is_hierarchical) lay_out_relays(group, local_world_size);
     is_written_whole.assign(lookups.size(), !on_device());
     for (std::size_t r = 0; r < routes.size(); ++r)
-      if (!has_all_rows(routes[r]) || !stays(r, static_cast<std::size_t>(self))) is_written_whole[lookup_of(r)] = 0;
+      if (!has_all_rows(routes[r])) is_written_whole[lookup_of(r)] = 0;
   }
 
  private:

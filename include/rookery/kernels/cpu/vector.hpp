@@ -70,5 +70,19 @@ template <int count> [[gnu::always_inline]] inline void read(const c10::Half* fr
 }
 
 }  // namespace detail
-}  // namespace rookery::kernels
 
+/// to[i] += from[i].
+template <class Number> void add(const Number* from, std::int64_t count, Number* to) {
+  constexpr int lanes = 16 / static_cast<int>(sizeof(Number));
+  detail::Vector<Number, lanes> values, sums;
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    detail::read<lanes>(from + i, values);
+    detail::read<lanes>(to + i, sums);
+    sums += values;
+    __builtin_memcpy(to + i, &sums, sizeof sums);
+  }
+  for (; i < count; ++i) to[i] += from[i];
+}
+
+}  // namespace rookery::kernels
