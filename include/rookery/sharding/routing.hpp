@@ -17,6 +17,7 @@
 
 #include <rookery/embedding/config.hpp>
 #include <rookery/embedding/table_collection.hpp>
+#include <rookery/kernels/cpu/tune_prefetch.hpp>
 #include <rookery/sharding/exchange_options.hpp>
 #include <rookery/sharding/placement.hpp>
 #include <rookery/sparse/keyed_jagged_tensor.hpp>
@@ -121,12 +122,20 @@ struct Routing {
     relays.resize(routes.size());
     for (const auto& group : row_groups)
       if (table_of(routes[group.front()]).is_hierarchical) lay_out_relays(group, local_world_size);
+    if (!on_device()) tune();
     is_written_whole.assign(lookups.size(), !on_device());
     for (std::size_t r = 0; r < routes.size(); ++r)
       if (!has_all_rows(routes[r])) is_written_whole[lookup_of(r)] = 0;
   }
 
  private:
+  /// Kernels learn from the first large table how this machine reads rows.
+  void tune() const {
+    for (const auto& one : asked) {
+      const auto& storage = tables[one.table].shards[one.shard].local->storage;
+      kernels::tune_prefetch(storage.dtype(), storage.weight().const_data_ptr(), storage.rows(), storage.stride(), storage.dim());
+    }
+  }
   void list_asked() {
     std::vector<std::size_t> first;                                                          // per table: where its shards begin
     for (std::size_t t = 0; t < tables.size(); ++t) {
