@@ -3,6 +3,7 @@
 #include <rookery/modules/linear.hpp>
 #include <rookery/modules/mlp.hpp>
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/linear.h>
@@ -13,6 +14,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -141,6 +143,39 @@ TEST_SUITE("modules/mlp") {
     CHECK(declared.layers[1].bias.has_value());
     CHECK(declared.between == Activation::tanh);
     CHECK(Mlp(3, {2}).between == Activation::relu);
+  }
+  TEST_CASE("wide layers of float32, whose products may be another library's, give what float64 gives, gradients too") {
+    cases::Draw draw(6);
+    for (const auto activation :
+         {Activation::none, Activation::relu, Activation::sigmoid, Activation::tanh, Activation::silu, Activation::gelu})
+      for (const bool bias : {true, false})
+        for (const std::int64_t rows : {0, 1, 300}) {          // wide enough in some layers, in all, in none
+          const MlpOptions options{.activation = activation, .final_activation = activation, .bias = bias};
+          Mlp exact(120, {256, 200, 9, 256}, options, at::kDouble), mlp(120, {256, 200, 9, 256}, options);
+          place(exact);
+          visit_leaves(mlp, "m", [&](std::string_view name, Parameter& parameter) {
+            visit_leaves(exact, "m", [&](std::string_view same, Parameter& other) {
+              if (name == same) parameter.assign(other.tensor().detach().to(at::kFloat));
+            });
+          });
+          place(mlp);
+          const auto x = draw.tensor({rows, 120}).requires_grad_(), factors = draw.tensor({rows, 256});
+          const auto y = x.detach().to(at::kFloat).requires_grad_();
+          const auto out = mlp(y), expected = exact(x);
+          CHECK(cases::difference(out, expected) <= cases::tolerance(at::kFloat));
+          out.mul(factors.to(at::kFloat)).sum().backward();
+          expected.mul(factors).sum().backward();
+          CHECK(cases::difference(y.grad(), x.grad()) <= cases::tolerance(at::kFloat));
+          for (std::size_t i = 0; i < exact.layers.size(); ++i) {
+            const auto &layer = mlp.layers[i], &twin = exact.layers[i];
+            CHECK(cases::difference(layer.weight.tensor().grad(), twin.weight.tensor().grad()) <= cases::tolerance(at::kFloat));
+            if (bias) CHECK(cases::difference(layer.bias->tensor().grad(), twin.bias->tensor().grad()) <= cases::tolerance(at::kFloat));
+          }
+          if (rows == 0) continue;
+          const at::NoGradGuard no_grad;
+          y[0][0] = std::numeric_limits<float>::quiet_NaN();
+          CHECK(mlp(y)[0].isnan().all().item<bool>());         // none is made a number of
+        }
   }
   TEST_CASE("4.2 MLP [4, 2] filled with F") {
     Mlp mlp(3, {4, 2}, FinalActivation::none, at::kDouble);

@@ -18,6 +18,7 @@
 #include <ATen/ops/layer_norm_ops.h>
 #include <ATen/ops/linalg_vector_norm_ops.h>
 #include <ATen/ops/linear_ops.h>
+#include <ATen/ops/mkldnn_linear_ops.h>
 #include <ATen/ops/ones_ops.h>
 #include <ATen/ops/pow_ops.h>
 #include <ATen/ops/scalar_tensor_ops.h>
@@ -83,6 +84,10 @@ inline at::Tensor norm(const at::Tensor& x) { return at::_ops::linalg_vector_nor
 /// x [.., in] * weight [out, in] + bias [out].
 inline at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& bias = {}) {
   return at::_ops::linear::call(x, weight, bias);                                            // [.., out]
+}
+/// The same of an x in oneDNN's layout, which the result has too; weight and bias are ordinary tensors.
+inline at::Tensor onednn_linear(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& bias = {}) {
+  return at::_ops::mkldnn_linear::call(x, weight, bias);                                     // [B, out]
 }
 inline at::Tensor silu(const at::Tensor& x) { return at::_ops::silu::call(x); }
 inline at::Tensor gelu(const at::Tensor& x) { return at::_ops::gelu::call(x, "none"); }

@@ -22,12 +22,12 @@ enum class Activation { none, relu, sigmoid, tanh, silu, gelu };
 /// What follows the last layer.
 using FinalActivation = Activation;
 
-/// The activation of x; of the same shape.
-inline at::Tensor activated(const at::Tensor& x, Activation activation) {
+/// The activation of x, of the same shape; where its gradient does not need x, in the memory of x.
+inline at::Tensor activated(at::Tensor x, Activation activation) {
   switch (activation) {
-    case Activation::relu: return x.relu();
-    case Activation::sigmoid: return x.sigmoid();
-    case Activation::tanh: return x.tanh();
+    case Activation::relu: return x.relu_();
+    case Activation::sigmoid: return x.sigmoid_();
+    case Activation::tanh: return x.tanh_();
     case Activation::silu: return ops::silu(x);
     case Activation::gelu: return ops::gelu(x);
     case Activation::none: break;
