@@ -20,6 +20,7 @@
 #include <rookery/concepts/rule.hpp>
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/error.hpp>
+#include <rookery/core/freed_memory.hpp>
 #include <rookery/core/operators.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/core/parameter.hpp>
@@ -80,7 +81,7 @@ inline void take_gradients(std::span<DenseParameter> parameters) {
 /// The dense parameters of a model under one rule. The rule has per-weight state only.
 template <concepts::ElementwiseRule Rule> class DenseOptimizer {
  public:
-  explicit DenseOptimizer(Rule rule) : rule_(rule) {}
+  explicit DenseOptimizer(Rule rule) : rule_(rule) { keep_freed_memory(); }
 
   /// Names differ: state goes by them, and a placed model has seen to it.
   void add(std::string name, Parameter& parameter) {
