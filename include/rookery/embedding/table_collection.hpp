@@ -136,35 +136,7 @@ template <class ConfigType> class TableCollection {
   /// The tables as the planner sees them; `path` is the collection's own name in the model.
   std::vector<TableDescription> describe(std::string_view path) const {
     std::vector<TableDescription> tables;
-    for (const auto& config : configs_) {
-      TableDescription table{.name = full_name(path, config),
-                             .table = config.name,
-                             .num_embeddings = config.num_embeddings,
-                             .embedding_dim = config.embedding_dim,
-                             .data_type = config.data_type,
-                             .pooling = pooling_of(config),
-                             .rule = std::string(config.frozen ? "none" : config.optimizer.name()),
-                             .frozen = config.frozen || config.optimizer.name() == "none",   // NoUpdate
-                             .managed_collision = config.managed_collision,
-                             .features = std::max<std::int64_t>(1, static_cast<std::int64_t>(config.feature_names.size())),
-                             .is_weighted = is_weighted()};
-      if (!config.frozen)
-        config.optimizer.visit([&](const auto& rule) {
-          table.row_sums = rule.row_sums;
-          for (const auto& slot : rule.state) table.state_numbers_per_row += slot.shape == StateShape::row ? 1 : config.embedding_dim;
-          table.settings = rookery::describe(rule);
-        });
-      std::array<double, 2> first{};
-      fill_initial(config.initial, default_bound(config), 0, 0, first.data(), 2);
-      table.settings += concat("; features ", config.feature_names, " ", to_string(pooling_of(config)),
-                               is_weighted() ? " with weights" : "", "; initial values such as ", first);
-      if (const auto* law = std::get_if<OwnLaw>(&config.initial)) table.settings += concat(" by '", law->name, "'");
-      if (config.data_type == at::kHalf || config.data_type == at::kBFloat16)
-        table.settings += config.stochastic_rounding ? "; rounded stochastically" : "; rounded to the nearest";
-      if (const auto& ids = config.managed_collision)
-        table.settings += "; " + ids.describe();
-      tables.push_back(std::move(table));
-    }
+    for (const auto& config : configs_) tables.push_back(describe(path, config));
     return tables;
   }
 
@@ -195,7 +167,7 @@ template <class ConfigType> class TableCollection {
 
   /// Allocates and fills one shard on this rank, in the device's memory; `key` is the table's random key. Called by ShardingPolicy::apply.
   /// Cost: the shard's bytes; one pass, on the host.
-  void place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key,
+  [[gnu::cold]] void place(std::size_t table, std::size_t shard, const ShardBox& box, std::uint64_t key,
              c10::Device device = c10::Device(c10::DeviceType::CPU));
   /// Ends placement: assigned values are no longer held.
   void placed() {
@@ -212,21 +184,17 @@ template <class ConfigType> class TableCollection {
 
   /// What the host's kernels need to update rows of a shard in a step.
   kernels::RowTask row_task(const LocalShard& shard, const StepContext& context) const;
-  /// The rule's sums over the columns of this shard, [U * row_sums]; empty when the rule needs none.
-  /// On a device they become the gradients' own.
-  std::vector<double> row_sums(const LocalShard& shard, RowGradients& gradients, const StepContext& context) const {
-    if (shard.storage.on_device()) return row_sums_there(shard, gradients, context), std::vector<double>{};
-    const auto task = row_task(shard, context);
-    if (!task.sum) return {};
-    std::vector<double> sums(gradients.rows.size() * static_cast<std::size_t>(row_sums_of(shard)));
-    kernels::sum_rows(task, gradients.rows, gradients.sums.const_data_ptr(), row_sums_of(shard), sums.data());
-    return sums;
+  /// On a device: the rule's sums over the columns of this shard become the gradients' own, where it needs any.
+  [[gnu::cold]] void row_sums_there(const LocalShard& shard, RowGradients& gradients, const StepContext& context) const {
+    with_task_there(shard, gradients, context, [&](const auto& rule, const auto& task) {
+      if constexpr (std::remove_cvref_t<decltype(rule)>::row_sums > 0)
+        gradients.row_sums = kernels::sum_rows(rule, context, task);                         // [U, row_sums]
+    });
   }
-  /// One update of each row. `sums` are those of whole rows.
-  void update(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, std::span<const double> sums) const {
-    if (shard.storage.on_device()) return update_there(shard, gradients, context);
-    const auto task = row_task(shard, context);
-    if (task.update) kernels::update_rows(task, gradients.rows, gradients.sums.const_data_ptr(), row_sums_of(shard), sums.data());
+  /// On a device: one update of each row. The gradients have the sums of whole rows.
+  [[gnu::cold]] void update_there(const LocalShard& shard, const RowGradients& gradients, const StepContext& context) const {
+    with_task_there(shard, gradients, context,
+                    [&](const auto& rule, const auto& task) { kernels::update_rows(rule, context, task, gradients.row_sums); });
   }
 
  private:
@@ -251,30 +219,23 @@ template <class ConfigType> class TableCollection {
     return config.optimizer.visit([&](const auto& rule) { return number * (1 + static_cast<std::int64_t>(rule.state.size())); });
   }
   static double default_bound(const Config& config) { return 1 / std::sqrt(static_cast<double>(config.num_embeddings)); }
-  void validate() const;
-  void lay_out();
-  void renew_on_device(LocalShard& shard, std::span<const GivenRow> given) const;
-  std::int64_t row_sums_of(const LocalShard& shard) const {
-    return configs_[shard.table].optimizer.visit([](const auto& rule) { return static_cast<std::int64_t>(rule.row_sums); });
+  // Once a table, before any step: optimised for size.
+  [[gnu::cold]] TableDescription describe(std::string_view path, const Config& config) const;
+  [[gnu::cold]] void validate(std::size_t i, std::int64_t& total) const;
+  void validate() const {
+    std::int64_t bytes = 0;              // of all tables, at most
+    for (std::size_t i = 0; i < configs_.size(); ++i) validate(i, bytes);
   }
+  void lay_out();
+  [[gnu::cold]] void renew_on_device(LocalShard& shard, std::span<const GivenRow> given) const;
   template <class Fn>
   void with_task_there(const LocalShard& shard, const RowGradients& gradients, const StepContext& context, Fn&& fn) const;
-  void row_sums_there(const LocalShard& shard, RowGradients& gradients, const StepContext& context) const {
-    with_task_there(shard, gradients, context, [&](const auto& rule, const auto& task) {
-      if constexpr (std::remove_cvref_t<decltype(rule)>::row_sums > 0)
-        gradients.row_sums = kernels::sum_rows(rule, context, task);                         // [U, row_sums]
-    });
-  }
-  void update_there(const LocalShard& shard, const RowGradients& gradients, const StepContext& context) const {
-    with_task_there(shard, gradients, context,
-                    [&](const auto& rule, const auto& task) { kernels::update_rows(rule, context, task, gradients.row_sums); });
-  }
   /// How the rows of a narrow table are rounded in a step.
   kernels::Rounding rounding(const LocalShard& shard, const StepContext& context) const {
     return {.stochastic = configs_[shard.table].stochastic_rounding, .key = shard.key ^ static_cast<std::uint64_t>(context.step) << 32};
   }
   /// Errors: ConfigError for a rule that is written for the host alone.
-  static void check_rule_on_device(const Config& config) {
+  [[gnu::cold]] static void check_rule_on_device(const Config& config) {
     config.optimizer.visit([&]<class Rule>(const Rule& rule) {
       check<ConfigError>(concepts::DeviceRule<Rule>, Config::collection, ": table '", config.name, "' is on a device and its rule ",
                          rule.name, " is written for the host alone; see docs/concepts.md#rule for what a device asks of a rule");
@@ -291,37 +252,64 @@ template <class ConfigType> class TableCollection {
   bool placed_ = false;
 };
 
-template <class Config> void TableCollection<Config>::validate() const {
-  std::int64_t total = 0;                // bytes, at most
-  for (std::size_t i = 0; i < configs_.size(); ++i) {
-    const auto& config = configs_[i];
-    check<ConfigError>(!config.name.empty(), Config::collection, ": table number ", i, " has no name");
-    check<ConfigError>(config.num_embeddings > 0 && config.embedding_dim > 0, Config::collection, ": table '", config.name, "' is [",
-                       config.num_embeddings, ", ", config.embedding_dim, "]; rows and columns must be positive");
-    check<ConfigError>(config.data_type == at::kFloat || config.data_type == at::kDouble || config.data_type == at::kHalf ||
-                           config.data_type == at::kBFloat16,
-                       Config::collection, ": table '", config.name, "' has dtype ", c10::toString(config.data_type),
-                       "; use float32, float64, float16 or bfloat16");
-    check<ConfigError>(compute_dtype(config.data_type) == data_type(), Config::collection, ": table '", config.name, "' is ",
-                       c10::toString(config.data_type), " and table '", configs_.front().name, "' is ",
-                       c10::toString(configs_.front().data_type), "; float64 tables have a collection of their own");
-    const auto owner = concat(Config::collection, ": table '", config.name, "'");
-    config.optimizer.visit([&](const auto& rule) { check_rule(rule, owner); });
-    check_initial(config.initial, owner);
-    std::int64_t row = 0, table = 0;
-    check<ConfigError>(!__builtin_mul_overflow(config.embedding_dim, state_bytes(config), &row) &&
-                           !__builtin_mul_overflow(config.num_embeddings, row, &table) && !__builtin_add_overflow(total, table, &total),
-                       owner, " is [", config.num_embeddings, ", ", config.embedding_dim, "] of ", c10::toString(config.data_type),
-                       "; with its state and the tables before it, it needs more than 2^63 bytes");
-    check<ConfigError>(!config.managed_collision || !config.frozen, Config::collection, ": table '", config.name,
-                       "' is frozen and has managed collision, which gives rows new values");
-    if (config.managed_collision) config.managed_collision.validate(config.name, config.num_embeddings);
-    for (const auto& feature : config.feature_names)
-      check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1,
-                         Config::collection, ": table '", config.name, "' is given feature '", feature, "' twice");
-    for (std::size_t j = 0; j < i; ++j)
-      check<ConfigError>(configs_[j].name != config.name, Config::collection, ": table name '", config.name, "' is given twice");
-  }
+template <class Config> TableDescription TableCollection<Config>::describe(std::string_view path, const Config& config) const {
+  TableDescription table{.name = full_name(path, config),
+                         .table = config.name,
+                         .num_embeddings = config.num_embeddings,
+                         .embedding_dim = config.embedding_dim,
+                         .data_type = config.data_type,
+                         .pooling = pooling_of(config),
+                         .rule = std::string(config.frozen ? "none" : config.optimizer.name()),
+                         .frozen = config.frozen || config.optimizer.name() == "none",   // NoUpdate
+                         .managed_collision = config.managed_collision,
+                         .features = std::max<std::int64_t>(1, static_cast<std::int64_t>(config.feature_names.size())),
+                         .is_weighted = is_weighted()};
+  if (!config.frozen)
+    config.optimizer.visit([&](const auto& rule) {
+      table.row_sums = rule.row_sums;
+      for (const auto& slot : rule.state) table.state_numbers_per_row += slot.shape == StateShape::row ? 1 : config.embedding_dim;
+      table.settings = rookery::describe(rule);
+    });
+  std::array<double, 2> first{};
+  fill_initial(config.initial, default_bound(config), 0, 0, first.data(), 2);
+  table.settings += concat("; features ", config.feature_names, " ", to_string(pooling_of(config)),
+                           is_weighted() ? " with weights" : "", "; initial values such as ", first);
+  if (const auto* law = std::get_if<OwnLaw>(&config.initial)) table.settings += concat(" by '", law->name, "'");
+  if (config.data_type == at::kHalf || config.data_type == at::kBFloat16)
+    table.settings += config.stochastic_rounding ? "; rounded stochastically" : "; rounded to the nearest";
+  if (const auto& ids = config.managed_collision)
+    table.settings += "; " + ids.describe();
+  return table;
+}
+
+template <class Config> void TableCollection<Config>::validate(std::size_t i, std::int64_t& total) const {
+  const auto& config = configs_[i];
+  check<ConfigError>(!config.name.empty(), Config::collection, ": table number ", i, " has no name");
+  check<ConfigError>(config.num_embeddings > 0 && config.embedding_dim > 0, Config::collection, ": table '", config.name, "' is [",
+                     config.num_embeddings, ", ", config.embedding_dim, "]; rows and columns must be positive");
+  check<ConfigError>(config.data_type == at::kFloat || config.data_type == at::kDouble || config.data_type == at::kHalf ||
+                         config.data_type == at::kBFloat16,
+                     Config::collection, ": table '", config.name, "' has dtype ", c10::toString(config.data_type),
+                     "; use float32, float64, float16 or bfloat16");
+  check<ConfigError>(compute_dtype(config.data_type) == data_type(), Config::collection, ": table '", config.name, "' is ",
+                     c10::toString(config.data_type), " and table '", configs_.front().name, "' is ",
+                     c10::toString(configs_.front().data_type), "; float64 tables have a collection of their own");
+  const auto owner = concat(Config::collection, ": table '", config.name, "'");
+  config.optimizer.visit([&](const auto& rule) { check_rule(rule, owner); });
+  check_initial(config.initial, owner);
+  std::int64_t row = 0, table = 0;
+  check<ConfigError>(!__builtin_mul_overflow(config.embedding_dim, state_bytes(config), &row) &&
+                         !__builtin_mul_overflow(config.num_embeddings, row, &table) && !__builtin_add_overflow(total, table, &total),
+                     owner, " is [", config.num_embeddings, ", ", config.embedding_dim, "] of ", c10::toString(config.data_type),
+                     "; with its state and the tables before it, it needs more than 2^63 bytes");
+  check<ConfigError>(!config.managed_collision || !config.frozen, Config::collection, ": table '", config.name,
+                     "' is frozen and has managed collision, which gives rows new values");
+  if (config.managed_collision) config.managed_collision.validate(config.name, config.num_embeddings);
+  for (const auto& feature : config.feature_names)
+    check<ConfigError>(std::count(config.feature_names.begin(), config.feature_names.end(), feature) == 1,
+                       Config::collection, ": table '", config.name, "' is given feature '", feature, "' twice");
+  for (std::size_t j = 0; j < i; ++j)
+    check<ConfigError>(configs_[j].name != config.name, Config::collection, ": table name '", config.name, "' is given twice");
 }
 
 template <class Config> void TableCollection<Config>::lay_out() {

@@ -184,8 +184,11 @@ template <class Model, class DenseRule> class Optimizer {
     ~Cleared() { optimizer.clear(); }
   };
 
+  detail::ShardStep step_of(std::size_t table, std::size_t shard, std::span<const double> rates) const {
+    return {table, shard, {.step = count_ + 1, .rate = rates[group_of_table_[table]]}};
+  }
   /// What all ranks know of the step's gradients.
-  detail::StepNorm norm(std::span<const detail::ShardGradients> shards, std::span<const std::size_t> beyond, std::int64_t passes,
+  [[gnu::noinline]] detail::StepNorm norm(std::span<const detail::ShardGradients> shards, std::span<const std::size_t> beyond, std::int64_t passes,
                         std::span<const double> rates) const {
     const auto& runtime = model_->runtime();
     auto& topology = model_->topology();
@@ -198,7 +201,7 @@ template <class Model, class DenseRule> class Optimizer {
   [[gnu::cold]] bool step_there(std::vector<detail::ShardGradients>& shards, std::int64_t passes, std::span<const double> rates);
   [[gnu::cold]] detail::StepNorm read_report() const { return report_.read(model_->tables(), dense_.parameters(), divides); }
   /// A gradient of this step is not finite: throws, or leaves the step out.
-  void refuse(const std::string& not_finite) {
+  [[gnu::cold]] void refuse(const std::string& not_finite) {
     if (options_.non_finite == NonFinite::skip) return void(++skipped_);
     auto& topology = model_->topology();
     const auto& runtime = model_->runtime();
@@ -264,17 +267,15 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
     dense_.clamp(options_.clip_value);
     for (auto& shard : shards) shard.gradients.sums.clamp_(-options_.clip_value, options_.clip_value);   // [U, columns]
   }
-  const auto contexts_of = [&](const auto& of) {
-    std::vector<StepContext> contexts;
-    for (const auto& shard : of) contexts.push_back({.step = count_ + 1, .rate = rates[group_of_table_[shard.table]]});
-    return contexts;
-  };
-  const auto contexts = contexts_of(shards);
-  auto sums = model_->row_sums(shards, contexts);
+  std::vector<detail::ShardStep> steps;
+  for (const auto& shard : shards) steps.push_back(step_of(shard.table, shard.shard, rates));
+  for (const auto& shard : fused) steps.push_back(step_of(shard.table, shard.shard, rates));
+  auto tasks = model_->row_tasks(steps);
+  auto sums = detail::row_sums(shards, tasks);
   detail::complete_row_sums(topology, runtime.routing(), shards, sums);
-  model_->update(shards, contexts, sums);
+  detail::update_rows(shards, tasks, sums);
   if (fusing) {
-    model_->update(fused, contexts_of(fused), scale);
+    detail::update_fused(fused, std::span(tasks).subspan(shards.size()), scale);
     auto under_way = all_reduce(topology, detail::squares_of(fused));                        // [1]
     dense_.update(rates);
     gradient_norm_ = std::sqrt(gradient_norm_ * gradient_norm_ + under_way.wait().template item<double>());
@@ -313,17 +314,17 @@ bool Optimizer<Model, DenseRule>::step_there(std::vector<detail::ShardGradients>
   }
   dense_.scale(factor);
   if (options_.clip_value > 0) dense_.clamp(options_.clip_value);
-  std::vector<StepContext> contexts;
+  std::vector<detail::ShardStep> steps;
   for (auto& shard : shards) {
     shard.gradients.sums.mul_(factor);                                                       // [U, columns]
     if (options_.clip_value > 0) shard.gradients.sums.clamp_(-options_.clip_value, options_.clip_value);   // [U, columns]
     shard.gradients.valid = valid;                                                           // []
-    contexts.push_back({.step = count_ + 1, .rate = rates[group_of_table_[shard.table]]});
+    steps.push_back(step_of(shard.table, shard.shard, rates));
   }
-  const auto row_sums = model_->row_sums(shards, contexts);
+  model_->row_sums_there(steps, shards);
   detail::complete_device_row_sums(topology, model_->runtime().routing(), shards);
   dense_.update(rates, valid);
-  model_->update(shards, contexts, row_sums);
+  model_->update_there(steps, shards);
   model_->end_step();
   ++count_;
   tell_step();

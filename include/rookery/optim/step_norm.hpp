@@ -146,8 +146,8 @@ inline bool sends_beyond_half(const Routing& routing, const Capture& capture) {
 
 /// [3 W], each with 1 for this rank: that its gradients or its loss's divisor are not finite; that values came to it so, as float16; that
 /// gradients which are finite leave it as float16 that are not.
-inline at::Tensor not_finite_here(std::span<const DenseParameter> dense, std::span<const Capture> captures, const Routing& routing,
-                                  int world_size) {
+[[gnu::cold]] inline at::Tensor not_finite_here(std::span<const DenseParameter> dense, std::span<const Capture> captures,
+                                                const Routing& routing, int world_size) {
   const auto bad = [](const at::Tensor& tensor) { return tensor.defined() && !std::isfinite(sum_of_squares(tensor.contiguous())); };
   bool found = std::any_of(dense.begin(), dense.end(), [&](const auto& one) { return bad(one.parameter->tensor().grad()); });
   bool came = false, sent = false;
@@ -167,7 +167,7 @@ inline at::Tensor not_finite_here(std::span<const DenseParameter> dense, std::sp
 }
 
 /// What the flags of all ranks [3 W] say of a gradient that is not finite, as the end of a sentence; nothing on one process.
-inline std::string cause_of(const at::Tensor& flags) {
+[[gnu::cold]] inline std::string cause_of(const at::Tensor& flags) {
   const auto ranks = flags.numel() / 3;
   const auto set = [&](std::int64_t which) {
     std::vector<std::int64_t> found;

@@ -40,7 +40,7 @@ using Constraints = std::map<std::string, ParameterConstraints>;
 namespace detail {
 
 /// What is asked of a table; nothing where no constraint names it.
-inline const ParameterConstraints& constraint_of(const Constraints& constraints, const TableDescription& table) {
+[[gnu::cold]] inline const ParameterConstraints& constraint_of(const Constraints& constraints, const TableDescription& table) {
   static const ParameterConstraints none;
   auto found = constraints.find(table.name);
   if (found == constraints.end()) found = constraints.find(table.table);
@@ -48,7 +48,7 @@ inline const ParameterConstraints& constraint_of(const Constraints& constraints,
 }
 
 /// The tables that a message can name: all of them, or the first eight and how many more there are.
-inline std::string names_of(std::span<const TableDescription> tables) {
+[[gnu::cold]] inline std::string names_of(std::span<const TableDescription> tables) {
   constexpr std::size_t shown = 8;
   std::vector<std::string> names;
   for (const auto& table : tables.first(std::min(tables.size(), shown))) names.push_back(table.name);
@@ -72,7 +72,7 @@ inline void check_constraints(std::span<const TableDescription> tables, const Co
 inline constexpr int nodes_differ = -1;
 
 /// Whether several shards on a node of `local_world_size` ranks have the same columns and some of the rows each.
-inline bool adds_up_in_nodes(const std::vector<Shard>& shards, const TableDescription& table, int local_world_size) {
+[[gnu::cold]] inline bool adds_up_in_nodes(const std::vector<Shard>& shards, const TableDescription& table, int local_world_size) {
   for (std::size_t i = 0; i < shards.size(); ++i)
     for (std::size_t j = 0; j < i && shards[i].box.rows() < table.num_embeddings; ++j)
       if (shards[i].rank / local_world_size == shards[j].rank / local_world_size &&
@@ -91,7 +91,7 @@ class Placer {
                      local_, "; every node must have as many");
   }
 
-  void put(std::size_t t, ShardingKind kind, const ParameterConstraints& asked) {
+  [[gnu::cold]] void put(std::size_t t, ShardingKind kind, const ParameterConstraints& asked) {
     const auto& table = tables_[t];
     hierarchical_[t] = asked.hierarchical;
     check<PlanError>(local_ > 0 || !is_on_nodes(kind), "Plan: table '", table.name, "' is ", to_string(kind),
@@ -114,7 +114,7 @@ class Placer {
         return keep(t, grid_shards(rows, columns, partition(nodes()), nodes(), local_, node_of(asked), table.row_block()));
     }
   }
-  void put(std::size_t t, std::vector<Shard> shards, bool hierarchical) {
+  [[gnu::cold]] void put(std::size_t t, std::vector<Shard> shards, bool hierarchical) {
     hierarchical_[t] = hierarchical;
     keep(t, std::move(shards));
   }
@@ -131,39 +131,40 @@ class Placer {
   }
 
  private:
-  void keep(std::size_t t, std::vector<Shard> shards) {
+  [[gnu::cold]] void keep(std::size_t t, std::vector<Shard> shards) {
     for (const auto& shard : shards)
       load_[static_cast<std::size_t>(shard.rank)] += tables_[t].bytes(shard.box.rows(), shard.box.columns());
     shards_[t] = std::move(shards);
   }
   /// Whether a node has several shards of the same columns, whose sums can be added up before they leave it.
-  bool sums_in_nodes(std::size_t t) const {
+  [[gnu::cold]] bool sums_in_nodes(std::size_t t) const {
     check<PlanError>(local_ > 0, "Plan: table '", tables_[t].name,
                      "' is hierarchical, which is for nodes of as many ranks each; those of this topology differ");
     return nodes() > 1 && adds_up_in_nodes(shards_[t], tables_[t], local_);
   }
   int nodes() const { return static_cast<int>(load_.size()) / local_; }
   /// The node of the first rank asked for, or the one that holds least.
-  int node_of(const ParameterConstraints& asked) const {
+  [[gnu::cold]] int node_of(const ParameterConstraints& asked) const {
     if (!asked.ranks.empty()) return asked.ranks.front() / local_;
     int least = 0;
     for (int node = 1; node < nodes(); ++node)
       if (load_of_node(node) < load_of_node(least)) least = node;
     return least;
   }
-  std::int64_t load_of_node(int node) const {
+  [[gnu::cold]] std::int64_t load_of_node(int node) const {
     std::int64_t load = 0;
     for (int rank = node * local_; rank < (node + 1) * local_; ++rank) load += load_[static_cast<std::size_t>(rank)];
     return load;
   }
   /// Column shards on `asked` in turn, or each where least lies of `count` ranks.
-  std::vector<Shard> columns_on(const TableDescription& table, std::int64_t partition, const std::vector<int>& asked, int first,
-                                int count) {
+  [[gnu::cold]] std::vector<Shard> columns_on(const TableDescription& table, std::int64_t partition, const std::vector<int>& asked,
+                                              int first, int count) {
     auto shards = column_wise_shards(table.num_embeddings, table.embedding_dim, partition, asked.empty() ? std::vector{first} : asked);
     return asked.empty() ? least_loaded(std::move(shards), consecutive_ranks(first, count), table) : shards;
   }
   /// Gives each shard to the rank that holds least; of ranks that hold the same, to the first.
-  std::vector<Shard> least_loaded(std::vector<Shard> shards, const std::vector<int>& ranks, const TableDescription& table) const {
+  [[gnu::cold]] std::vector<Shard> least_loaded(std::vector<Shard> shards, const std::vector<int>& ranks,
+                                                const TableDescription& table) const {
     auto load = load_;
     for (auto& shard : shards) {
       shard.rank = ranks.front();
@@ -182,7 +183,7 @@ class Placer {
 };
 
 /// Errors: PlanError where a plan says of a table that it has another size or dtype.
-inline void check_described(const Plan& plan, std::string_view name, const TableDescription& table) {
+[[gnu::cold]] inline void check_described(const Plan& plan, std::string_view name, const TableDescription& table) {
   for (const auto& one : plan.descriptions) {
     if (one.name != name) continue;
     const bool same = one.num_embeddings == table.num_embeddings && one.embedding_dim == table.embedding_dim &&

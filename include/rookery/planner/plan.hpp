@@ -96,12 +96,12 @@ inline void check_planned_tables(const Plan& plan, std::span<const TableDescript
     check<PlanError>(times[t] < 2, "Plan: table '", tables[t].name, "' is planned ", times[t], " times");
 }
 
-inline void check_rank(const TableDescription& table, int rank, int world_size) {
+[[gnu::cold]] inline void check_rank(const TableDescription& table, int rank, int world_size) {
   check<PlanError>(rank >= 0 && rank < world_size, "Plan: table '", table.name, "' has a shard on rank ", rank, " of ", world_size);
 }
 
 /// Why the fields of a table's plan do not go together; null where they do.
-inline const char* mistake_of_fields(const TableDescription& table, const TablePlan& planned) {
+[[gnu::cold]] inline const char* mistake_of_fields(const TableDescription& table, const TablePlan& planned) {
   bool splits = false;
   for (const auto& shard : planned.shards) splits |= shard.box.rows() < table.num_embeddings;
   if (!planned.kind && planned.shards.empty()) return "it needs a kind or shards";
@@ -118,7 +118,7 @@ inline const char* mistake_of_fields(const TableDescription& table, const TableP
 }
 
 /// Errors: PlanError for a shard on no rank, or not of the table.
-inline void check_shard(const TableDescription& table, const Shard& shard, int world_size) {
+[[gnu::cold]] inline void check_shard(const TableDescription& table, const Shard& shard, int world_size) {
   const auto& [box, rank] = shard;
   check_rank(table, rank, world_size);
   check<PlanError>(0 <= box.row_begin && box.row_begin < box.row_end && box.row_end <= table.num_embeddings && 0 <= box.column_begin &&
@@ -150,7 +150,7 @@ inline void check_bytes(std::span<const TableDescription> tables) {
 namespace detail {
 
 /// Errors: PlanError for shards that do not cover a table exactly.
-inline void check_cover(const TableDescription& table, const TablePlan& planned, int world_size) {
+[[gnu::cold]] inline void check_cover(const TableDescription& table, const TablePlan& planned, int world_size) {
   const auto& shards = planned.shards;
   const bool replicated = planned.is_replicated(table, world_size);
   check<PlanError>(!replicated || !table.managed_collision, "Plan: table '", table.name,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #pragma once
 
-// The second and last phase of a step in one, for shards whose rows have all columns and no copies: kernels/cpu/fused_update.hpp.
+// The last phase of a step on the host: the updates of local shards by their tasks. The second phase and the last are one for shards
+// whose rows have all columns and no copies: kernels/cpu/fused_update.hpp.
 //
 // The norm of a step's gradient is known once the rows are updated, so clipping goes the long way; and so does a step with gradients
 // that are not finite, or so large that their sums may not be: they are looked at before any row is changed.
@@ -30,10 +31,40 @@ struct FusedShard {
   kernels::FusedUpdate update;
 };
 
-/// Updates all of them in one parallel region.
-inline void update_fused(std::span<FusedShard> shards) {
+/// A local shard in a step; `table` of the routing.
+struct ShardStep {
+  std::size_t table = 0, shard = 0;
+  StepContext context;
+};
+
+/// The rules' sums over the columns of local shards, for the rows that have gradients; tasks[i] is of shards[i].
+inline std::vector<std::vector<double>> row_sums(std::span<const ShardGradients> shards, std::span<const kernels::RowTask> tasks) {
+  std::vector<std::vector<double>> sums(shards.size());
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    if (!tasks[i].sum) continue;
+    const auto& gradients = shards[i].gradients;
+    sums[i].resize(gradients.rows.size() * static_cast<std::size_t>(tasks[i].row_sums));
+    kernels::sum_rows(tasks[i], gradients.rows, gradients.sums.const_data_ptr(), sums[i].data());
+  }
+  return sums;
+}
+
+/// One update of each row that has a gradient. `sums` are those of whole rows.
+inline void update_rows(std::span<const ShardGradients> shards, std::span<const kernels::RowTask> tasks,
+                        std::span<const std::vector<double>> sums) {
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    if (tasks[i].update)
+      kernels::update_rows(tasks[i], shards[i].gradients.rows, shards[i].gradients.sums.const_data_ptr(), sums[i].data());
+}
+
+/// Updates all of them in one parallel region, by their tasks, once sums are scaled.
+inline void update_fused(std::span<FusedShard> shards, std::span<kernels::RowTask> tasks, double scale) {
   std::vector<kernels::FusedUpdate*> updates;
-  for (auto& shard : shards) updates.push_back(&shard.update);
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    shards[i].update.task = std::move(tasks[i]);
+    shards[i].update.scale = scale;
+    updates.push_back(&shards[i].update);
+  }
   kernels::update(updates);
 }
 

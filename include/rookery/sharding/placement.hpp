@@ -49,7 +49,7 @@ inline void check_names(const std::vector<std::string>& names) {
 }
 
 /// Errors: ConfigError for a feature that a part of the model is for and no table has.
-inline void check_features(const std::vector<std::string>& expected, const std::vector<std::string>& features) {
+[[gnu::cold]] inline void check_features(const std::vector<std::string>& expected, const std::vector<std::string>& features) {
   for (const auto& name : expected)
     check<ConfigError>(std::find(features.begin(), features.end(), name) != features.end(), "a part of the model is for feature '", name,
                        "', which none of its tables has; there are ", features);

@@ -130,7 +130,7 @@ struct Routing {
 
  private:
   /// Kernels learn from the first large table how this machine reads rows.
-  void tune() const {
+  [[gnu::cold]] void tune() const {
     for (const auto& one : asked) {
       const auto& storage = tables[one.table].shards[one.shard].local->storage;
       kernels::tune_prefetch(storage.dtype(), storage.weight().const_data_ptr(), storage.rows(), storage.stride(), storage.dim());
@@ -160,17 +160,17 @@ struct Routing {
       else insert_by_rows(row_groups[group], r);
     }
   }
-  bool have_same_columns(std::size_t one, std::size_t other) const {
+  [[gnu::cold]] bool have_same_columns(std::size_t one, std::size_t other) const {
     const auto &a = shard_of(routes[one]).box, &b = shard_of(routes[other]).box;
     return a.column_begin == b.column_begin && a.column_end == b.column_end;
   }
-  void insert_by_rows(std::vector<std::size_t>& group, std::size_t r) const {
+  [[gnu::cold]] void insert_by_rows(std::vector<std::size_t>& group, std::size_t r) const {
     auto at = group.size();
     while (at > 0 && shard_of(routes[group[at - 1]]).box.row_begin > shard_of(routes[r]).box.row_begin) --at;
     group.insert(group.begin() + static_cast<std::ptrdiff_t>(at), r);
   }
   /// Of a group, those on one node, where there are several.
-  void lay_out_relays(const std::vector<std::size_t>& group, int local_world_size) {
+  [[gnu::cold]] void lay_out_relays(const std::vector<std::size_t>& group, int local_world_size) {
     if (group.size() == 1) return;
     const auto node_of = [&](std::size_t r) { return static_cast<std::size_t>(shard_of(routes[r]).rank / local_world_size); };
     std::vector<std::vector<std::size_t>> of_node(routes_of.size());                         // nodes are no more than ranks

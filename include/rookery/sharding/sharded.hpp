@@ -36,6 +36,7 @@
 #include <rookery/planner/place.hpp>
 #include <rookery/planner/plan.hpp>
 #include <rookery/sharding/exchange_options.hpp>
+#include <rookery/sharding/fused_step.hpp>
 #include <rookery/sharding/model_and_loss.hpp>
 #include <rookery/sharding/placement.hpp>
 #include <rookery/sharding/shared_tensors.hpp>
@@ -136,13 +137,20 @@ template <class Model> class PlacedMembers {
   }
   /// What the modules of this model and its optimizer share.
   const std::shared_ptr<detail::PassState>& pass_state() const { return pass_; }
-  /// The rules' sums over the columns of local shards, for the rows that have gradients; a context a shard. Called by Optimizer.
-  std::vector<std::vector<double>> row_sums(std::span<detail::ShardGradients> shards, std::span<const StepContext> contexts);
-  /// One update of each row that has a gradient. Called by Optimizer.
-  void update(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts,
-              std::span<const std::vector<double>> sums);
-  /// Sums gradients, scales them and updates rows, of shards for which that is one thing; a context a shard. Called by Optimizer.
-  void update(std::span<detail::FusedShard> shards, std::span<const StepContext> contexts, double scale);
+  /// What the host's kernels need to update local shards in a step. Called by Optimizer.
+  std::vector<kernels::RowTask> row_tasks(std::span<const detail::ShardStep> steps);
+  /// On a device: the rules' sums over the columns of local shards, for the rows that have gradients. Called by Optimizer.
+  [[gnu::cold]] void row_sums_there(std::span<const detail::ShardStep> steps, std::span<detail::ShardGradients> shards) {
+    for_each_shard(steps, [&](std::size_t i, auto& collection, const LocalShard& local) {
+      collection.row_sums_there(local, shards[i].gradients, steps[i].context);
+    });
+  }
+  /// On a device: one update of each row that has a gradient. Called by Optimizer.
+  [[gnu::cold]] void update_there(std::span<const detail::ShardStep> steps, std::span<const detail::ShardGradients> shards) {
+    for_each_shard(steps, [&](std::size_t i, auto& collection, const LocalShard& local) {
+      collection.update_there(local, shards[i].gradients, steps[i].context);
+    });
+  }
   /// Vocabularies of managed collision take in the ids of the captured passes. Called by Optimizer, after all updates.
   void end_step();
 
@@ -190,8 +198,8 @@ template <class Model> class PlacedMembers {
     Leaf* leaf = nullptr;
   };
 
-  /// Calls `fn(i, collection, local shard)` for each shard that gradients are of; members are visited once for all of them.
-  template <class Shard, class Fn> void for_each_shard(std::span<Shard> shards, Fn&& fn) {
+  /// Calls `fn(i, collection, local shard)` for each shard; members are visited once for all of them.
+  template <class Fn> void for_each_shard(std::span<const detail::ShardStep> shards, Fn&& fn) {
     for_each_collection([&](std::string_view, auto& collection, std::size_t first) {
       for (std::size_t i = 0; i < shards.size(); ++i)
         if (shards[i].table >= first && shards[i].table < first + collection.configs().size())
@@ -292,31 +300,12 @@ void PlacedMembers<Model>::expect_lookups(const std::vector<const void*>& collec
   routing.lay_out(rank, world_size, local_world_size);
 }
 
-template <class Model>
-std::vector<std::vector<double>> PlacedMembers<Model>::row_sums(std::span<detail::ShardGradients> shards,
-                                                                std::span<const StepContext> contexts) {
-  std::vector<std::vector<double>> sums(shards.size());
-  for_each_shard(shards, [&](std::size_t i, auto& collection, const LocalShard& local) {
-    sums[i] = collection.row_sums(local, shards[i].gradients, contexts[i]);
+template <class Model> std::vector<kernels::RowTask> PlacedMembers<Model>::row_tasks(std::span<const detail::ShardStep> steps) {
+  std::vector<kernels::RowTask> tasks(steps.size());
+  for_each_shard(steps, [&](std::size_t i, auto& collection, const LocalShard& local) {
+    tasks[i] = collection.row_task(local, steps[i].context);
   });
-  return sums;
-}
-
-template <class Model>
-void PlacedMembers<Model>::update(std::span<const detail::ShardGradients> shards, std::span<const StepContext> contexts,
-                                  std::span<const std::vector<double>> sums) {
-  for_each_shard(shards, [&](std::size_t i, auto& collection, const LocalShard& local) {
-    collection.update(local, shards[i].gradients, contexts[i], sums[i]);
-  });
-}
-
-template <class Model>
-void PlacedMembers<Model>::update(std::span<detail::FusedShard> shards, std::span<const StepContext> contexts, double scale) {
-  for_each_shard(shards, [&](std::size_t i, auto& collection, const LocalShard& local) {
-    shards[i].update.task = collection.row_task(local, contexts[i]);
-    shards[i].update.scale = scale;
-  });
-  detail::update_fused(shards);
+  return tasks;
 }
 
 template <class Model> void PlacedMembers<Model>::end_step() {

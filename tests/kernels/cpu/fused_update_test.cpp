@@ -267,7 +267,7 @@ TEST_SUITE("kernels/cpu/fused_update") {
       kernels::sum_row_gradients(occurrences, transposed, at::kFloat, dim, sums.data());
       for (auto& one : sums) one *= .5F;
       for (const auto one : sums) expected.squares += static_cast<double>(one) * static_cast<double>(one);
-      kernels::update_rows(task_on(expected), transposed.rows, sums.data(), Rule::row_sums, nullptr);
+      kernels::update_rows(task_on(expected), transposed.rows, sums.data(), nullptr);
 
       std::vector<Result> results;
       with_instruction_sets([&] {

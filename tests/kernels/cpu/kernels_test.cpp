@@ -268,9 +268,9 @@ TEST_SUITE("kernels/cpu/row_update") {
     kernels::RowTask task{.dtype = at::kDouble, .weights = table.data(), .stride = 3, .dim = 2, .full_dim = 2, .state = {{table.data() + 2, 3, 1}}};
     kernels::set_rule<RowwiseAdagrad, double>(task, rule);
     std::vector<double> sums(2, -1);
-    kernels::sum_rows(task, rows, gradients.data(), 1, sums.data());
+    kernels::sum_rows(task, rows, gradients.data(), sums.data());
     CHECK(sums == std::vector<double>{25, 0});
-    kernels::update_rows(task, rows, gradients.data(), 1, sums.data());
+    kernels::update_rows(task, rows, gradients.data(), sums.data());
     const double rate = .1 / std::sqrt(13.);
     const std::vector<double> expected{1, 2, .5, 1 - rate * 3, 2 - rate * 4, 13, 1, 2, .5, 1, 2, .5};
     for (std::size_t i = 0; i < expected.size(); ++i) CHECK(table[i] == doctest::Approx(expected[i]).epsilon(1e-14));
@@ -290,7 +290,7 @@ TEST_SUITE("kernels/cpu/row_update") {
         kernels::RowTask task{.dtype = at::kFloat, .weights = weights.data(), .stride = dim, .dim = dim, .full_dim = dim,
                               .state = {{first.data(), dim, dim}, {second.data(), dim, dim}}};
         kernels::set_rule<Adam, float>(task, rule);
-        for (task.context.step = 1; task.context.step <= 3; ++task.context.step) kernels::update_rows(task, named, gradients.data(), 0, nullptr);
+        for (task.context.step = 1; task.context.step <= 3; ++task.context.step) kernels::update_rows(task, named, gradients.data(), nullptr);
         weights.insert(weights.end(), first.begin(), first.end());
         weights.insert(weights.end(), second.begin(), second.end());
         results.push_back(std::move(weights));
@@ -304,7 +304,7 @@ TEST_SUITE("kernels/cpu/row_update") {
     const Sgd rule{.learning_rate = .25};
     kernels::RowTask task{.dtype = c10::CppTypeToScalarType<Narrow>::value, .weights = table.data(), .stride = 2, .dim = 2, .full_dim = 2};
     kernels::set_rule<Sgd, float>(task, rule);
-    kernels::update_rows(task, rows, gradients.data(), 0, nullptr);
+    kernels::update_rows(task, rows, gradients.data(), nullptr);
     CHECK(static_cast<float>(table[1]) == 2);
     CHECK(static_cast<float>(table[2]) == 2.75);
     CHECK(static_cast<float>(table[3]) == 4.5);

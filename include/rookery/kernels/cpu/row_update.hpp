@@ -39,6 +39,7 @@ struct RowTask {
   std::int64_t first_element = 0;                  // number, in the whole table, of the shard's first weight
   StepContext context{};
   const void* rule = nullptr;
+  std::int64_t row_sums = 0;                       // of a row, that the rule needs
   /// Updates distinct rows [U] by gradients [U, dim] of the compute dtype. `sums` are those of whole rows [U, row_sums]; null: the
   /// shard has all columns, and they are computed on the way.
   void (*update)(const RowTask& task, std::span<const std::int64_t> rows, const void* gradients, const double* sums) = nullptr;
@@ -119,6 +120,7 @@ ROOKERY_FOR_AVX2 void update_avx2(const RowTask& task, std::span<const std::int6
 /// Puts a rule's code into a task. The rule must outlive it.
 template <class Rule, class Number> void set_rule(RowTask& task, const Rule& rule) {
   task.rule = &rule;
+  task.row_sums = Rule::row_sums;
   task.update = &detail::update_plain<Rule, Number>;
   if constexpr (Rule::row_sums > 0) task.sum = &detail::sum_plain<Rule, Number>;
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -141,17 +143,16 @@ template <class Fn> void for_pieces(const RowTask& task, std::span<const std::in
 }  // namespace detail
 
 /// task.sum on all threads. Writes [U, row_sums].
-inline void sum_rows(const RowTask& task, std::span<const std::int64_t> rows, const void* gradients, std::int64_t row_sums, double* sums) {
+inline void sum_rows(const RowTask& task, std::span<const std::int64_t> rows, const void* gradients, double* sums) {
   detail::for_pieces(task, rows, gradients, [&](std::span<const std::int64_t> piece, const void* from, std::int64_t first) {
-    task.sum(task, piece, from, sums + first * row_sums);
+    task.sum(task, piece, from, sums + first * task.row_sums);
   });
 }
 
 /// task.update on all threads.
-inline void update_rows(const RowTask& task, std::span<const std::int64_t> rows, const void* gradients, std::int64_t row_sums,
-                        const double* sums) {
+inline void update_rows(const RowTask& task, std::span<const std::int64_t> rows, const void* gradients, const double* sums) {
   detail::for_pieces(task, rows, gradients, [&](std::span<const std::int64_t> piece, const void* from, std::int64_t first) {
-    task.update(task, piece, from, sums ? sums + first * row_sums : nullptr);
+    task.update(task, piece, from, sums ? sums + first * task.row_sums : nullptr);
   });
 }
 
