@@ -188,8 +188,8 @@ template <class Model, class DenseRule> class Optimizer {
     return {table, shard, {.step = count_ + 1, .rate = rates[group_of_table_[table]]}};
   }
   /// What all ranks know of the step's gradients.
-  [[gnu::noinline]] detail::StepNorm norm(std::span<const detail::ShardGradients> shards, std::span<const std::size_t> beyond, std::int64_t passes,
-                        std::span<const double> rates) const {
+  [[gnu::noinline]] detail::StepNorm norm(std::span<const detail::ShardGradients> shards, std::span<const std::size_t> beyond,
+                                          std::int64_t passes, std::span<const double> rates) const {
     const auto& runtime = model_->runtime();
     auto& topology = model_->topology();
     auto sums = detail::step_sums(shards, beyond, runtime.captures(), model_->tables(), passes, rates, topology.rank(),

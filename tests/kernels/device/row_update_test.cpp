@@ -71,19 +71,17 @@ template <class Rule, class Number> struct Twins {
     std::vector<double> values(static_cast<std::size_t>(count * dim));
     for (auto& one : values) one = draw.real(-1, 1);
     const auto gradients = tensor_of(values).view({count, dim}).to(compute_dtype(dtype));  // [U, D]
-    std::array<kernels::StateColumn<Number>, Rule::state.size() + 1> columns{};
-    for (std::size_t slot = 0; slot < Rule::state.size(); ++slot)
-      columns[slot] = {host_state[slot].template mutable_data_ptr<Number>(), host_state[slot].stride(0)};
-    const kernels::RowUpdateTask<Number> on_host{.dtype = dtype,
-                                                 .weights = host.mutable_data_ptr(),
-                                                 .stride = stride,
-                                                 .dim = dim,
-                                                 .full_dim = full_dim,
-                                                 .state = std::span(columns.data(), Rule::state.size()),
-                                                 .rows = rows,
-                                                 .gradients = gradients.template const_data_ptr<Number>(),
-                                                 .rounding = rounding,
-                                                 .first_element = first_element};
+    kernels::RowTask on_host{.dtype = dtype,
+                             .weights = host.mutable_data_ptr(),
+                             .stride = stride,
+                             .dim = dim,
+                             .full_dim = full_dim,
+                             .rounding = rounding,
+                             .first_element = first_element,
+                             .context = context};
+    for (const auto& one : host_state) on_host.state.push_back({one.mutable_data_ptr(), one.stride(0), one.dim() == 1 ? 1 : dim});
+    kernels::set_rule<Rule, Number>(on_host, rule);
+    const auto* summed = gradients.const_data_ptr();
     const kernels::DeviceUpdateTask on_device{.weight = device,
                                               .state = device_state,
                                               .rows = tensor_of(rows).to(fake_device),
@@ -94,7 +92,7 @@ template <class Rule, class Number> struct Twins {
     std::vector<double> sums(static_cast<std::size_t>(count * Rule::row_sums) + 1);
     at::Tensor device_sums;
     if constexpr (Rule::row_sums > 0) {
-      kernels::sum_rows(rule, context, on_host, sums.data());
+      kernels::sum_rows(on_host, rows, summed, sums.data());
       device_sums = kernels::sum_rows(rule, context, on_device);                             // [U, row_sums]
       CHECK((device_sums.scalar_type() == at::kDouble));
       sums.pop_back();
@@ -102,7 +100,7 @@ template <class Rule, class Number> struct Twins {
       CHECK(difference(host_sums, seen_on_device(device_sums)) <= tolerance(dtype == at::kDouble ? at::kDouble : at::kFloat, Rule::name));
       device_sums = host_sums.to(fake_device);                                               // what follows is compared by itself
     }
-    kernels::update_rows(rule, context, on_host, sums.data());
+    kernels::update_rows(on_host, rows, summed, sums.data());
     kernels::update_rows(rule, context, on_device, device_sums);
   }
 };
