@@ -45,9 +45,15 @@ inline double sum_of_squares(const at::Tensor& tensor) {
     const auto* values = tensor.const_data_ptr<decltype(zero)>();
     parallel(blocks, 8, [&](std::int64_t begin, std::int64_t end) {
       for (auto b = begin; b < end; ++b) {
+        const auto square = [&](std::int64_t i) { return static_cast<double>(values[i]) * static_cast<double>(values[i]); };
+        std::array<double, 8> lanes{};                         // an addition does not wait for the one before
+        auto i = b * block;
+        const auto stop = std::min(tensor.numel(), i + block);
+        for (; i + 8 <= stop; i += 8)
+          for (std::size_t lane = 0; lane < 8; ++lane) lanes[lane] += square(i + static_cast<std::int64_t>(lane));
+        for (; i < stop; ++i) lanes[0] += square(i);
         double sum = 0;
-        for (auto i = b * block; i < std::min(tensor.numel(), (b + 1) * block); ++i)
-          sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+        for (const auto lane : lanes) sum += lane;
         sums[static_cast<std::size_t>(b)] = sum;
       }
     });
@@ -113,8 +119,9 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   }
 
   /// Applies the rule to every parameter that has a gradient; the rate of its group multiplies its learning rate. On a device only where
-  /// `valid` [] holds, if it is given.
-  void update(std::span<const double> rates, const at::Tensor& valid = {});
+  /// `valid` [] holds, if it is given. On the host gradients are multiplied by `factor` on the way, and left as they are.
+  /// Cost: one pass over gradients, weights and state, all parameters in one parallel region.
+  void update(std::span<const double> rates, const at::Tensor& valid = {}, double factor = 1);
   /// Takes back that the parameters of which `reached` is not 0 were updated.
   void uncount(std::span<const char> reached) {
     for (std::size_t p = 0; p < parameters_.size(); ++p) parameters_[p].steps -= reached[p];
@@ -133,32 +140,50 @@ template <concepts::ElementwiseRule Rule> class DenseOptimizer {
   std::vector<DenseParameter> parameters_;
 };
 
-template <concepts::ElementwiseRule Rule> void DenseOptimizer<Rule>::update(std::span<const double> rates, const at::Tensor& valid) {
+template <concepts::ElementwiseRule Rule>
+void DenseOptimizer<Rule>::update(std::span<const double> rates, const at::Tensor& valid, double factor) {
+  struct Piece {
+    const DenseParameter* of;
+    StepContext context;
+    std::int64_t begin;
+  };
+  constexpr std::int64_t most = 4096;                          // elements of a piece
+  std::vector<Piece> pieces;
   for (auto& one : parameters_) {
     if (!one.gradient.defined()) continue;
     const StepContext context{.step = ++one.steps, .rate = rates[one.group]};
     const auto& tensor = one.parameter->tensor();
+    tensor.unsafeGetTensorImpl()->bump_version();              // a graph that saved the old values must not use the new ones
     if constexpr (concepts::DeviceRule<Rule>) {
       if (!tensor.is_cpu()) {
         kernels::update_rows(rule_, context, kernels::DeviceUpdateTask{.weight = tensor, .state = one.state, .gradients = one.gradient,
                                                                        .full_dim = tensor.numel(), .valid = valid});
-        tensor.unsafeGetTensorImpl()->bump_version();
         continue;
       }
     }
-    for_floating(tensor.scalar_type(), [&](auto zero) {
-      using Number = decltype(zero);
-      auto* weights = tensor.template mutable_data_ptr<Number>();
-      const auto* gradients = one.gradient.template const_data_ptr<Number>();
-      parallel(tensor.numel(), 4096, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t begin = 0; begin < tensor.numel(); begin += most) pieces.push_back({&one, context, begin});
+  }
+  parallel(static_cast<std::int64_t>(pieces.size()), 2, [&](std::int64_t first, std::int64_t last) {
+    for (auto p = first; p < last; ++p) {
+      const auto& [of, context, begin] = pieces[static_cast<std::size_t>(p)];
+      const auto& tensor = of->parameter->tensor();
+      const auto count = std::min(most, tensor.numel() - begin);
+      for_floating(tensor.scalar_type(), [&](auto zero) {
+        using Number = decltype(zero);
+        const auto* gradients = of->gradient.template const_data_ptr<Number>() + begin;
+        std::array<Number, most> scaled;
+        if (factor != 1) {
+          for (std::int64_t i = 0; i < count; ++i) scaled[static_cast<std::size_t>(i)] = gradients[i] * static_cast<Number>(factor);
+          gradients = scaled.data();
+        }
         std::array<Number*, Rule::state.size() + 1> state{};
         for (std::size_t slot = 0; slot < Rule::state.size(); ++slot)
-          state[slot] = one.state[slot].template mutable_data_ptr<Number>() + begin;
-        rule_.update(Row<Number>{weights + begin, gradients + begin, state.data(), end - begin, tensor.numel()}, context, nullptr);
+          state[slot] = of->state[slot].template mutable_data_ptr<Number>() + begin;
+        auto* weights = tensor.template mutable_data_ptr<Number>() + begin;
+        rule_.update(Row<Number>{weights, gradients, state.data(), count, tensor.numel()}, context, nullptr);
       });
-    });
-    tensor.unsafeGetTensorImpl()->bump_version();              // a graph that saved the old values must not use the new ones
-  }
+    }
+  });
 }
 
 }  // namespace rookery

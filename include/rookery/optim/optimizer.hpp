@@ -261,9 +261,10 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
     return false;
   }
   const double factor = options_.clip_norm > 0 ? scale * std::min(1.0, options_.clip_norm / (gradient_norm_ + 1e-6)) : scale;
-  dense_.scale(factor);
+  const bool clamps = options_.clip_value > 0;
   for (auto& shard : shards) shard.gradients.sums.mul_(factor);                              // [U, columns]
-  if (options_.clip_value > 0) {
+  if (clamps) {
+    dense_.scale(factor);
     dense_.clamp(options_.clip_value);
     for (auto& shard : shards) shard.gradients.sums.clamp_(-options_.clip_value, options_.clip_value);   // [U, columns]
   }
@@ -277,10 +278,10 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   if (fusing) {
     detail::update_fused(fused, std::span(tasks).subspan(shards.size()), scale);
     auto under_way = all_reduce(topology, detail::squares_of(fused));                        // [1]
-    dense_.update(rates);
+    dense_.update(rates, {}, clamps ? 1 : factor);
     gradient_norm_ = std::sqrt(gradient_norm_ * gradient_norm_ + under_way.wait().template item<double>());
   } else {
-    dense_.update(rates);
+    dense_.update(rates, {}, clamps ? 1 : factor);
   }
   model_->end_step();
   ++count_;
