@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Every rule on whole tensors equals the host's kernel, in every dtype.
+#include <rookery/kernels/device/number.hpp>
+#include <rookery/kernels/device/rounding.hpp>
 #include <rookery/kernels/device/row_update.hpp>
 
 #include <ATen/ops/equal.h>

@@ -195,7 +195,8 @@ inline OwnRows own_rows(const FusedUpdate& update, std::size_t part, std::size_t
   for (const auto& source : update.sources) has_factors = has_factors || source.weights || source.divisors;
   const auto count = total == 0 ? 0 : collect(update, part, parts, has_factors, scratch);
   const auto distinct = count == 0 ? 0 : (are_few ? order_few : order_many)(scratch, count, update.rows, has_factors);
-  return {std::span(scratch.rows.get(), distinct), scratch.starts.get(), scratch.numbers.get(), has_factors ? scratch.ordered.get() : nullptr};
+  return {std::span(scratch.rows.get(), distinct), scratch.starts.get(), scratch.numbers.get(),
+          has_factors ? scratch.ordered.get() : nullptr};
 }
 
 /// numbers[d] *= scale. The sum of their squares, in double where their own type does not hold it.
