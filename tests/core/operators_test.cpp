@@ -36,7 +36,7 @@ TEST_SUITE("core/operators") {
     CHECK(ops::full({2, 2}, 2.5, at::kDouble).sum().item<double>() == 10);
     CHECK(ops::scalar_tensor(7, at::kInt).dim() == 0);
     CHECK(ops::scalar_tensor(7, at::kInt).item<int>() == 7);
-    CHECK(at::equal(ops::triu_indices(4, 4, 1), at::triu_indices(4, 4, 1)));
+    CHECK(at::equal(ops::triu_indices(4, 4, 1, at::kCPU), at::triu_indices(4, 4, 1)));
   }
 
   TEST_CASE("what is computed is LibTorch's to the last bit") {
