@@ -108,13 +108,16 @@ inline at::Tensor squares_of(std::span<const FusedShard> shards) {
 
 /// Whether no sum of a shard's gradients can be anything but finite.
 inline bool has_finite_sums(const kernels::FusedUpdate& update) {
+  constexpr double infinite = std::numeric_limits<double>::infinity();
   double largest = 0, factor = 0;
   for (const auto& source : update.sources) {
     largest = std::max(largest, kernels::largest_magnitude(update.dtype, source.first, source.stride, source.bags, update.task.dim));
     double weight = 1, divided = 1;
-    for (std::int64_t i = 0; source.weights && i < source.count(); ++i) weight = std::max(weight, std::abs(source.weights[i]));
+    for (std::int64_t i = 0; source.weights && i < source.count(); ++i)
+      if (!(std::abs(source.weights[i]) <= weight)) weight = std::isnan(source.weights[i]) ? infinite : std::abs(source.weights[i]);
     for (std::int64_t b = 0; source.divisors && b < source.bags; ++b)
-      if (source.divisors[b] != 0) divided = std::max(divided, std::abs(1 / source.divisors[b]));
+      if (source.divisors[b] != 0 && !(std::abs(1 / source.divisors[b]) <= divided))
+        divided = std::isnan(source.divisors[b]) ? infinite : std::abs(1 / source.divisors[b]);
     factor = std::max(factor, weight * divided);
   }
   const double limit = update.dtype == at::kDouble ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();

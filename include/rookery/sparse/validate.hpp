@@ -90,7 +90,7 @@ inline void check_weights(std::string_view who, const at::Tensor& weights, const
   if (!weights.defined()) return;
   check<ShapeError>(weights.dim() == 1 && weights.numel() == values.size(0), who, ": weights of shape ", weights.sizes(), " for ",
                     values.size(0), " values");
-  if (weights.device() != values.device() && !values.is_cpu())
+  if (weights.device() != values.device() && (!values.is_cpu() || weights.is_meta()))
     fail<ShapeError>(who, ": weights on ", weights.device().str(), " and values on ", values.device().str());
 }
 
