@@ -37,7 +37,7 @@ template <class Model, class Step> std::map<std::string, at::Tensor> contents(Mo
 }
 
 /// The largest difference of anything, and which.
-std::pair<double, std::string> apart(const std::map<std::string, at::Tensor>& one, const std::map<std::string, at::Tensor>& other) {
+inline std::pair<double, std::string> apart(const std::map<std::string, at::Tensor>& one, const std::map<std::string, at::Tensor>& other) {
   std::pair<double, std::string> worst{one.size() == other.size() ? 0 : 1, "sizes"};
   for (const auto& [name, tensor] : one)
     if (const double gap = difference(tensor, other.at(name)); gap > worst.first) worst = {gap, name};
