@@ -409,8 +409,8 @@ kernels::RowTask TableCollection<Config>::row_task(const LocalShard& shard, cons
   task.first_element = shard.box.row_begin * config.embedding_dim + shard.box.column_begin;
   task.context = context;
   config.optimizer.visit([&](const auto& rule) {
-    using Rule = std::remove_cvref_t<decltype(rule)>;
-    for_floating(compute_dtype(config.data_type), [&](auto zero) { kernels::set_rule<Rule, decltype(zero)>(task, rule); });
+    for_floating(compute_dtype(config.data_type),
+                 [&](auto zero) { kernels::set_rule<std::remove_cvref_t<decltype(rule)>, decltype(zero)>(task, rule); });
   });
   return task;
 }
