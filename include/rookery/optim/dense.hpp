@@ -24,6 +24,7 @@
 #include <rookery/core/operators.hpp>
 #include <rookery/core/parallel.hpp>
 #include <rookery/core/parameter.hpp>
+#include <rookery/core/squares.hpp>
 #include <rookery/kernels/device/row_update.hpp>
 
 namespace rookery {
@@ -38,23 +39,15 @@ inline at::Tensor squares_there(const at::Tensor& tensor) { return ops::norm(ten
 /// Sum of squares of a contiguous tensor in float64, the same for any number of threads; not finite when an element is not.
 inline double sum_of_squares(const at::Tensor& tensor) {
   if (!tensor.is_cpu()) return detail::squares_there(tensor).item<double>();
-  constexpr std::int64_t block = 4096;
+  constexpr std::int64_t block = 512;
   const auto blocks = (tensor.numel() + block - 1) / block;
   std::vector<double> sums(static_cast<std::size_t>(blocks));
   for_floating(tensor.scalar_type(), [&](auto zero) {
     const auto* values = tensor.const_data_ptr<decltype(zero)>();
-    parallel(blocks, 8, [&](std::int64_t begin, std::int64_t end) {
+    parallel(blocks, 64, [&](std::int64_t begin, std::int64_t end) {
       for (auto b = begin; b < end; ++b) {
-        const auto square = [&](std::int64_t i) { return static_cast<double>(values[i]) * static_cast<double>(values[i]); };
-        std::array<double, 8> lanes{};                         // an addition does not wait for the one before
-        auto i = b * block;
-        const auto stop = std::min(tensor.numel(), i + block);
-        for (; i + 8 <= stop; i += 8)
-          for (std::size_t lane = 0; lane < 8; ++lane) lanes[lane] += square(i + static_cast<std::int64_t>(lane));
-        for (; i < stop; ++i) lanes[0] += square(i);
-        double sum = 0;
-        for (const auto lane : lanes) sum += lane;
-        sums[static_cast<std::size_t>(b)] = sum;
+        const auto first = b * block;
+        sums[static_cast<std::size_t>(b)] = detail::squared_norm(values + first, std::min(block, tensor.numel() - first));
       }
     });
   });

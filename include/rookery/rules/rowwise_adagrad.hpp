@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include <rookery/concepts/rule.hpp>
+#include <rookery/core/squares.hpp>
 
 namespace rookery {
 
@@ -43,33 +44,12 @@ template <class Real, class Fn> Real sum_squares(std::int64_t count, Fn&& value)
   return sum_of_columns((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-/// The same of numbers that lie side by side, in vectors of the compiler's: eight partial sums.
-template <class Number> [[gnu::always_inline]] inline double sum_squares(const Number* values, std::int64_t count) {
-  typedef Number Four __attribute__((vector_size(4 * sizeof(Number))));
-  typedef double Wide __attribute__((vector_size(4 * sizeof(double))));
-  Wide even{}, odd{};
-  Four four;
-  std::int64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    __builtin_memcpy(&four, values + i, sizeof four);
-    Wide wide = __builtin_convertvector(four, Wide);
-    even += wide * wide;
-    __builtin_memcpy(&four, values + i + 4, sizeof four);
-    wide = __builtin_convertvector(four, Wide);
-    odd += wide * wide;
-  }
-  double rest = 0;
-  for (; i < count; ++i) rest += static_cast<double>(values[i]) * static_cast<double>(values[i]);
-  even += odd;
-  return ((even[0] + even[1]) + (even[2] + even[3])) + rest;
-}
-
 /// The sum over a row of (g + coupled * w)^2.
 template <class Number> [[gnu::always_inline]] inline RealOf<Number> sum_gradient_squares(const Row<Number>& row, double coupled) {
   using Real = RealOf<Number>;
   const auto *gradient = row.gradient, *weight = row.weight;
   if constexpr (std::is_arithmetic_v<Number>)
-    if (coupled == 0) return sum_squares(gradient, row.dim);
+    if (coupled == 0) return squared_norm(gradient, row.dim);
   return sum_squares<Real>(row.dim,
                            [=](std::int64_t i) { return static_cast<Real>(gradient[i]) + coupled * static_cast<Real>(weight[i]); });
 }
@@ -89,7 +69,7 @@ struct RowwiseAdagrad {
   static constexpr int row_sums = 1;
 
   double initial_state(std::size_t) const { return initial_accumulator_value; }
-  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
+  template <class Number> [[gnu::always_inline]] void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
     sums[0] = detail::sum_gradient_squares(row, weight_decay_mode == WeightDecayMode::l2 ? weight_decay : 0);
   }
   /// Moves the state on, and gives the step that the weights are to take.

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -322,18 +323,44 @@ inline void give_rows(const Routing& routing, Capture& capture, std::size_t self
   }
 }
 
-/// Sends every rank what this one asks of its shards; fills `requests` and `routed`. `capturing` must be the same on all ranks.
-template <class Topology> void route_ids(Topology& topology, const Routing& routing, Capture& capture, bool capturing) {
-  if constexpr (!Topology::is_distributed) {
-    route_ids_here(routing, capture, capturing);
-  } else {
-    const auto self = static_cast<std::size_t>(topology.rank());
-    auto message = pack_ids(routing, capture, self, capturing);
-    const auto counts = all_to_all_v(topology, std::move(message.counts), message.counts_out, message.counts_in).wait();
-    const auto words_in = words_to_come(routing, self, capturing, counts);
-    read_ids(routing, capture, self, counts, all_to_all_v(topology, std::move(message.words), message.words_out, words_in).wait());
+/// What this rank asks of all shards, on its way. `capturing` must be the same on all ranks.
+template <class Topology> class IdExchange {
+ public:
+  /// Sends the counts of what the capture's own bags ask for. Ranks: all, in the same order.
+  void send_counts(Topology& topology, const Routing& routing, Capture& capture, bool capturing) {
+    capturing_ = capturing;
+    if constexpr (Topology::is_distributed) {
+      message_ = pack_ids(routing, capture, static_cast<std::size_t>(topology.rank()), capturing);
+      under_way_.emplace(all_to_all_v(topology, std::move(message_.counts), message_.counts_out, message_.counts_in));
+    }
   }
-  give_rows(routing, capture, static_cast<std::size_t>(topology.rank()));
-}
+  /// Sends the ids, once the counts have come; does nothing where they have left. Ranks: all, in the same order.
+  void send_ids(Topology& topology, const Routing& routing) {
+    if constexpr (Topology::is_distributed) {
+      if (counts_.defined()) return;
+      counts_ = under_way_->wait();                                                          // [sum(counts_in)]
+      const auto words_in = words_to_come(routing, static_cast<std::size_t>(topology.rank()), capturing_, counts_);
+      under_way_.emplace(all_to_all_v(topology, std::move(message_.words), message_.words_out, words_in));
+    }
+  }
+  /// Waits for the ids of all ranks; fills the capture's `requests` and `routed`. Ranks: all, in the same order.
+  void receive(Topology& topology, const Routing& routing, Capture& capture) {
+    const auto self = static_cast<std::size_t>(topology.rank());
+    if constexpr (Topology::is_distributed) {
+      send_ids(topology, routing);
+      read_ids(routing, capture, self, counts_, under_way_->wait());
+    } else {
+      route_ids_here(routing, capture, capturing_);
+    }
+    give_rows(routing, capture, self);
+  }
+
+ private:
+  using Handle = decltype(all_to_all_v(std::declval<Topology&>(), at::Tensor{}, Counts{}, Counts{}));
+  IdMessage message_;
+  at::Tensor counts_;                        // [sum(counts_in)] once they have come
+  std::optional<Handle> under_way_;          // counts, then ids
+  bool capturing_ = false;
+};
 
 }  // namespace rookery::detail

@@ -379,15 +379,15 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   /// Both phases and the loss. In training with grad mode on, a pass counts for the next step once backward() has run from its loss;
   /// otherwise nothing requires grad.
   LossAndOutput<Output> operator()(const Batch& given) {
-    std::optional<Batch> moved;
-    const auto& batch = where_computed(given, moved);
     const bool capturing = this->capturing();
     const at::AutoGradMode grad_mode(capturing);
+    const auto input = input_of(given, capturing);
+    const auto& batch = input->batch();
     auto& pass = this->pass();
     pass.begin(static_cast<std::int64_t>(batch.size()));
     if (capturing) pass.open();
     detail::Capture capture;
-    auto output = run(batch, capturing, capture);
+    auto output = run(*input, capture);
     auto loss = loss_(output, batch);                                                        // []
     check<ShapeError>(loss.dim() == 0, "the loss has shape ", loss.sizes(), "; it must be one number, the sum over the batch");
     if (capturing) {
@@ -401,25 +401,38 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
 
   /// Both phases without the loss; nothing is captured, nothing requires grad, and modules behave as in evaluation.
   Output predict(const Batch& given) {
-    std::optional<Batch> moved;
-    const auto& batch = where_computed(given, moved);
     const at::NoGradGuard no_grad;
     const detail::Evaluating evaluating(this->pass());
-    this->pass().begin(static_cast<std::int64_t>(batch.size()));
+    const auto input = input_of(given, false);
+    this->pass().begin(static_cast<std::int64_t>(input->batch().size()));
     detail::Capture unused;
-    return run(batch, false, unused);
+    return run(*input, unused);
+  }
+
+  /// Begins the input of a pass to come: its ids leave for the ranks that hold their rows, its tensors for the device. The pass for this
+  /// very object goes on from there if it trains, or does not, as the model does now; its ids must be what they were. Where weights of
+  /// ids require grad, they are looked up when their pass comes. Called by pipelined().
+  /// Ranks: all, in the same order. Errors: IndexError for a bad id, as the pass would.
+  void begin(const Batch& given) {
+    const bool capturing = this->capturing();
+    const at::AutoGradMode grad_mode(capturing);
+    auto input = std::make_unique<Input>(*this, given, capturing);
+    if (input->has_trained_weights()) return;
+    send(*input);
+    begun_.push_back(std::move(input));
+  }
+  /// Forgets a batch that was begun and has not been passed. Ranks: all, in the same order; none of the others on the way out of an error.
+  void forget(const Batch& given) noexcept {
+    const auto found = std::find_if(begun_.begin(), begun_.end(), [&](const auto& input) { return input->given == &given; });
+    if (found == begun_.end()) return;
+    const auto input = std::move(*found);
+    begun_.erase(found);
+    this->runtime().forget(this->topology(), input->under_way);
   }
 
   const Loss& loss() const { return loss_; }
 
  private:
-  /// The batch itself, or on a device its copy there.
-  const Batch& where_computed(const Batch& batch, std::optional<Batch>& moved) const {
-    if constexpr (HasMembers<Batch> && concepts::may_have_device<Topology>())
-      if (this->on_device()) return moved.emplace(dense_to(batch, this->topology().device()));
-    return batch;
-  }
-
   template <class M, class B, bool = concepts::HasLookups<M, B>> struct LookedOf {
     using type = Lookups<>;
   };
@@ -427,6 +440,46 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     using type = decltype(std::declval<const M&>().lookups(std::declval<const B&>()));
   };
   using Looked = typename LookedOf<Model, Batch>::type;
+
+  /// A pass before its lookups come back.
+  struct Input {
+    const Batch* given;
+    std::optional<Batch> moved;                              // on a device: the batch's copy there
+    bool capturing;
+    std::optional<Looked> lookups;
+    TableRuntime::UnderWay<Topology> under_way;
+
+    Input(Sharded& model, const Batch& batch, bool capture) : given(&batch), capturing(capture) {
+      if constexpr (HasMembers<Batch> && concepts::may_have_device<Topology>())
+        if (model.on_device()) moved.emplace(dense_to(batch, model.topology().device()));
+      if constexpr (concepts::HasLookups<Model, Batch>) lookups.emplace(std::as_const(model.model()).lookups(this->batch()));
+    }
+    const Batch& batch() const { return moved ? *moved : *given; }
+    bool has_trained_weights() const {
+      if constexpr (concepts::HasLookups<Model, Batch>)
+        for (const auto& features : lookups->features)
+          if (features.is_weighted() && features.weights().requires_grad()) return true;
+      return false;
+    }
+  };
+
+  /// What was begun for this very batch, or is begun now.
+  std::unique_ptr<Input> input_of(const Batch& given, bool capturing) {
+    const auto found = std::find_if(begun_.begin(), begun_.end(),
+                                    [&](const auto& input) { return input->given == &given && input->capturing == capturing; });
+    if (found != begun_.end()) {
+      auto input = std::move(*found);
+      begun_.erase(found);
+      return input;
+    }
+    auto input = std::make_unique<Input>(*this, given, capturing);
+    send(*input);
+    return input;
+  }
+  void send(Input& input) {
+    if constexpr (concepts::HasLookups<Model, Batch>)
+      this->runtime().begin(this->topology(), input.lookups->features, input.capturing, input.under_way);
+  }
 
   template <class... K> std::vector<const void*> collections(Lookups<K...>*) { return {&K::resolve(this->model())...}; }
 
@@ -443,19 +496,20 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   }
 
   /// Both phases. Few functions lie between the caller and `forward`: each is a line of the error when its body is wrong.
-  Output run(const Batch& batch, bool capturing, detail::Capture& capture) {
+  Output run(Input& input, detail::Capture& capture) {
     if constexpr (concepts::HasLookups<Model, Batch>) {
-      const auto lookups = std::as_const(this->model()).lookups(batch);
-      auto looked = this->runtime().look_up(this->topology(), lookups.features, capturing);
+      auto looked = this->runtime().look_up(this->topology(), input.under_way);
+      for (const auto& next : begun_) this->runtime().advance(this->topology(), next->under_way);
       capture = std::move(looked.capture);
       const auto pooled = detail::PooledOf<Looked>::type::from(std::move(looked.lookups));
-      return this->model().forward(batch, pooled);
+      return this->model().forward(input.batch(), pooled);
     } else {
-      return this->model().forward(batch);
+      return this->model().forward(input.batch());
     }
   }
 
   [[no_unique_address]] Loss loss_;
+  std::vector<std::unique_ptr<Input>> begun_;                // in the order in which they were
 };
 
 /// A placed collection, for scripts and tests: KeyedJaggedTensor -> its Output.

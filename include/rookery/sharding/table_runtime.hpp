@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <span>
 #include <string>
@@ -81,8 +82,39 @@ class TableRuntime {
     detail::Capture capture;
   };
 
-  /// Looks everything up in one exchange. With `capturing` the values require grad. Ranks: all, in the same order.
-  template <class Topology> Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> given, bool capturing);
+  /// The lookups of a pass whose ids are on their way.
+  template <class Topology> struct UnderWay {
+    std::vector<KeyedJaggedTensor> completed;                // the inputs, where some lacked a feature that they may lack
+    std::span<const KeyedJaggedTensor> inputs;               // these, or the caller's
+    bool capturing = false;
+    detail::Capture capture;
+    detail::IdExchange<Topology> ids;
+  };
+
+  /// Checks the ids and begins to send them. `given` and `lookups` stay where they are until it is looked up.
+  /// Ranks: all, in the same order.
+  template <class Topology>
+  void begin(Topology& topology, std::span<const KeyedJaggedTensor> given, bool capturing, UnderWay<Topology>& lookups) const;
+  /// Goes on sending ids as far as it can be done before the values of other lookups. Ranks: all, in the same order.
+  template <class Topology> void advance(Topology& topology, UnderWay<Topology>& lookups) const {
+    if (!routing_.slots.empty()) lookups.ids.send_ids(topology, routing_);
+  }
+  /// Ends what was begun and will not be looked up; not on the way out of an error, whose ranks may never come.
+  template <class Topology> void forget(Topology& topology, UnderWay<Topology>& lookups) const noexcept {
+    if (routing_.slots.empty() || std::uncaught_exceptions() > 0) return;
+    try {
+      lookups.ids.receive(topology, routing_, lookups.capture);
+    } catch (const std::exception&) {                        // whoever makes the next collective is told
+    }
+  }
+  /// Looks everything up in one exchange. When `capturing` the values require grad. Ranks: all, in the same order.
+  template <class Topology> Looked look_up(Topology& topology, UnderWay<Topology>& lookups);
+  /// Both.
+  template <class Topology> Looked look_up(Topology& topology, std::span<const KeyedJaggedTensor> given, bool capturing) {
+    UnderWay<Topology> lookups;
+    begin(topology, given, capturing, lookups);
+    return look_up(topology, lookups);
+  }
 
   /// Remembers a pass until `clear`. Errors: Error when a step has not come for `most_captures` passes.
   void keep(detail::Capture capture) {
@@ -176,18 +208,24 @@ class TableRuntime {
 };
 
 template <class Topology>
-auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor> given, bool capturing) -> Looked {
-  const auto with_missing = completed(given);
-  const auto inputs = with_missing.empty() ? given : std::span<const KeyedJaggedTensor>(with_missing);
+void TableRuntime::begin(Topology& topology, std::span<const KeyedJaggedTensor> given, bool capturing, UnderWay<Topology>& lookups) const {
+  const at::NoGradGuard no_grad;
+  lookups.completed = completed(given);
+  lookups.inputs = lookups.completed.empty() ? given : std::span<const KeyedJaggedTensor>(lookups.completed);
+  lookups.capturing = capturing;
+  lookups.capture = detail::own_bags(routing_, lookups.inputs, capturing);
+  if (!routing_.slots.empty()) lookups.ids.send_counts(topology, routing_, lookups.capture, capturing);
+}
+
+template <class Topology> auto TableRuntime::look_up(Topology& topology, UnderWay<Topology>& lookups) -> Looked {
   std::vector<detail::SlotOutput> outputs;
-  detail::Capture capture;
+  auto& capture = lookups.capture;
   {
     const at::NoGradGuard no_grad;
-    capture = detail::own_bags(routing_, inputs, capturing);
     bad_.resize(capture.bad.size());
     std::transform(bad_.begin(), bad_.end(), capture.bad.begin(), bad_.begin(), std::plus<>());
     if (!routing_.slots.empty()) {
-      detail::route_ids(topology, routing_, capture, capturing);
+      lookups.ids.receive(topology, routing_, capture);
       if constexpr (concepts::may_have_device<Topology>())
         if (routing_.on_device()) [[unlikely]] outputs = detail::exchange_device_values(topology, routing_, capture);
       if (!routing_.on_device()) {
@@ -196,7 +234,7 @@ auto TableRuntime::look_up(Topology& topology, std::span<const KeyedJaggedTensor
       }
     }
   }
-  return as_leaves(inputs, capturing, std::move(capture), outputs);
+  return as_leaves(lookups.inputs, lookups.capturing, std::move(capture), outputs);
 }
 
 inline auto TableRuntime::as_leaves(std::span<const KeyedJaggedTensor> inputs, bool capturing, detail::Capture capture,

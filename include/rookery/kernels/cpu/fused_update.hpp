@@ -21,6 +21,7 @@
 
 #include <rookery/core/dtype.hpp>
 #include <rookery/core/parallel.hpp>
+#include <rookery/core/squares.hpp>
 #include <rookery/kernels/cpu/bag_sum.hpp>
 #include <rookery/kernels/cpu/narrow.hpp>
 #include <rookery/kernels/cpu/row_ahead.hpp>
@@ -199,39 +200,13 @@ inline OwnRows own_rows(const FusedUpdate& update, std::size_t part, std::size_t
           has_factors ? scratch.ordered.get() : nullptr};
 }
 
-/// numbers[d] *= scale. The sum of their squares, in double where their own type does not hold it.
-template <class Number> [[gnu::always_inline]] inline double scale_and_square(Number* numbers, std::int64_t count, Number scale) {
-  constexpr int lanes = 32 / static_cast<int>(sizeof(Number)), vectors = 4;
-  Vector<Number, lanes> sums[vectors]{}, values;
-  Number sum = 0;
-  std::int64_t d = 0;
-  const auto take = [&](int v) __attribute__((always_inline)) {
-    __builtin_memcpy(&values, numbers + d, sizeof values);
-    values *= scale;
-    sums[v] += values * values;
-    __builtin_memcpy(numbers + d, &values, sizeof values);
-    d += lanes;
-  };
-  while (d + vectors * lanes <= count) take(0), take(1), take(2), take(3);
-  while (d + lanes <= count) take(0);
-  for (; d < count; ++d) {
-    numbers[d] *= scale;
-    sum += numbers[d] * numbers[d];
-  }
-  values = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  for (int lane = 0; lane < lanes; ++lane) sum += values[lane];
-  if (sum > static_cast<Number>(1e-30) && sum < static_cast<Number>(1e30)) return static_cast<double>(sum);
-  double exact = 0;
-  for (d = 0; d < count; ++d) exact += static_cast<double>(numbers[d]) * static_cast<double>(numbers[d]);
-  return exact;
-}
-
-/// The same for each of some rows [rows, dim], added to the sum of its owner.
+/// Scales sums of some rows [rows, dim]; their squares are added to the sum of their owner.
 template <class Number>
 [[gnu::always_inline]] inline void finish_rows(FusedUpdate& update, std::span<const std::int64_t> rows, Number* sums) {
   const auto scale = static_cast<Number>(update.scale);
   for (std::size_t k = 0; k < rows.size(); ++k, sums += update.task.dim)
-    update.squares[static_cast<std::size_t>(rows[k]) % FusedUpdate::owners] += scale_and_square(sums, update.task.dim, scale);
+    update.squares[static_cast<std::size_t>(rows[k]) % FusedUpdate::owners] +=
+        rookery::detail::scale_and_square(sums, update.task.dim, scale);
 }
 template <class Number> void finish_rows_plain(FusedUpdate& update, std::span<const std::int64_t> rows, void* sums) {
   finish_rows(update, rows, static_cast<Number*>(sums));
@@ -266,13 +241,15 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
   const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(4096 / row_bytes, 2, 64));   // a block, whose sums stay near
   scratch.sums.resize(together * static_cast<std::size_t>(row_bytes));
   auto* sums = scratch.sums.data();
-  const auto& policy = prefetch_policy();
   std::int64_t gradient_bytes = 0;
   for (const auto& source : update.sources) gradient_bytes += source.bags * row_bytes;
+  // Those of a table are read again and again, but other rows come between, and they may lie far apart: the second cache has few of them.
+  constexpr std::int64_t nearest_cache = 16 * 1024, soon = 4096;
+  const auto distance = gradient_bytes <= nearest_cache ? 0 : std::min(prefetch_policy().bytes, soon);
   const RowsAhead gradients{0, 1, dim * static_cast<std::int64_t>(c10::elementSize(update.dtype)), own.addresses,
                             own.addresses + own.starts[distinct]};
-  RowAhead ahead(std::span(&gradients, 1), policy.bytes);
-  auto* const asking = policy.bytes == 0 || gradient_bytes <= policy.cached ? nullptr : &ahead;
+  RowAhead ahead(std::span(&gradients, 1), distance);
+  auto* const asking = distance == 0 ? nullptr : &ahead;
   const auto block_at = [&](std::size_t u) {
     u = std::min(u, distinct);
     return own.rows.subspan(u, std::min(together, distinct - u));
@@ -286,8 +263,12 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
   const auto rows_ahead = 4 * together;
   ask_for_rows(update.task, own.rows.first(std::min(rows_ahead, distinct)));
   for (std::size_t u = 0; u < distinct; u += together) {
-    const auto block = block_at(u);
-    ask_for_rows(update.task, block_at(u + rows_ahead));
+    const auto block = block_at(u), next = block_at(u + rows_ahead);
+    const auto ask = [&](std::size_t third) {                  // a core has few lines under way at a time
+      const auto begin = next.size() * third / 3, end = next.size() * (third + 1) / 3;
+      ask_for_rows(update.task, next.subspan(begin, end - begin));
+    };
+    ask(0);
     LookupTask task{.dtype = update.dtype};
     task.dim = dim;
     task.ids = own.addresses + own.starts[u];
@@ -295,7 +276,9 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
     task.sample_weights = own.factors ? own.factors + own.starts[u] : nullptr;
     task.bags = static_cast<std::int64_t>(block.size());
     sum(task, 0, task.bags, sums, dim, asking);
+    ask(1);
     finish(update, block, sums);
+    ask(2);
     update.task.update(update.task, block, sums, nullptr);
   }
 }

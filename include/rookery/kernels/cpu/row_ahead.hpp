@@ -54,7 +54,7 @@ class RowAhead {
     }
     constexpr std::uintptr_t line = 64;
     const auto row = first_ + static_cast<std::uintptr_t>(*at_++ * stride_), stop = row + static_cast<std::uintptr_t>(bytes_);
-    for (auto at = row; at < stop; at += line) __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 1);
+    for (auto at = row; at < stop; at += line) __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 3);
   }
 
  private:
