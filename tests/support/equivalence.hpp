@@ -19,7 +19,9 @@
 #include <rookery/sharding/sharding_policy.hpp>
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
+#include <rookery/train/pipeline.hpp>
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -97,6 +99,28 @@ inline EmbeddingCollection<AllRules> sequence_tables(const std::vector<Table>& t
   return configs;
 }
 
+/// The batches of a rank, one for each forward pass.
+struct TrialBatches {
+  std::vector<TrialBatch> all;
+  std::size_t given = 0;
+  std::optional<TrialBatch> next() {
+    if (given == all.size()) return {};
+    return all[given++];
+  }
+};
+
+template <class Topology> TrialBatches batches_of_rank(Topology& topology, const Trial& trial, std::span<const Round> rounds) {
+  const auto rank = static_cast<std::size_t>(topology.rank());
+  TrialBatches mine;
+  for (const auto& round : rounds) {
+    auto batch = Topology::is_distributed ? slice(round.batch, round.cuts[rank], round.cuts[rank + 1]) : round.batch;
+    if (trial.sample_weights == SampleWeights::differentiated)
+      batch.weighted = with_weights(batch.weighted, batch.weighted.weights().clone().set_requires_grad(true));
+    mine.all.push_back(std::move(batch));
+  }
+  return mine;
+}
+
 /// Trains as the trial says, its tables placed by `placement`, and gathers everything.
 template <class Loss, class DenseRule, class Topology>
 Tensors train(Topology& topology, const ShardingOptions& placement, const Trial& trial, std::span<const Round> rounds, Loss loss_function,
@@ -114,12 +138,9 @@ Tensors train(Topology& topology, const ShardingOptions& placement, const Trial&
   Optimizer step(model, dense_rule, {.clip_norm = trial.clip_norm});
   Tensors found;
   std::vector<at::Tensor> of_sample_weights;                 // their gradients; those of means of one id are zero but for rounding
-  for (std::size_t i = 0; i < rounds.size(); ++i) {
+  std::size_t i = 0;
+  const auto pass = [&](const TrialBatch& batch) {
     const auto& round = rounds[i];
-    const auto rank = static_cast<std::size_t>(topology.rank());
-    auto batch = Topology::is_distributed ? slice(round.batch, round.cuts[rank], round.cuts[rank + 1]) : round.batch;
-    if (trial.sample_weights == SampleWeights::differentiated)
-      batch.weighted = with_weights(batch.weighted, batch.weighted.weights().clone().set_requires_grad(true));
     auto [loss, output] = model(batch);
     loss.backward();
     found.emplace_back(concat("logits of pass ", i), of_all_ranks(topology, output.logits));
@@ -127,9 +148,15 @@ Tensors train(Topology& topology, const ShardingOptions& placement, const Trial&
     if (round.batch.size() > 0) found.emplace_back(concat("loss of pass ", i), at::scalar_tensor(mean, at::kDouble));
     if (trial.sample_weights == SampleWeights::differentiated)
       of_sample_weights.push_back(weight_gradient(topology, round, batch.weighted));
-    if ((static_cast<std::int64_t>(i) + 1) % trial.passes != 0) continue;
+    if (static_cast<std::int64_t>(++i) % trial.passes != 0) return;
     step();
     found.emplace_back(concat("gradient norm of step ", step.count()), at::scalar_tensor(step.gradient_norm(), at::kDouble));
+  };
+  auto batches = batches_of_rank(topology, trial, rounds);
+  if (trial.pipelined) {
+    for (const auto& batch : pipelined<SparseDist>(model, std::move(batches))) pass(batch);
+  } else {
+    for (const auto& batch : batches.all) pass(batch);
   }
   if (!of_sample_weights.empty()) found.emplace_back("gradient of sample weights", at::cat(of_sample_weights));
   gather_tables(model, found);
@@ -155,7 +182,9 @@ Tensors train(Topology& topology, const ShardingOptions& placement, const Trial&
 
 inline Tensors train_locally(const Trial& trial, std::span<const Round> rounds) {
   Local topology;
-  return train(topology, {.seed = trial.placement.seed}, trial, rounds);
+  auto plain = trial;
+  plain.pipelined = false;
+  return train(topology, {.seed = trial.placement.seed}, plain, rounds);
 }
 /// What rank 0 finds.
 inline Tensors train_sharded(const Trial& trial, std::span<const Round> rounds) {

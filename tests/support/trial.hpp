@@ -157,6 +157,7 @@ struct Trial {
   bool divides = true;
   DivideBy divide_by = DivideBy::weights;
   double clip_norm = 0;
+  bool pipelined = false;                                    // whether the sharded run trains in a pipelined loop
 };
 
 /// Gradients that are zero but for rounding occur, and a rule turns one of size e into a step of about learning_rate * e / eps: with
@@ -269,6 +270,7 @@ inline Trial draw_trial(std::uint64_t seed, int ranks = 0, at::ScalarType dtype 
   else trial.placement.constraints = draw_constraints(draw, trial);
   trial.placement.exchange.pooled =
       draw.one_of<PooledExchange>({PooledExchange::fewest_bytes, PooledExchange::partial_sums, PooledExchange::unique_rows});
+  trial.pipelined = draw.chance(.6);                         // last, so that what a seed gives else stays as it was
   return trial;
 }
 
