@@ -381,11 +381,11 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   LossAndOutput<Output> operator()(const Batch& given) {
     const bool capturing = this->capturing();
     const at::AutoGradMode grad_mode(capturing);
+    auto& pass = this->pass();
+    pass.begin(static_cast<std::int64_t>(given.size()));
+    if (capturing) pass.open();
     const auto input = input_of(given, capturing);
     const auto& batch = input->batch();
-    auto& pass = this->pass();
-    pass.begin(static_cast<std::int64_t>(batch.size()));
-    if (capturing) pass.open();
     detail::Capture capture;
     auto output = run(*input, capture);
     auto loss = loss_(output, batch);                                                        // []
@@ -403,8 +403,8 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   Output predict(const Batch& given) {
     const at::NoGradGuard no_grad;
     const detail::Evaluating evaluating(this->pass());
+    this->pass().begin(static_cast<std::int64_t>(given.size()));
     const auto input = input_of(given, false);
-    this->pass().begin(static_cast<std::int64_t>(input->batch().size()));
     detail::Capture unused;
     return run(*input, unused);
   }
@@ -416,6 +416,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   void begin(const Batch& given) {
     const bool capturing = this->capturing();
     const at::AutoGradMode grad_mode(capturing);
+    this->pass().begin(static_cast<std::int64_t>(given.size()));
     auto input = std::make_unique<Input>(*this, given, capturing);
     if (input->has_trained_weights()) return;
     send(*input);
