@@ -10,10 +10,13 @@
 #include <rookery/topology/mpi.hpp>
 #include <rookery/topology/one_line.hpp>
 #include <rookery/topology/threads.hpp>
+#include <rookery/train/batches.hpp>
+#include <rookery/train/pipeline.hpp>
 
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <optional>
 
 namespace {
 
@@ -24,6 +27,10 @@ struct Clicks {
   at::Tensor labels;                                           // [B]
   rk::KeyedJaggedTensor ids;
   std::int64_t size() const { return labels.size(0); }
+  static constexpr auto members() { return rk::members("labels", &Clicks::labels, "ids", &Clicks::ids); }
+};
+struct Reader {
+  std::optional<Clicks> next() { return {}; }
 };
 struct Output {
   at::Tensor logits;                                           // [B]
@@ -69,6 +76,9 @@ template <class Topology> void optimize(Topology& topology) {
   }
   {
     // docs: Overlap
+  }
+  {
+    // docs: Pipelined loops
   }
   {
     // docs: GradientDivision
