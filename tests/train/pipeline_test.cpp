@@ -116,12 +116,13 @@ struct Batches {
 };
 
 /// What is done with a batch beside or instead of a training step.
-enum class Turn { skip, predict_other, predict_this, evaluate_other, evaluate_only, end_evaluating, leave, leave_after };
+enum class Turn { skip, twice, predict_other, predict_this, evaluate_other, evaluate_only, end_evaluating, leave, leave_after };
 
 struct How {
   std::map<std::string, ShardingKind> kinds{};               // of tables
   Weights weights = Weights::given;
-  std::vector<std::vector<std::int64_t>> rows = {{5, 3, 0, 6, 4, 2, 7, 5}, {2, 6, 1, 0, 0, 3, 5, 4}, {0, 1, 4, 2, 6, 0, 3, 3}};   // of ranks
+  /// Of each rank's batches.
+  std::vector<std::vector<std::int64_t>> rows = {{5, 3, 0, 6, 4, 2, 7, 5}, {2, 6, 1, 0, 0, 3, 5, 4}, {0, 1, 4, 2, 6, 0, 3, 3}};
   RunOut run_out = RunOut::stop;
   std::map<std::size_t, Turn> turns{};                       // by batch; all others are trained on
 };
@@ -166,6 +167,7 @@ template <class Topology> Tensors train(Topology& topology, const How& how, bool
     if (turn != how.turns.end()) {
       if (turn->second == Turn::skip) return true;
       if (turn->second == Turn::leave) return false;
+      if (turn->second == Turn::twice) trained(batch);
       if (turn->second == Turn::predict_other) found.push_back(model.predict(draw_batch(40 + rank, 3)).logits);
       if (turn->second == Turn::predict_this) found.push_back(model.predict(batch).logits);
       if (turn->second == Turn::evaluate_other) evaluated(draw_batch(50 + rank, 4));
@@ -373,8 +375,8 @@ TEST_SUITE("train/pipeline") {
 
   TEST_CASE("batches that are not passed, and other passes between them") {
     for (const int ranks : {1, 2, 3}) {
-      for (const auto turn : {Turn::skip, Turn::predict_other, Turn::predict_this, Turn::evaluate_other, Turn::evaluate_only,
-                              Turn::end_evaluating}) {
+      for (const auto turn : {Turn::skip, Turn::twice, Turn::predict_other, Turn::predict_this, Turn::evaluate_other,
+                              Turn::evaluate_only, Turn::end_evaluating}) {
         auto how = all_tables(ShardingKind::row_wise);
         how.turns = {{0, turn}, {3, turn}, {4, turn}, {7, turn}};
         CHECK(differs(ranks, how) == "");

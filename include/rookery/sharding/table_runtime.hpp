@@ -101,7 +101,7 @@ class TableRuntime {
   }
   /// Ends what was begun and will not be looked up; not on the way out of an error, whose ranks may never come.
   template <class Topology> void forget(Topology& topology, UnderWay<Topology>& lookups) const noexcept {
-    if (routing_.slots.empty() || std::uncaught_exceptions() > 0) return;
+    if (!Topology::is_distributed || routing_.slots.empty() || std::uncaught_exceptions() > 0) return;
     try {
       lookups.ids.receive(topology, routing_, lookups.capture);
     } catch (const std::exception&) {                        // whoever makes the next collective is told
