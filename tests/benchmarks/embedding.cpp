@@ -5,8 +5,8 @@
 //
 //   open subject=collection rows=100,200 pooling=2,1 dim=128 batch=512 rule=sgd u=FILE [z=FILE] [dtype=float32] [ids=int64]
 //   open subject=dlrm rows=.. pooling=.. dim=16 batch=2048 rule=sgd u=FILE [z=FILE]
-//   open subject=limit rows=.. pooling=.. dim=.. batch=.. u=FILE [z=FILE]
-//   run law=u what=forward|step|check seconds=.5 least=10 [count=100]          of a limit: what=gather|change|ascending|stream
+//   run law=u what=forward|step|check seconds=.5 least=10 [count=100]
+//             a collection of float32 on one process also knows what=gather|change|ascending|stream: limits.hpp's, through its own rows
 //   close
 
 #include <ATen/Parallel.h>
@@ -22,6 +22,7 @@
 #include <iostream>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -105,6 +106,40 @@ template <class Topology> void say(const Topology& topology, const std::string& 
   if (topology.rank() == 0) answer(line);
 }
 
+/// The machine's own limits on the ids of a workload, through the rows of a placed collection.
+class Limits {
+ public:
+  template <class Model> Limits(Model& model, const Workload& work) : dim_(work.dim) {
+    for (const auto& table : model.tables()) {
+      rk::check<rk::ConfigError>(table.shards.size() == 1 && table.shards[0].local, "limits are known where tables are whole");
+      const auto& storage = table.shards[0].local->storage;
+      tables_.push_back({storage.weight().template mutable_data_ptr<float>(), storage.stride()});
+    }
+    for (const auto& [law, requests] : work.requests) rows_.try_emplace(law, requests.ids, tables_, work.pooling, work.batch);
+  }
+  static bool knows(const std::string& what) { return what == "gather" || what == "change" || what == "ascending" || what == "stream"; }
+
+  std::string run(const Command& run) {
+    const auto what = run.text("what");
+    if (what == "stream") return rk::concat(R"({"gigabytes_per_second": )", stream_speed(HugePages(std::int64_t{1} << 28)), "}");
+    const auto& of_law = rows_.at(run.text("law"));
+    const auto& own = what == "gather" ? of_law.of_ids : what == "change" ? of_law.distinct : of_law.ascending;
+    const bool changes = what != "gather";
+    const auto key = run.text("law") + what;
+    if (!best_.contains(key)) best_[key] = best_walking(tables_[0].first, own, dim_, changes);
+    const auto how = best_[key];
+    auto line = timed(run, [&](std::size_t i) { walk(tables_[0].first, own[i % own.size()], dim_, changes, how); });
+    line.pop_back();
+    return rk::concat(line, R"(, "prefetch": ")", ahead_names[static_cast<int>(how.ahead)], R"(", "distance": )", how.distance, "}");
+  }
+
+ private:
+  std::int64_t dim_;
+  std::vector<TableRows> tables_;
+  std::map<std::string, WalkedRows> rows_;                     // by the law of ids
+  std::map<std::string, Walking> best_;                        // found when first asked for
+};
+
 /// A forward pass as in evaluation; a step is a forward pass in training, a gradient of the pooled values, and the update.
 template <class Topology> bool collection(Topology& topology, const Command& open) {
   const Workload work(open);
@@ -113,8 +148,13 @@ template <class Topology> bool collection(Topology& topology, const Command& ope
   rk::Optimizer step{model, rk::Sgd{.learning_rate = .1}};
   const auto batches = work.batches(open, topology.rank(), topology.world_size());
   const auto gradient = rk::ops::full({batches.begin()->second[0].stride(), work.tables() * work.dim}, 1e-3, at::kFloat);   // [b, sum(D)]
+  std::optional<Limits> limits;
   say(topology, "{}");
   return serve([&](const Command& run) {
+    if (Limits::knows(run.text("what"))) {
+      if (!limits) limits.emplace(model, work);
+      return say(topology, limits->run(run));
+    }
     const auto& own = batches.at(run.text("law"));
     const auto forward = [&](std::size_t i) { return model(own[i % own.size()]).values(); };       // [b, sum(D)]
     const auto one_step = [&](std::size_t i) {
@@ -178,29 +218,6 @@ template <class Topology> bool dlrm(Topology& topology, const Command& open) {
   });
 }
 
-bool limit(const Command& open) {
-  const Workload work(open);
-  const HugePages table(std::accumulate(work.rows.begin(), work.rows.end(), std::int64_t{0}) * work.dim);
-  std::map<std::string, WalkedRows> rows;
-  for (const auto& [law, requests] : work.requests) rows.try_emplace(law, requests.ids, work.rows, work.pooling, work.batch);
-  std::map<std::string, Walking> best;
-  answer("{}");
-  return serve([&](const Command& run) {
-    const auto what = run.text("what");
-    if (what == "stream") return answer(rk::concat(R"({"gigabytes_per_second": )", stream_speed(table), "}"));
-    const auto& of_law = rows.at(run.text("law"));
-    const auto& own = what == "gather" ? of_law.of_ids : what == "change" ? of_law.distinct : of_law.ascending;
-    const bool changes = what != "gather";
-    rk::check<rk::ConfigError>(!changes || what == "change" || what == "ascending", "a limit does not know what=", what);
-    const auto key = run.text("law") + what;
-    if (!best.contains(key)) best[key] = best_walking(table, own, work.dim, changes);
-    auto line = timed(run, [&](std::size_t i) { walk(table, own[i % own.size()], work.dim, changes, best[key]); });
-    line.pop_back();
-    const auto how = best[key];
-    answer(rk::concat(line, R"(, "prefetch": ")", ahead_names[static_cast<int>(how.ahead)], R"(", "distance": )", how.distance, "}"));
-  });
-}
-
 template <class Topology> int listen(Topology& topology) {
   if (const char* commands = std::getenv("ROOKERY_COMMANDS"))  // of several ranks each has a pipe: mpirun's stdin is rank 0's
     rk::check<rk::DataError>(std::freopen(rk::concat(commands, ".", topology.rank()).c_str(), "r", stdin) != nullptr, "cannot read '",
@@ -211,7 +228,7 @@ template <class Topology> int listen(Topology& topology) {
     const auto open = Command::parse(line);
     rk::check<rk::ConfigError>(open.word == "open", "'", open.word, "' comes before open");
     const auto subject = open.text("subject");
-    if (subject == "limit" ? !limit(open) : subject == "dlrm" ? !dlrm(topology, open) : !collection(topology, open)) break;
+    if (subject == "dlrm" ? !dlrm(topology, open) : !collection(topology, open)) break;
     say(topology, "{}");                                       // closed, its memory given back
   }
   return 0;

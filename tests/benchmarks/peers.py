@@ -2,7 +2,8 @@
 """How fast lookups and whole steps are beside FBGEMM's and torch's, on the same ids (tests/benchmarks/run peers calls it).
 
 Each side is a process that stays and is asked for one cell at a time; those whose turn it is not are stopped. A round gives each side one turn
-of --seconds (ranks: of as many steps as take about that), in an order that rotates; its figure is the 25th percentile of the turn. A round in
+of --seconds (ranks: of as many steps as take about that), in an order that rotates; its figure is the 25th percentile of the turn. Sides of one
+process make their tables anew for each round, because speed depends on the pages that they get. A round in
 which other processes took more than 5 % of the CPU is void and made again. A cell is the median over rounds of the ratio of times, theirs by
 ours, of the peer that comes out fastest; a share is the time of the machine's own limit by ours; S.* is what an id costs us in many or large
 tables by what it costs in few or small ones; *_us are microseconds.
@@ -141,13 +142,18 @@ class Side:
 
 
 # --- Rounds ------------------------------------------------------------------------------------------------------------------------
-def rounds(measurements, count, most_repeats, one_round, most_other=.05):
+def rounds(measurements, count, most_repeats, one_round, most_other=.05, before_turn=lambda turn: None):
     """`one_round(measurement, turn)` gives what others took of the CPU and the figures of each side. Of each measurement come the figures of at
-    most `count` valid rounds, and how many were void; void ones are made again, at most `most_repeats` of a measurement."""
+    most `count` valid rounds, and how many were void; void ones are made again, at most `most_repeats` of a measurement. `before_turn(turn)` is
+    called before the first, second .. round of all measurements that still want one."""
     kept, void = {name: [] for name in measurements}, dict.fromkeys(measurements, 0)
+    wants = lambda name: len(kept[name]) < count and void[name] <= most_repeats
     for turn in range(count + most_repeats):
+        if not any(map(wants, measurements)):
+            break
+        before_turn(turn)
         for name, measurement in measurements.items():
-            if len(kept[name]) == count or void[name] > most_repeats:
+            if not wants(name):
                 continue
             others, figures = one_round(measurement, turn)
             if others > most_other:
@@ -177,11 +183,13 @@ def cell_of(figures, ours, peers):
             "ours_ms": milliseconds(ours), "peers_ms": {peer: milliseconds(peer) for peer in peers}}
 
 
-def with_gather(found, figures, gather):
-    """Of a cell of whole steps and changes of the rows that they touch: the share of the limit, which gathers the rows before."""
-    shares = [(gather + one["limit"]["p25"]) / one["ours"]["p25"] for one in figures]
+def with_gather(found, figures, gathers):
+    """Of a cell of whole steps and changes of the rows that they touch: the share of the limit, which gathers the rows before, through the same
+    pages where that round is there."""
+    usual = statistics.median(gathers.values())
+    shares = [(gathers.get(one["turn"], usual) + one["limit"]["p25"]) / one["ours"]["p25"] for one in figures]
     return {**found, "ratio": statistics.median(shares), "least": min(shares), "most": max(shares),
-            "peers_ms": {"limit": gather / 1e3 + found["peers_ms"]["limit"]}}
+            "peers_ms": {"limit": usual / 1e3 + found["peers_ms"]["limit"]}}
 
 
 # --- Groups: what is opened together, and measured in turn ------------------------------------------------------------------------------
@@ -215,7 +223,7 @@ def embedding_groups(w):
     subjects = {"ours": Subject("ours", "collection", w, "rowwise_adagrad"), "tbe": Subject("peers", "tbe", w, "rowwise_adagrad")}
     measured = cells(w + ".{law}.step.rowwise_adagrad", "step", ["ours", "tbe"])
     if w in ("W1", "W2s"):
-        subjects["limit"] = Subject("limit", "limit", w)
+        subjects["limit"] = subjects["ours"]                   # through the same rows
         measured += [Cell(f"{w}.u.gather_share", {"ours": ("forward", "u"), "limit": ("gather", "u")}),
                      Cell(f"{w}.u.step_share", {"ours": ("step", "u"), "limit": ("change", "u")}, "limit"),
                      Cell(f"{w}.u.step_share.ascending", {"ours": ("step", "u"), "limit": ("ascending", "u")}, "limit")]
@@ -280,7 +288,7 @@ class Run:
     def side(self, name):
         if name not in self.sides:
             ranks = 2 if name.endswith(".ranks") else 1
-            is_ours = name.startswith("ours") or name == "limit"
+            is_ours = name.startswith("ours")
             environment = {"OMP_NUM_THREADS": str(self.options.threads // ranks),
                            "OMP_WAIT_POLICY": self.options.wait if is_ours else self.options.peers_wait}
             if is_ours:
@@ -307,18 +315,16 @@ class Run:
             return
         subjects = {name: one for name, one in subjects.items() if any(name in cell.turns for cell in wanted)}
         try:
-            need, free = sum(bytes_of(one.workload) for one in subjects.values()), available_bytes()
+            sides = {one.side: one for one in subjects.values()}
+            need, free = sum(bytes_of(one.workload) for one in sides.values()), available_bytes()
             if need * 1.1 > free:
                 raise SideError(f"{need / 1e9:.1f} GB of tables, but {free / 1e9:.1f} GB are free")
-            for one in subjects.values():
-                shape, files = WORKLOADS[one.workload], request_files(self.folder / "requests", one.workload, self.options.seed)
-                given = {name: ",".join(map(str, shape[name])) for name in ("rows", "pooling")}
-                self.side(one.side).open(subject=one.subject, **given, dim=shape["dim"], batch=shape["batch"], **files,
-                                         **({"rule": one.rule} if one.rule else {}), **one.more)
+            for side in sides:
+                self.open(sides[side])
             self.check(subjects)
             self.measure(subjects, wanted)
-            for one in subjects.values():
-                self.side(one.side).close()
+            for side in sides:
+                self.side(side).close()
             for name in [name for name in self.sides if name.endswith(".ranks")]:
                 self.sides.pop(name).end()                     # ranks that are stopped for long may take each other for dead
         except SideError as error:                             # the rest of the run goes on without this group
@@ -327,18 +333,35 @@ class Run:
             self.notes.append(f"{wanted[0].name} and what is measured with it: {error}")
             self.end()
 
+    def open(self, one):
+        """Opens a subject; what its side had open goes first."""
+        shape, files = WORKLOADS[one.workload], request_files(self.folder / "requests", one.workload, self.options.seed)
+        given = {name: ",".join(map(str, shape[name])) for name in ("rows", "pooling")}
+        self.side(one.side).open(subject=one.subject, **given, dim=shape["dim"], batch=shape["batch"], **files,
+                                 **({"rule": one.rule} if one.rule else {}), **one.more)
+
     def measure(self, subjects, wanted):
+        def open_anew(turn):
+            alone = list({one.side: one for one in subjects.values() if not one.side.endswith(".ranks")}.values())
+            if turn == 0 or not alone:
+                return
+            for one in alone:
+                self.side(one.side).close()
+            for one in alone[turn % len(alone):] + alone[:turn % len(alone)]:
+                self.open(one)
+
         def one_round(cell, turn):
             order = list(cell.turns)
             order = order[turn % len(order):] + order[:turn % len(order)]
             meter = Meter([pid for side in self.sides.values() for pid in side.pids])
-            figures = {}
+            figures = {"turn": turn}
             for name in order:
                 what, law = cell.turns[name]
                 figures[name] = self.side(subjects[name].side).run(law, what, self.options.seconds, self.options.least)
             return meter.share(), figures
 
-        kept, void = rounds({cell.name: cell for cell in wanted}, self.options.rounds, self.options.repeats, one_round, self.options.most_other)
+        kept, void = rounds({cell.name: cell for cell in wanted}, self.options.rounds, self.options.repeats, one_round, self.options.most_other,
+                            open_anew)
         for cell in wanted:
             figures = kept[cell.name]
             found = cell_of(figures, "ours", [name for name in cell.turns if name != "ours"])
@@ -348,16 +371,16 @@ class Run:
                 costs = [scale / ratio for ratio in ratios(figures, "ours", "small")]
                 found |= {"ratio": statistics.median(costs), "least": min(costs), "most": max(costs)}
             if cell.unit == "limit" and figures:
-                gathers = [one["limit"]["p25"] for one in kept[f"{subjects['ours'].workload}.u.gather_share"]]
-                found = with_gather(found, figures, statistics.median(gathers)) if gathers else {"ratio": None}
+                gathers = {one["turn"]: one["limit"]["p25"] for one in kept[f"{subjects['ours'].workload}.u.gather_share"]}
+                found = with_gather(found, figures, gathers) if gathers else {"ratio": None}
             self.add(cell, found, figures, void[cell.name])
         if "limit" in subjects:
             self.tell_speeds(subjects["limit"])
 
-    def tell_speeds(self, limit):
+    def tell_speeds(self, ours):
         """GB/s beside those of reading in order."""
-        w = limit.workload
-        stream = self.side(limit.side).ask("run", what="stream")["gigabytes_per_second"]
+        w = ours.workload
+        stream = self.side(ours.side).ask("run", what="stream")["gigabytes_per_second"]
         gather = self.details[f"{w}.u.gather_share"]
         if gather["ratio"] is not None:
             rows = ids_of(w) * WORKLOADS[w]["dim"] * 4 / 1e6   # MB
@@ -420,7 +443,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=14, help="void rounds of a cell that are made again, at most")
     parser.add_argument("--most-other", type=float, default=.05, help="part of the CPU that others may take in a round; more than .05 is no result")
-    parser.add_argument("--seconds", type=float, default=.6, help="of a turn")
+    parser.add_argument("--seconds", type=float, default=.4, help="of a turn")
     parser.add_argument("--least", type=int, default=8, help="iterations of a turn, at least")
     parser.add_argument("--seed", type=int, default=1, help="of ids")
     parser.add_argument("--threads", type=int, default=2)

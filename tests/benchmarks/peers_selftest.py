@@ -55,8 +55,10 @@ def void_rounds():
         asked.append((measurement, turn))
         return next(shares), {"ours": {"p25": 1}}
 
-    kept, void = peers.rounds({"a": "A"}, 3, 2, one_round)
+    turns = []
+    kept, void = peers.rounds({"a": "A"}, 3, 2, one_round, before_turn=turns.append)
     expect(len(kept["a"]) == 3 and void["a"] == 1, kept, void)   # .06 is void, .05 is not
+    expect(turns == [0, 1, 2, 3], "tables are made anew for rounds that nobody wants", turns)
     expect(asked == [("A", 0), ("A", 1), ("A", 2), ("A", 3)], asked)
     kept, void = peers.rounds({"a": "A"}, 3, 2, one_round)
     expect(kept["a"] == [] and void["a"] == 3, "void rounds are made again without end", kept, void)
@@ -71,9 +73,11 @@ def ratios():
 
 
 def shares_of_limit():
-    figures = [{"ours": {"p25": 40.0}, "limit": {"p25": change}} for change in (10.0, 12.0, 14.0)]
-    found = peers.with_gather(peers.cell_of(figures, "ours", ["limit"]), figures, 16.0)
-    expect(abs(found["ratio"] - .7) < 1e-9 and abs(found["peers_ms"]["limit"] - .028) < 1e-9, found)
+    figures = [{"turn": turn, "ours": {"p25": 40.0}, "limit": {"p25": 10.0 + 2 * turn}} for turn in range(3)]
+    found = peers.with_gather(peers.cell_of(figures, "ours", ["limit"]), figures, {0: 16.0, 1: 20.0, 2: 12.0})
+    expect([found[name] for name in ("least", "ratio", "most")] == [.65, .65, .8] and abs(found["peers_ms"]["limit"] - .028) < 1e-9, found)
+    found = peers.with_gather(peers.cell_of(figures, "ours", ["limit"]), figures, {1: 16.0})   # a round without one has the usual gather's
+    expect(abs(found["ratio"] - .7) < 1e-9, found)
 
 
 def ledger():
@@ -95,8 +99,8 @@ def names():
                 expect(all(law in LAWS for _, law in cell.turns.values()), cell)
                 found.add(cell.name)
             expect(all(one.workload in WORKLOADS for one in subjects.values()), subjects)
-            sides = [one.side for one in subjects.values()]
-            expect(len(set(sides)) == len(sides), "one process is two subjects:", subjects)
+            sides = {one.side: one for one in subjects.values()}
+            expect(all(sides[one.side] == one for one in subjects.values()), "one process is two subjects:", subjects)
     both = [f"{w}.{law}.{cell}" for w in ("W1", "W2s", "W3.2048", "W3.128", "W9.16", "W9.128") for law in LAWS
             for cell in ("forward", "step.rowwise_adagrad", "step.sgd")]
     ranks = [f"{w}.{law}.{cell}.ranks{ranks}" for w, cell in (("W1", "step.torchrec"), ("W9.16", "step.torchrec"), ("W3.2048", "dlrm.torchrec"),

@@ -69,6 +69,8 @@ template <class Weight, int width, int vector_bytes> [[gnu::always_inline]] inli
   const auto first = reinterpret_cast<std::uintptr_t>(task.weights) + static_cast<std::uintptr_t>(piece.column) * sizeof(Weight);
   const Number start = task.offsets ? Number{0} : -Number{0};  // a row alone stays what it is, a zero's sign too
   auto* out = static_cast<Number*>(piece.out) + piece.column;
+  RowAhead::At ahead;
+  if (piece.ahead) ahead = piece.ahead->at();
   for (auto bag = piece.begin; bag < piece.end; ++bag, out += piece.out_stride) {
     auto begin = task.first_of(bag);
     const auto end = task.first_of(bag + 1);
@@ -79,15 +81,19 @@ template <class Weight, int width, int vector_bytes> [[gnu::always_inline]] inli
     for (int v = 0; v < vectors; ++v) sums[v] = start - Vector<Number, lanes>{};
     do {
       for (const auto stop = std::min(end, begin + block); begin < stop; ++begin) {
-        if (piece.ahead) piece.ahead->step();
+        if (piece.ahead) piece.ahead->template ask<width * sizeof(Weight)>(ahead);
         const auto* row = reinterpret_cast<const Weight*>(first + static_cast<std::uintptr_t>(task.ids[begin] * stride));
-        const Number factor = factors ? static_cast<Number>(factors[begin]) : Number{1};
+        const auto add = [&](auto factor) __attribute__((always_inline)) {
 #pragma GCC unroll 16
-        for (int v = 0; v < vectors; ++v) {
-          Vector<Number, lanes> values;
-          read<lanes>(row + v * lanes, values);
-          sums[v] += factor * values;
-        }
+          for (int v = 0; v < vectors; ++v) {
+            Vector<Number, lanes> values;
+            read<lanes>(row + v * lanes, values);
+            if constexpr (std::is_same_v<decltype(factor), Number>) sums[v] += factor * values;
+            else sums[v] += values;
+          }
+        };
+        if (factors) add(static_cast<Number>(factors[begin]));
+        else add(nullptr);
       }
       if (is_long) [[unlikely]] {
         Number done[width];                                  // the sums themselves stay in registers
@@ -99,6 +105,7 @@ template <class Weight, int width, int vector_bytes> [[gnu::always_inline]] inli
 #pragma GCC unroll 16
     for (int v = 0; v < vectors; ++v) __builtin_memcpy(out + v * lanes, &sums[v], sizeof sums[v]);
   }
+  if (piece.ahead) piece.ahead->go_on_at(ahead);
 }
 
 using SumPiece = void (*)(const BagPiece&);

@@ -100,6 +100,13 @@ struct UpdateScratch {
   std::unique_ptr<double[]> factors, ordered;
   std::vector<std::byte> sums;
 
+  /// So many bytes that begin where a line of the cache does: vectors that lie across two cost twice as much.
+  std::byte* lines_for(std::size_t bytes) {
+    constexpr std::size_t line = 64;
+    sums.resize(bytes + line);
+    const auto beyond = reinterpret_cast<std::uintptr_t>(sums.data()) % line;
+    return sums.data() + (line - beyond) % line;
+  }
   void reserve(std::size_t count) {
     if (count <= capacity) return;
     capacity = count + count / 4;
@@ -239,8 +246,7 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
   const auto dim = update.task.dim;
   const auto row_bytes = dim * static_cast<std::int64_t>(c10::elementSize(compute_dtype(update.dtype)));   // of sums
   const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(4096 / row_bytes, 2, 64));   // a block, whose sums stay near
-  scratch.sums.resize(together * static_cast<std::size_t>(row_bytes));
-  auto* sums = scratch.sums.data();
+  auto* sums = scratch.lines_for(together * static_cast<std::size_t>(row_bytes));
   std::int64_t gradient_bytes = 0;
   for (const auto& source : update.sources) gradient_bytes += source.bags * row_bytes;
   // Those of a table are read again and again, but other rows come between, and they may lie far apart: the second cache has few of them.

@@ -36,32 +36,43 @@ struct RowsAhead {
 /// Runs a fixed number of rows ahead of the kernel that reads them.
 class RowAhead {
  public:
+  /// The list that rows are asked for from, as far as it has come. Kernels hold it in registers.
+  using At = RowsAhead;
+
   /// Asks for the first rows. `lists` are what will be read, without the tables that are in the cache.
   RowAhead(std::span<const RowsAhead> lists, std::int64_t bytes) : next_(lists.data()), last_(lists.data() + lists.size()) {
     if (bytes == 0) next_ = last_;
-    if (!lists.empty())
-      for (auto distance = 1 + bytes / (lists.front().row_bytes + 1); distance > 0; --distance) step();
+    if (lists.empty()) return;
+    for (auto distance = 1 + bytes / (lists.front().row_bytes + 1); distance > 0; --distance) ask<0>(at_);
   }
-  [[gnu::always_inline]] void step() {
-    while (at_ == end_) {
-      if (next_ == last_) return;
-      at_ = next_->begin;
-      end_ = next_->end;
-      first_ = next_->first;
-      stride_ = next_->stride;
-      bytes_ = next_->row_bytes;
-      ++next_;
+  const At& at() const { return at_; }
+  void go_on_at(const At& at) { at_ = at; }
+
+  /// Asks for one row more. Rows of `usual_bytes` have no loop.
+  template <int usual_bytes> [[gnu::always_inline]] void ask(At& at) {
+    if (at.begin == at.end) [[unlikely]] if (!next_list(at)) return;
+    const auto row = at.first + static_cast<std::uintptr_t>(*at.begin++ * at.stride);
+    constexpr int line = 64;
+    if (at.row_bytes == usual_bytes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < usual_bytes; i += line) __builtin_prefetch(reinterpret_cast<const void*>(row + static_cast<std::uintptr_t>(i)), 0, 3);
+    } else {
+      for (auto i = row, stop = row + static_cast<std::uintptr_t>(at.row_bytes); i < stop; i += line)
+        __builtin_prefetch(reinterpret_cast<const void*>(i), 0, 3);
     }
-    constexpr std::uintptr_t line = 64;
-    const auto row = first_ + static_cast<std::uintptr_t>(*at_++ * stride_), stop = row + static_cast<std::uintptr_t>(bytes_);
-    for (auto at = row; at < stop; at += line) __builtin_prefetch(reinterpret_cast<const void*>(at), 0, 3);
   }
 
  private:
+  bool next_list(At& at) {
+    while (next_ != last_) {
+      at = *next_++;
+      if (at.begin != at.end) return true;
+    }
+    return false;
+  }
+
   const RowsAhead *next_, *last_;
-  const std::int64_t *at_ = nullptr, *end_ = nullptr;
-  std::uintptr_t first_ = 0;
-  std::int64_t stride_ = 0, bytes_ = 0;
+  At at_;
 };
 
 }  // namespace detail
