@@ -37,6 +37,7 @@
 
 #include "device/checks.hpp"
 #include "device/dlrm.hpp"
+#include "support/errors_of.hpp"
 
 namespace {
 
@@ -116,24 +117,10 @@ template <class Topology> std::string equals_local(Topology& topology, const Run
 }
 
 #ifndef FAKE_NCCL
-/// What `fn` writes to stderr.
-template <class Fn> std::string errors_of(Fn&& fn) {
-  std::FILE* file = std::tmpfile();
-  const int before = ::dup(STDERR_FILENO);
-  ::dup2(::fileno(file), STDERR_FILENO);
-  fn();
-  ::dup2(before, STDERR_FILENO);
-  ::close(before);
-  std::string text;
-  std::rewind(file);
-  for (int c = std::fgetc(file); c != EOF; c = std::fgetc(file)) text += static_cast<char>(c);
-  std::fclose(file);
-  return text;
-}
 /// How often the host waits for the device in `fn`, as LibTorch counts it, and in which words.
 template <class Fn> int count_waits(Fn&& fn) {
   auto& state = c10::cuda::warning_state();
-  const auto said = errors_of([&] {
+  const auto said = cases::errors_of([&] {
     state.set_sync_debug_mode(c10::cuda::SyncDebugMode::L_WARN);
     fn();
     state.set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED);

@@ -23,6 +23,7 @@
 #include "embedding/one_collection.hpp"
 #include "support/equivalence.hpp"
 #include "support/fake_ranks.hpp"
+#include "support/host_rule.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -30,16 +31,6 @@ namespace rookery {
 using namespace cases;
 
 namespace {
-
-/// A rule for the host: its functions say double and StepContext.
-struct HostRule {
-  static constexpr std::string_view name = "host_rule";
-  static constexpr std::array<StateSlot, 0> state{};
-  static constexpr int row_sums = 0;
-  template <class Number> void update(const Row<Number>& row, const StepContext&, const double*) const {
-    if (row.gradient[0] > 0) row.weight[0] = 0;
-  }
-};
 
 using TableRules = Rules<Sgd, Adagrad, RowwiseAdagrad, RowCounted<Adam>, HostRule>;
 using Tables = EmbeddingBagCollection<TableRules>;

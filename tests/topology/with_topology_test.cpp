@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "embedding/one_collection.hpp"
+#include "support/errors_of.hpp"
 #include "support/test.hpp"
 
 namespace rookery {
@@ -43,20 +44,6 @@ class Variable {
   std::optional<std::string> before_;
 };
 
-/// What `fn` writes to stderr.
-template <class Fn> std::string errors_of(Fn&& fn) {
-  std::FILE* file = std::tmpfile();
-  const int before = ::dup(STDERR_FILENO);
-  ::dup2(::fileno(file), STDERR_FILENO);
-  fn();
-  ::dup2(before, STDERR_FILENO);
-  ::close(before);
-  std::string text;
-  std::rewind(file);
-  for (int c = std::fgetc(file); c != EOF; c = std::fgetc(file)) text += static_cast<char>(c);
-  std::fclose(file);
-  return text;
-}
 
 Environment read(const char* topology, const char* ranks) {
   const Variable first("ROOKERY_TOPOLOGY", topology), second("ROOKERY_RANKS", ranks);
@@ -132,7 +119,7 @@ TEST_SUITE("topology/with_topology") {
     const auto run = [](int ranks, int team, const char* policy) {
       const Variable variable("OMP_WAIT_POLICY", policy);
       at::set_num_threads(team);
-      return errors_of([&] { with_topology<Threads>({.topology = "threads", .ranks = ranks}, [](auto) { return 0; }); });
+      return cases::errors_of([&] { with_topology<Threads>({.topology = "threads", .ranks = ranks}, [](auto) { return 0; }); });
     };
     CHECK(run(2, 4, "passive") == "");
     CHECK(run(2, 2, nullptr) == "");                           // a thread each

@@ -55,7 +55,9 @@ struct PartialRowwiseAdam {
   static constexpr auto state = detail::partial_rowwise_state;
   static constexpr int row_sums = 1;
 
-  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
+  bool sums_squares() const { return true; }     // as RowwiseAdagrad
+  template <class Number>
+  [[gnu::always_inline]] void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
     sums[0] = detail::sum_gradient_squares(row, 0);
   }
   template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>* sums) const {

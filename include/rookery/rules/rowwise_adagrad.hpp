@@ -69,7 +69,10 @@ struct RowwiseAdagrad {
   static constexpr int row_sums = 1;
 
   double initial_state(std::size_t) const { return initial_accumulator_value; }
-  template <class Number> [[gnu::always_inline]] void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
+  /// Whether the sum of a row is that of its gradient's squares alone: whoever has it already need not sum again.
+  bool sums_squares() const { return weight_decay == 0 || weight_decay_mode != WeightDecayMode::l2; }
+  template <class Number>
+  [[gnu::always_inline]] void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
     sums[0] = detail::sum_gradient_squares(row, weight_decay_mode == WeightDecayMode::l2 ? weight_decay : 0);
   }
   /// Moves the state on, and gives the step that the weights are to take.

@@ -48,7 +48,9 @@ struct RowwiseAdagradWithCounter {
   static constexpr int row_sums = 1;
 
   double initial_state(std::size_t slot) const { return slot == 0 ? initial_accumulator_value : 0; }
-  template <class Number> void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
+  bool sums_squares() const { return weight_decay == 0 || weight_decay_mode != WeightDecayMode::l2; }   // as RowwiseAdagrad
+  template <class Number>
+  [[gnu::always_inline]] void sum_row(const Row<Number>& row, const StepContextOf<Number>&, RealOf<Number>* sums) const {
     sums[0] = detail::sum_gradient_squares(row, weight_decay_mode == WeightDecayMode::l2 ? weight_decay : 0);
   }
   /// Moves the state on, and gives the step that the weights are to take.

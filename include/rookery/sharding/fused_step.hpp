@@ -78,23 +78,9 @@ inline std::vector<FusedShard> fused_shards(const Routing& routing, std::size_t 
     auto& one = shards.emplace_back(FusedShard{asked.table, asked.shard, {}}).update;
     one.rows = table.shards[asked.shard].box.rows();
     one.task.dim = table.shards[asked.shard].box.columns();
-    for (std::size_t c = 0; c < captures.size(); ++c)
-      for (const auto i : asked.routes) {
-        const auto& route = routing.routes[routing.routes_of[self][i]];
-        if (!received[c].reached[route.slot]) continue;
-        one.dtype = routing.gradient_dtype(route);
-        for (std::size_t peer = 0; peer < received[c].blocks[i].size(); ++peer) {
-          const auto& bags = captures[c].routed[i][peer];
-          const auto& block = received[c].blocks[i][peer];
-          one.sources.push_back({.ids = bags.ids,
-                                 .offsets = bags.rows ? nullptr : bags.offsets,
-                                 .weights = bags.rows ? nullptr : bags.weights,
-                                 .divisors = block.divisors,
-                                 .bags = bags.rows ? bags.count() : bags.bags,
-                                 .first = block.first,
-                                 .stride = block.stride});
-        }
-      }
+    auto found = sources_of(routing, self, asked, captures, received);
+    one.sources = std::move(found.sources);
+    one.dtype = found.dtype;
   }
   return shards;
 }

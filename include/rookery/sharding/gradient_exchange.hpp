@@ -299,30 +299,47 @@ std::vector<ReceivedGradients> exchange_gradients(Topology& topology, const Rout
   }
 }
 
-/// The gradients that reached a shard of this rank, in their fixed order: by pass, feature, rank, bag.
-inline kernels::Occurrences occurrences_of(const Routing& routing, std::size_t self, const AskedShard& asked,
-                                           std::span<const Capture> captures, std::span<const ReceivedGradients> received) {
-  kernels::Occurrences occurrences;
-  std::int64_t count = 0;
-  for (const auto& capture : captures)
-    for (const auto i : asked.routes)
-      for (const auto& bags : capture.routed[i]) count += bags.count();
-  occurrences.reserve(static_cast<std::size_t>(count));
+/// The gradients that reached a shard of this rank, and their dtype on the way.
+struct ShardSources {
+  std::vector<kernels::GradientSource> sources;              // in their fixed order: by pass, feature, rank; then by bag
+  at::ScalarType dtype = at::ScalarType::Undefined;
+};
+inline ShardSources sources_of(const Routing& routing, std::size_t self, const AskedShard& asked, std::span<const Capture> captures,
+                               std::span<const ReceivedGradients> received) {
+  ShardSources found;
   for (std::size_t c = 0; c < captures.size(); ++c)
     for (const auto i : asked.routes) {
       const auto& route = routing.routes[routing.routes_of[self][i]];
       if (!received[c].reached[route.slot]) continue;
-      occurrences.dtype = routing.gradient_dtype(route);
+      found.dtype = routing.gradient_dtype(route);
       for (std::size_t peer = 0; peer < received[c].blocks[i].size(); ++peer) {
         const auto& bags = captures[c].routed[i][peer];
         const auto& block = received[c].blocks[i][peer];
-        for (std::int64_t b = 0; b < bags.bags; ++b)
-          for (auto id = bags.offsets[b] - bags.offsets[0]; id < bags.offsets[b + 1] - bags.offsets[0]; ++id) {
-            const double weight = bags.rows || !bags.weights ? 1.0 : bags.weights[id], divisor = block.divisors ? block.divisors[b] : 1.0;
-            occurrences.add(bags.ids[id], block.first + (bags.rows ? id : b) * block.stride, divisor == 0 ? 0.0 : weight / divisor);
-          }
+        found.sources.push_back({.ids = bags.ids,
+                                 .offsets = bags.rows ? nullptr : bags.offsets,
+                                 .weights = bags.rows ? nullptr : bags.weights,
+                                 .divisors = block.divisors,
+                                 .bags = bags.rows ? bags.count() : bags.bags,
+                                 .first = block.first,
+                                 .stride = block.stride});
       }
     }
+  return found;
+}
+
+/// The same, id by id.
+inline kernels::Occurrences occurrences_of(const ShardSources& found) {
+  kernels::Occurrences occurrences;
+  occurrences.dtype = found.dtype;
+  std::int64_t count = 0;
+  for (const auto& source : found.sources) count += source.count();
+  occurrences.reserve(static_cast<std::size_t>(count));
+  for (const auto& source : found.sources)
+    for (std::int64_t b = 0; b < source.bags; ++b)
+      for (auto i = source.first_of(b); i < source.first_of(b + 1); ++i) {
+        const double weight = source.weights ? source.weights[i] : 1.0, divisor = source.divisors ? source.divisors[b] : 1.0;
+        occurrences.add(source.ids[i], source.first + b * source.stride, divisor == 0 ? 0.0 : weight / divisor);
+      }
   return occurrences;
 }
 
@@ -355,7 +372,7 @@ inline std::vector<ShardGradients> sum_gradients(const Routing& routing, std::si
     const auto& table = routing.tables[asked.table];
     if (table.description.frozen || (fusing && can_fuse(routing, table))) continue;
     const auto columns = table.shards[asked.shard].box.columns();
-    const auto occurrences = occurrences_of(routing, self, asked, captures, received);
+    const auto occurrences = occurrences_of(sources_of(routing, self, asked, captures, received));
     auto transposed = kernels::transpose(occurrences.rows);
     const auto distinct = static_cast<std::int64_t>(transposed.rows.size());
     ShardGradients one{asked.table, asked.shard,

@@ -22,6 +22,7 @@
 
 #include "rules/reference_rules.hpp"
 #include "support/fake_device.hpp"
+#include "support/host_rule.hpp"
 #include "support/random_batches.hpp"
 #include "support/test.hpp"
 #include "support/tolerances.hpp"
@@ -126,15 +127,6 @@ template <class Number, class Rule> void trial(Draw& draw, const Rule& rule, at:
   }
 }
 
-struct HostOnly {
-  static constexpr std::string_view name = "host_only";
-  static constexpr std::array<StateSlot, 0> state{};
-  static constexpr int row_sums = 0;
-  template <class Number> void update(const Row<Number>& row, const StepContext&, const double*) const {
-    if (row.gradient[0] > 0) row.weight[0] = 0;
-  }
-};
-
 }  // namespace
 
 TEST_SUITE("kernels/device/row_update") {
@@ -218,8 +210,8 @@ TEST_SUITE("kernels/device/row_update") {
   }
 
   TEST_CASE("a rule that is written for the host alone is known as such, alone and inside another") {
-    static_assert(concepts::Rule<HostOnly> && !concepts::DeviceRule<HostOnly>);
-    static_assert(concepts::Rule<RowCounted<HostOnly>> && !concepts::DeviceRule<RowCounted<HostOnly>>);
+    static_assert(concepts::Rule<HostRule> && !concepts::DeviceRule<HostRule>);
+    static_assert(concepts::Rule<RowCounted<HostRule>> && !concepts::DeviceRule<RowCounted<HostRule>>);
     static_assert(concepts::DeviceRule<RowCounted<Adam>> && concepts::DeviceRule<MaxNorm<RowwiseAdagrad>>);
   }
 }

@@ -26,21 +26,9 @@
 #include <rookery/kernels/cpu/narrow.hpp>
 #include <rookery/kernels/cpu/row_ahead.hpp>
 #include <rookery/kernels/cpu/row_update.hpp>
+#include <rookery/kernels/cpu/transpose.hpp>
 
 namespace rookery::kernels {
-
-/// Ids of a shard and the gradients of their bags.
-struct GradientSource {
-  const std::int64_t* ids = nullptr;         // [offsets[bags] - offsets[0]]
-  const std::int64_t* offsets = nullptr;     // [bags + 1]; null: each id has a gradient of its own
-  const double* weights = nullptr;           // as ids; null: 1
-  const double* divisors = nullptr;          // [bags]; null: 1; a gradient divided by 0 is 0
-  std::int64_t bags = 0;
-  const std::byte* first = nullptr;          // gradient b begins b * stride bytes on, [dim]
-  std::int64_t stride = 0;
-
-  std::int64_t count() const { return offsets ? offsets[bags] - offsets[0] : bags; }
-};
 
 /// The update of one shard in a step.
 struct FusedUpdate {
@@ -133,8 +121,7 @@ inline std::size_t collect(const FusedUpdate& update, std::size_t part, std::siz
   for (const auto& source : update.sources) {
     const auto first = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(source.first));
     for (std::int64_t bag = 0; bag < source.bags; ++bag) {
-      const auto begin = source.offsets ? source.offsets[bag] - source.offsets[0] : bag;
-      const auto end = source.offsets ? source.offsets[bag + 1] - source.offsets[0] : bag + 1;
+      const auto begin = source.first_of(bag), end = source.first_of(bag + 1);
       const auto address = first + bag * source.stride;
       const auto divisor = source.divisors ? source.divisors[bag] : 1;
       const auto whole = divisor == 0 ? 0 : 1 / divisor;
@@ -152,10 +139,12 @@ struct OwnRows {
   const double* factors;                     // null: 1
 };
 
+/// Rows of a shard that are counted rather than sorted, at most.
+inline constexpr std::int64_t most_counted = 4096;
+
 /// Orders what was collected by row: by counting, where the rows of a shard are few and most of them are named.
 inline std::size_t order_few(const UpdateScratch& scratch, std::size_t count, std::int64_t rows, bool has_factors) {
-  constexpr std::size_t most = 4096;
-  std::array<std::uint32_t, most + 1> starts;
+  std::array<std::uint32_t, most_counted + 1> starts;
   std::fill_n(starts.begin(), rows + 1, 0U);
   for (std::size_t i = 0; i < count; ++i) ++starts[(scratch.keys[i] >> 32) + 1];
   std::size_t distinct = 0;
@@ -196,8 +185,7 @@ inline std::size_t order_many(const UpdateScratch& scratch, std::size_t count, s
 
 inline OwnRows own_rows(const FusedUpdate& update, std::size_t part, std::size_t parts, UpdateScratch& scratch) {
   const auto total = update.count();
-  constexpr std::int64_t few = 4096;
-  const bool are_few = update.rows <= few && update.rows <= 2 * total;
+  const bool are_few = update.rows <= most_counted && update.rows <= 2 * total;
   scratch.reserve(static_cast<std::size_t>(std::max(total, are_few ? update.rows : 0)) + 1);
   bool has_factors = false;
   for (const auto& source : update.sources) has_factors = has_factors || source.weights || source.divisors;
@@ -207,20 +195,25 @@ inline OwnRows own_rows(const FusedUpdate& update, std::size_t part, std::size_t
           has_factors ? scratch.ordered.get() : nullptr};
 }
 
-/// Scales sums of some rows [rows, dim]; their squares are added to the sum of their owner.
+/// Rows that are summed and updated together, at most.
+inline constexpr std::size_t most_together = 64;
+
+/// Scales sums of some rows [rows, dim]; their squares [rows] are added to the sum of their owner, and kept.
 template <class Number>
-[[gnu::always_inline]] inline void finish_rows(FusedUpdate& update, std::span<const std::int64_t> rows, Number* sums) {
+[[gnu::always_inline]] inline void finish_rows(FusedUpdate& update, std::span<const std::int64_t> rows, Number* sums, double* squares) {
   const auto scale = static_cast<Number>(update.scale);
-  for (std::size_t k = 0; k < rows.size(); ++k, sums += update.task.dim)
-    update.squares[static_cast<std::size_t>(rows[k]) % FusedUpdate::owners] +=
-        rookery::detail::scale_and_square(sums, update.task.dim, scale);
+  for (std::size_t k = 0; k < rows.size(); ++k, sums += update.task.dim) {
+    squares[k] = rookery::detail::scale_and_square(sums, update.task.dim, scale);
+    update.squares[static_cast<std::size_t>(rows[k]) % FusedUpdate::owners] += squares[k];
+  }
 }
-template <class Number> void finish_rows_plain(FusedUpdate& update, std::span<const std::int64_t> rows, void* sums) {
-  finish_rows(update, rows, static_cast<Number*>(sums));
+template <class Number> void finish_rows_plain(FusedUpdate& update, std::span<const std::int64_t> rows, void* sums, double* squares) {
+  finish_rows(update, rows, static_cast<Number*>(sums), squares);
 }
 #if defined(__x86_64__) && defined(__GNUC__)
-[[gnu::target("avx2"), gnu::noinline]] inline void finish_rows_avx2(FusedUpdate& update, std::span<const std::int64_t> rows, void* sums) {
-  finish_rows(update, rows, static_cast<float*>(sums));
+[[gnu::target("avx2"), gnu::noinline]] inline void finish_rows_avx2(FusedUpdate& update, std::span<const std::int64_t> rows, void* sums,
+                                                                   double* squares) {
+  finish_rows(update, rows, static_cast<float*>(sums), squares);
 }
 #endif
 
@@ -245,7 +238,8 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
   if (distinct == 0) return;
   const auto dim = update.task.dim;
   const auto row_bytes = dim * static_cast<std::int64_t>(c10::elementSize(compute_dtype(update.dtype)));   // of sums
-  const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(4096 / row_bytes, 2, 64));   // a block, whose sums stay near
+  const auto together = static_cast<std::size_t>(std::clamp<std::int64_t>(4096 / row_bytes, 2, most_together));   // their sums stay near
+  std::array<double, most_together> squares;
   auto* sums = scratch.lines_for(together * static_cast<std::size_t>(row_bytes));
   std::int64_t gradient_bytes = 0;
   for (const auto& source : update.sources) gradient_bytes += source.bags * row_bytes;
@@ -283,9 +277,9 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
     task.bags = static_cast<std::int64_t>(block.size());
     sum(task, 0, task.bags, sums, dim, asking);
     ask(1);
-    finish(update, block, sums);
+    finish(update, block, sums, squares.data());
     ask(2);
-    update.task.update(update.task, block, sums, nullptr);
+    update.task.update(update.task, block, sums, update.task.sums_squares ? squares.data() : nullptr);
   }
 }
 

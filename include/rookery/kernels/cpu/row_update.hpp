@@ -40,6 +40,7 @@ struct RowTask {
   StepContext context{};
   const void* rule = nullptr;
   std::int64_t row_sums = 0;                       // of a row, that the rule needs
+  bool sums_squares = false;                       // they are one, and that of the squares of the row's gradient
   /// Updates distinct rows [U] by gradients [U, dim] of the compute dtype. `sums` are those of whole rows [U, row_sums]; null: the
   /// shard has all columns, and they are computed on the way.
   void (*update)(const RowTask& task, std::span<const std::int64_t> rows, const void* gradients, const double* sums) = nullptr;
@@ -121,6 +122,7 @@ ROOKERY_FOR_AVX2 void update_avx2(const RowTask& task, std::span<const std::int6
 template <class Rule, class Number> void set_rule(RowTask& task, const Rule& rule) {
   task.rule = &rule;
   task.row_sums = Rule::row_sums;
+  if constexpr (requires { rule.sums_squares(); }) task.sums_squares = rule.sums_squares();
   task.update = &detail::update_plain<Rule, Number>;
   if constexpr (Rule::row_sums > 0) task.sum = &detail::sum_plain<Rule, Number>;
 #if defined(__x86_64__) && defined(__GNUC__)

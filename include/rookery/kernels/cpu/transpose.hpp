@@ -20,6 +20,21 @@
 
 namespace rookery::kernels {
 
+/// Ids of a shard and the gradients of their bags.
+struct GradientSource {
+  const std::int64_t* ids = nullptr;         // [offsets[bags] - offsets[0]]
+  const std::int64_t* offsets = nullptr;     // [bags + 1]; null: each id has a gradient of its own
+  const double* weights = nullptr;           // as ids; null: 1
+  const double* divisors = nullptr;          // [bags]; null: 1; a gradient divided by 0 is 0
+  std::int64_t bags = 0;
+  const std::byte* first = nullptr;          // gradient b begins b * stride bytes on, [dim]
+  std::int64_t stride = 0;
+
+  /// The number of a bag's first id.
+  std::int64_t first_of(std::int64_t bag) const { return offsets ? offsets[bag] - offsets[0] : bag; }
+  std::int64_t count() const { return first_of(bags); }
+};
+
 /// The gradients that reach the rows of one shard in one step, as a list of (row, gradient, factor).
 struct Occurrences {
   std::vector<std::int64_t> rows;
