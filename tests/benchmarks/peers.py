@@ -70,7 +70,7 @@ class Side:
     """One process of the protocol of worker.hpp, or ranks that compute together; stopped but for its turns."""
 
     def __init__(self, name, command, log, environment, ranks=1):
-        self.name, self.log, self.ranks, self.opened, self.counts = name, log, ranks, None, {}
+        self.name, self.log, self.ranks, self.opened, self.counts, self.said = name, log, ranks, None, {}, []
         self.folder = tempfile.TemporaryDirectory(prefix="rookery_peers_")
         if ranks > 1:                                          # each reads a pipe of its own
             commands = os.path.join(self.folder.name, "commands")
@@ -85,9 +85,16 @@ class Side:
         self.pids = sorted({self.process.pid, *(self.answer()["pid"] for _ in range(ranks))})
 
     def answer(self):
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
+        while not self.said:                                   # ranks may share a line
+            line = self.process.stdout.readline()
+            if not line:
+                break
+            while line.startswith("{"):
+                said, end = json.JSONDecoder().raw_decode(line)
+                self.said.append(said)
+                line = line[end:].lstrip()
+        if self.said:
+            return self.said.pop(0)
         said = [line.strip() for line in pathlib.Path(self.log).read_text().splitlines() if line.strip()]
         raise SideError(f"{self.name}: {said[-1][:300] if said else 'it ended'}")
 

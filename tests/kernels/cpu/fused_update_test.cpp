@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -290,6 +291,31 @@ TEST_SUITE("kernels/cpu/fused_update") {
         CHECK(result.squares == results[0].squares);
       }
     }
+  }
+  TEST_CASE("threads have whole shards where that is even, and share the largest where it is not") {
+    const auto shares_of = [](const std::vector<std::int64_t>& counts, std::size_t threads) {
+      std::vector<kernels::FusedUpdate> updates(counts.size());
+      std::vector<kernels::FusedUpdate*> all;
+      for (std::size_t i = 0; i < counts.size(); ++i) {
+        if (counts[i] > 0) updates[i].sources = {{.bags = counts[i]}};
+        updates[i].task.dim = 4;
+        all.push_back(&updates[i]);
+      }
+      const auto shares = kernels::detail::share_out(all, threads);
+      std::string text = "shared";
+      const auto add = [&](const std::vector<kernels::FusedUpdate*>& some) {
+        for (const auto* one : some) text += " " + std::to_string(one->count());
+      };
+      add(shares.shared);
+      for (const auto& some : shares.whole) text += ";", add(some);
+      return text;
+    };
+    CHECK(shares_of({5, 5, 5, 5}, 2) == "shared; 5 5; 5 5");
+    CHECK(shares_of({5, 0, 5}, 1) == "shared; 5 5");
+    CHECK(shares_of({4, 100, 4}, 2) == "shared 100; 4; 4");
+    CHECK(shares_of({7}, 3) == "shared 7;;;");
+    CHECK(shares_of({}, 2) == "shared;;");
+    CHECK(shares_of({30, 30, 30, 1, 1}, 2) == "shared 30; 30 1; 30 1");
   }
   TEST_CASE("squares that float32 does not hold are in the norm") {
     for (const float size : {1e-25F, 1e25F}) {

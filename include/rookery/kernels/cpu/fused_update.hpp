@@ -3,9 +3,10 @@
 
 // Fused update: the gradients of each distinct row are summed and the row is updated at once, for all tables in one parallel region.
 //
-// A thread owns rows by their number. It takes what is of its rows from all ids, sorts that, and goes through the rows a few at a time:
-// sums, which stay in its cache, then the rule. There are no atomics and no barrier, and the order of each sum is that of the ids, so
-// the result does not depend on the number of threads. The summed gradients of a step never lie in memory as a whole.
+// A thread owns whole shards where these share out evenly, and of the other shards rows by their number. It takes the ids of its rows,
+// sorts them, and goes through the rows a few at a time: sums, which stay in its cache, then the rule. There are no atomics and no
+// barrier, and the order of each sum is that of the ids, so the result does not depend on the number of threads. The summed gradients of
+// a step never lie in memory as a whole.
 // Answers to FBGEMM's fused backward.  Include cost: none.
 
 #include <algorithm>
@@ -283,6 +284,38 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
   }
 }
 
+/// Who updates what: whole shards of one thread each, and shards whose rows all threads share.
+struct UpdateShares {
+  std::vector<std::vector<FusedUpdate*>> whole;              // [threads]
+  std::vector<FusedUpdate*> shared;
+};
+
+/// Threads take whole shards where that leaves none of them idle for long: each then goes through the ids of its own shards alone.
+inline UpdateShares share_out(std::span<FusedUpdate* const> updates, std::size_t threads) {
+  const auto cost_of = [](const FusedUpdate* one) { return one->count() * (one->task.dim * 4 + 32); };
+  std::vector<std::pair<std::int64_t, FusedUpdate*>> falling;
+  for (auto* one : updates)
+    if (!one->sources.empty()) falling.emplace_back(cost_of(one), one);
+  std::stable_sort(falling.begin(), falling.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::int64_t total = 0;
+  for (const auto& one : falling) total += one.first;
+  const auto idle = total / (10 * static_cast<std::int64_t>(threads));   // a tenth of a thread's time, at most
+  UpdateShares shares;
+  for (std::size_t shared = 0;; ++shared) {                  // the largest
+    shares.whole.assign(threads, {});
+    std::vector<std::int64_t> loads(threads);
+    for (auto i = shared; i < falling.size(); ++i) {
+      const auto least = static_cast<std::size_t>(std::min_element(loads.begin(), loads.end()) - loads.begin());
+      shares.whole[least].push_back(falling[i].second);
+      loads[least] += falling[i].first;
+    }
+    const auto [least, most] = std::minmax_element(loads.begin(), loads.end());
+    if (*most - *least > idle) continue;
+    for (std::size_t i = 0; i < shared; ++i) shares.shared.push_back(falling[i].second);
+    return shares;
+  }
+}
+
 }  // namespace detail
 
 /// Sums the gradients of each distinct row of every shard, and updates it; leaves the sums' squared norms. One parallel region.
@@ -291,11 +324,13 @@ inline void update(std::span<FusedUpdate* const> updates) {
   for (const auto* one : updates) bytes += one->count() * (one->task.dim * 4 + 32);
   constexpr std::int64_t worth_a_region = 128 * 1024;
   const auto parts = bytes < worth_a_region ? 1 : std::min<std::int64_t>(threads_here(), FusedUpdate::owners);
+  const auto shares = detail::share_out(updates, static_cast<std::size_t>(parts));
   parallel(parts, 1, [&](std::int64_t begin, std::int64_t end) {
     detail::UpdateScratch scratch;
-    for (auto part = begin; part < end; ++part)
-      for (auto* one : updates)
-        if (!one->sources.empty()) detail::update_part(*one, static_cast<std::size_t>(part), static_cast<std::size_t>(parts), scratch);
+    for (auto part = static_cast<std::size_t>(begin); part < static_cast<std::size_t>(end); ++part) {
+      for (auto* one : shares.shared) detail::update_part(*one, part, static_cast<std::size_t>(parts), scratch);
+      for (auto* one : shares.whole[part]) detail::update_part(*one, 0, 1, scratch);
+    }
   });
 }
 
