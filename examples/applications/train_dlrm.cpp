@@ -58,6 +58,8 @@ examples::TrainDlrmOptions parse(int argc, char** argv) {
   app.add_option("--embedding-dim", options.embedding_dim, "columns of every table")->check(at_least_one);
   app.add_option("--bottom", options.bottom, "layers over the dense columns; the last is --embedding-dim wide")->delimiter(',');
   app.add_option("--over", options.over, "layers over the dot products; the last is 1 wide")->delimiter(',');
+  app.add_option("--gemm", options.gemm, "numbers that layers but the last are multiplied in; bfloat16 where the processor has it")
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
   app.add_option("--table-optimizer", options.table_optimizer)->check(CLI::IsMember({"rowwise_adagrad", "adagrad", "adam", "sgd"}));
   app.add_option("--table-learning-rate", options.table_learning_rate);
   app.add_option("--dense-optimizer", options.dense_optimizer)->check(CLI::IsMember({"adagrad", "adam", "sgd"}));

@@ -4,7 +4,7 @@
 // come as lines (worker.hpp); a batch is that of all ranks, of which each takes its rows:
 //
 //   open subject=collection rows=100,200 pooling=2,1 dim=128 batch=512 rule=sgd u=FILE [z=FILE] [dtype=float32] [ids=int64]
-//   open subject=dlrm rows=.. pooling=.. dim=16 batch=2048 rule=sgd u=FILE [z=FILE]
+//   open subject=dlrm rows=.. pooling=.. dim=16 batch=2048 rule=sgd u=FILE [z=FILE] [gemm=float32]
 //   run law=u what=forward|step|check seconds=.5 least=10 [count=100]
 //             a collection of float32 on one process also knows what=gather|change|ascending|stream: limits.hpp's, through its own rows
 //   close
@@ -199,8 +199,9 @@ Clicks clicks(const rk::KeyedJaggedTensor& ids) {
 template <class Topology> bool dlrm(Topology& topology, const Command& open) {
   const Workload work(open);
   rk::ShardingPolicy<Topology> sharding{topology};
-  auto model = sharding.apply(
-      rk::ModelAndLoss<rk::Dlrm<Set>, rk::Bce, Clicks>{rk::Dlrm<Set>(work.configs(open), 13, {512, 256, 64, work.dim}, {512, 256, 1}), {}});
+  const auto gemm = dtype_of(open.text("gemm", "float32"));
+  rk::Dlrm<Set> declared(work.configs(open), 13, {512, 256, 64, work.dim}, {512, 256, 1}, at::kFloat, gemm);
+  auto model = sharding.apply(rk::ModelAndLoss<rk::Dlrm<Set>, rk::Bce, Clicks>{std::move(declared), {}});
   rk::Optimizer step{model, rk::Sgd{.learning_rate = .1}};
   std::map<std::string, std::vector<Clicks>> batches;
   for (const auto& [law, all] : work.batches(open, topology.rank(), topology.world_size()))

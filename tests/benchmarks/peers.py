@@ -270,6 +270,9 @@ def groups(w):
         yield from torchrec_groups(w, "torchrec", "rowwise_adagrad", "step.torchrec")
     if w.startswith("W3"):
         yield from torchrec_groups(w, "dlrm", "sgd", "dlrm.torchrec")
+    if w == "W3.2048":
+        subjects = {"ours": Subject("ours", "dlrm", w, "sgd", {"gemm": "bfloat16"}), "torchrec": Subject("peers", "dlrm", w, "sgd", {"kind": "auto"})}
+        yield subjects, cells(w + ".{law}.dlrm.bfloat16", "step", subjects)
 
 
 def request_files(folder, workload, seed):

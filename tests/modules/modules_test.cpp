@@ -177,6 +177,27 @@ TEST_SUITE("modules/mlp") {
           CHECK(mlp(y)[0].isnan().all().item<bool>());         // none is made a number of
         }
   }
+  TEST_CASE("products in bfloat16 differ by its rounding, those of the last layer are not; weights and gradients stay float32") {
+    cases::Draw draw(7);
+    Mlp mlp(40, {64, 32, 2}, MlpOptions{.gemm = at::kBFloat16}), exact(40, {64, 32, 2});
+    place(mlp);
+    place(exact);
+    CHECK((mlp.layers[2].gemm == at::kFloat));
+    const auto x = draw.tensor({30, 40}, at::kFloat);
+    const auto out = mlp(x), expected = exact(x);
+    CHECK((out.scalar_type() == at::kFloat));
+    CHECK(cases::difference(out, expected) <= 3e-2);
+    CHECK((cases::difference(out, expected) > 0) == has_fast_bfloat16());
+    out.sum().backward();
+    expected.sum().backward();
+    for (std::size_t i = 0; i < 3; ++i) {
+      CHECK((mlp.layers[i].weight.tensor().grad().scalar_type() == at::kFloat));
+      CHECK(cases::difference(mlp.layers[i].weight.tensor().grad(), exact.layers[i].weight.tensor().grad()) <= 3e-2);
+    }
+    const LinearOptions of_bfloat16{.gemm = at::kBFloat16}, of_half{.gemm = at::kHalf};
+    CHECK_THROWS_AS(Linear(3, 4, of_bfloat16, at::kDouble), ConfigError);
+    CHECK_THROWS_AS(Linear(3, 4, of_half), ConfigError);
+  }
   TEST_CASE("4.2 MLP [4, 2] filled with F") {
     Mlp mlp(3, {4, 2}, FinalActivation::none, at::kDouble);
     const std::vector<std::int64_t> widths{3, 4, 2};

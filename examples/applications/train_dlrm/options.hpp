@@ -23,7 +23,7 @@ struct TrainDlrmOptions {
   std::string schema, data;
   std::int64_t epochs = 3, batch_size = 256, accumulate = 1, embedding_dim = 16, log_every = 100, prefetch = 2, threads = 0;
   std::vector<std::int64_t> bottom{64, 16}, over{64, 32, 1};
-  std::string table_optimizer = "rowwise_adagrad", dense_optimizer = "adam", initial = "normal";
+  std::string table_optimizer = "rowwise_adagrad", dense_optimizer = "adam", initial = "normal", gemm = "float32";
   double table_learning_rate = 0.02, dense_learning_rate = 0.001, stddev = 0.01, clip_norm = 0;
   std::vector<std::string> row_wise, without, frozen;
   std::string part = "test", metrics_file = "metrics.jsonl";

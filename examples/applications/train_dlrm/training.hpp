@@ -31,6 +31,7 @@
 #include <rookery/models/dlrm.hpp>
 #include <rookery/rookery.hpp>
 #include <rookery/train/evaluate.hpp>
+#include <rookery/train/pipeline.hpp>
 
 #include "options.hpp"
 
@@ -76,7 +77,8 @@ inline Model declare(const TrainDlrmOptions& options, const rk::TableReader& rea
       rk::check<rk::ConfigError>((names == &options.frozen && name == "all") ||
                                      std::ranges::any_of(reader.features(), [&](const auto& f) { return f.name == name; }),
                                  "'", name, "' is not an id column of the schema");
-  return {std::move(tables), static_cast<std::int64_t>(reader.dense_names().size()), options.bottom, options.over};
+  const auto gemm = options.gemm == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  return {std::move(tables), static_cast<std::int64_t>(reader.dense_names().size()), options.bottom, options.over, at::kFloat, gemm};
 }
 
 /// Prints a line. Not by fmt, which would make this the largest file to compile.
@@ -124,7 +126,8 @@ bool train(Placed& model, Step& step, const rk::TableReader& reader, const Train
   };
   for (std::int64_t epoch = 0; epoch < options.epochs && finished; ++epoch) {
     std::int64_t left = rows;
-    for (auto& batch : rk::prefetch(reader.epoch(rk::Part::train, static_cast<std::uint64_t>(epoch)), options.prefetch)) {
+    auto ahead = rk::prefetch(reader.epoch(rk::Part::train, static_cast<std::uint64_t>(epoch)), options.prefetch);
+    for (const auto& batch : rk::pipelined<rk::SparseDist>(model, ahead)) {
       auto [loss, output] = model(batch);
       loss.backward();
       if (++batches % options.accumulate == 0) step();

@@ -23,13 +23,13 @@
 namespace rookery {
 
 /// A batch has `dense` [B, dense_features] and `ids`, a KeyedJaggedTensor. Without dense features there is no bottom, and the
-/// logit is computed from the pairs of table vectors alone.
+/// logit is computed from the pairs of table vectors alone. `gemm` at::kBFloat16 is faster where the processor has it: see LinearOptions.
 ///
 /// Errors: ConfigError when the tables' widths differ from one another or from the bottom's last layer.
 template <class Set> struct Dlrm {
   Dlrm() = default;
   Dlrm(std::vector<EmbeddingBagConfig<Set>> configs, std::int64_t dense_features, const std::vector<std::int64_t>& bottom_sizes,
-       const std::vector<std::int64_t>& over_sizes, at::ScalarType dtype = at::kFloat)
+       const std::vector<std::int64_t>& over_sizes, at::ScalarType dtype = at::kFloat, at::ScalarType gemm = at::kFloat)
       : tables(std::move(configs)) {
     check<ConfigError>(!tables.configs().empty(), "Dlrm: no tables");
     dim = tables.configs().front().embedding_dim;
@@ -40,11 +40,11 @@ template <class Set> struct Dlrm {
     if (dense_features > 0) {
       check<ConfigError>(!bottom_sizes.empty() && bottom_sizes.back() == dim, "Dlrm: the bottom ends ",
                          bottom_sizes.empty() ? 0 : bottom_sizes.back(), " wide and the tables are ", dim, " wide");
-      bottom = Mlp(dense_features, bottom_sizes, FinalActivation::relu, dtype);
+      bottom = Mlp(dense_features, bottom_sizes, MlpOptions{.final_activation = Activation::relu, .gemm = gemm}, dtype);
       ++vectors;
     }
     check<ConfigError>(!over_sizes.empty() && over_sizes.back() == 1, "Dlrm: the over layers must end with one logit");
-    over = Mlp((dense_features > 0 ? dim : 0) + vectors * (vectors - 1) / 2, over_sizes, FinalActivation::none, dtype);
+    over = Mlp((dense_features > 0 ? dim : 0) + vectors * (vectors - 1) / 2, over_sizes, MlpOptions{.gemm = gemm}, dtype);
   }
   static constexpr auto members() { return rookery::members("tables", &Dlrm::tables, "bottom", &Dlrm::bottom, "over", &Dlrm::over); }
 

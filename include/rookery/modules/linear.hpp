@@ -37,19 +37,32 @@ inline bool has_fast_onednn() {
 
 }  // namespace detail
 
+/// Whether a processor multiplies matrices of bfloat16 faster than those of float32.
+inline bool has_fast_bfloat16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 struct LinearOptions {
   bool bias = true;
+  at::ScalarType gemm = at::kFloat;      // at::kBFloat16: x, W, b and the product are rounded; parameters and gradients stay float32
 };
 
 /// An affine layer, declared by its widths; `{.bias = false}` leaves b out. Both weight and bias start even on +-1 / sqrt(in_features).
+/// `{.gemm = at::kBFloat16}` computes in float32 on a processor without instructions for bfloat16.
 struct Linear {
   Linear() = default;
   Linear(std::int64_t in_features, std::int64_t out_features, at::ScalarType dtype = at::kFloat)
       : Linear(in_features, out_features, LinearOptions(), dtype) {}
   Linear(std::int64_t in_features, std::int64_t out_features, LinearOptions options, at::ScalarType dtype = at::kFloat)
-      : weight({out_features, in_features}, Uniform{}, in_features, dtype) {
+      : weight({out_features, in_features}, Uniform{}, in_features, dtype), gemm(options.gemm) {
     check<ConfigError>(in_features > 0 && out_features > 0, "Linear: ", in_features, " to ", out_features,
                        " features; both must be positive");
+    check<ConfigError>(gemm == at::kFloat || (gemm == at::kBFloat16 && dtype == at::kFloat), "Linear: gemm ", c10::toString(gemm),
+                       " of a layer of ", c10::toString(dtype), "; it is Float, or BFloat16 of a layer of Float");
     if (options.bias) bias.emplace(std::vector{out_features}, Uniform{}, in_features, dtype);
   }
   static constexpr auto members() { return rookery::members("weight", &Linear::weight, "bias", &Linear::bias); }
@@ -64,11 +77,14 @@ struct Linear {
                       c10::toString(x.scalar_type()), " for a weight of ", c10::toString(w.scalar_type()),
                       "; convert the input, or declare the layer in its dtype");
     const auto b = bias ? ops::MaybeTensor(bias->tensor()) : ops::MaybeTensor();             // [out]
+    if (gemm == at::kBFloat16 && (!x.is_cpu() || has_fast_bfloat16()))
+      return ops::linear(x.to(gemm), w.to(gemm), b ? ops::MaybeTensor(b->to(gemm)) : b).to(w.scalar_type());   // [B, out]
     return prefers_onednn(x) ? ops::onednn_linear(x.to_mkldnn(), w, b).to_dense() : ops::linear(x, w, b);   // [B, out]
   }
 
   Parameter weight;                                                                          // [out, in]
   std::optional<Parameter> bias;                                                             // [out]
+  at::ScalarType gemm = at::kFloat;
 
  private:
   /// Not where a call costs more than what it saves. A ReLU of oneDNN's would make NaN 0, so tensors are ordinary ones between layers.

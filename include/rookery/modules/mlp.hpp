@@ -39,6 +39,7 @@ struct MlpOptions {
   Activation activation = Activation::relu;            // after every layer but the last
   Activation final_activation = Activation::none;      // after the last
   bool bias = true;                                    // of every layer
+  at::ScalarType gemm = at::kFloat;                    // of every layer but the last, as LinearOptions has it
 };
 
 /// in_features -> sizes[0] -> ... -> sizes.back(): `rk::Mlp{13, {64, 1}}`, `rk::Mlp{13, {64, 1}, {.activation = rk::Activation::tanh}}`.
@@ -50,7 +51,8 @@ struct Mlp {
   Mlp(std::int64_t in_features, const std::vector<std::int64_t>& sizes, MlpOptions options, at::ScalarType dtype = at::kFloat)
       : between(options.activation), final(options.final_activation) {
     for (const auto size : sizes) {
-      layers.emplace_back(in_features, size, LinearOptions{.bias = options.bias}, dtype);
+      const auto gemm = layers.size() + 1 < sizes.size() ? options.gemm : at::kFloat;
+      layers.emplace_back(in_features, size, LinearOptions{.bias = options.bias, .gemm = gemm}, dtype);
       in_features = size;
     }
   }
