@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 
+#include <rookery/sharding/placed.hpp>
 #include <rookery/sharding/sharding_policy.hpp>
 
 #include <ATen/ops/cat.h>

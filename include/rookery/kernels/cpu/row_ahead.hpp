@@ -52,10 +52,10 @@ class RowAhead {
   template <int usual_bytes> [[gnu::always_inline]] void ask(At& at) {
     if (at.begin == at.end) [[unlikely]] if (!next_list(at)) return;
     const auto row = at.first + static_cast<std::uintptr_t>(*at.begin++ * at.stride);
-    constexpr int line = 64;
+    constexpr std::uintptr_t line = 64;
     if (at.row_bytes == usual_bytes) {
 #pragma GCC unroll 16
-      for (int i = 0; i < usual_bytes; i += line) __builtin_prefetch(reinterpret_cast<const void*>(row + static_cast<std::uintptr_t>(i)), 0, 3);
+      for (std::uintptr_t i = 0; i < usual_bytes; i += line) __builtin_prefetch(reinterpret_cast<const void*>(row + i), 0, 3);
     } else {
       for (auto i = row, stop = row + static_cast<std::uintptr_t>(at.row_bytes); i < stop; i += line)
         __builtin_prefetch(reinterpret_cast<const void*>(i), 0, 3);
