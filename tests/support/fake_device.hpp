@@ -159,14 +159,31 @@ inline void finish_copies() {
   under_way.clear();
 }
 
-/// One device, one stream. Work is done when it is asked for, but copies to pinned memory arrive when an event is waited for.
+/// The stream of a thread: the one that computes, or the one beside it.
+inline const c10::Stream computing(c10::Stream::DEFAULT, fake_device), beside(c10::Stream::UNSAFE, fake_device, 1);
+inline thread_local c10::Stream current = computing;
+/// Copies to the device by the stream beside, which nobody has waited for: where they go, and what. An event that was recorded on it is its
+/// address.
+inline thread_local std::vector<std::pair<at::Tensor, at::Tensor>> copied_beside;
+inline std::atomic<std::int64_t> ran_beside{0}, used_beside{0};   // copies, and tensors of which the allocator was told
+
+inline void finish_beside();
+
+/// One device, two streams. Work is done when it is asked for, but copies to pinned memory arrive when an event is waited for, and those of
+/// the stream beside when the other stream waits for it.
 struct GuardImpl final : c10::impl::NoOpDeviceGuardImpl<at::kPrivateUse1> {
   at::Device exchangeDevice(at::Device) const override { return fake_device; }
   at::Device getDevice() const override { return fake_device; }
-  c10::Stream getStream(at::Device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, fake_device); }
-  c10::Stream exchangeStream(c10::Stream) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, fake_device); }
-  void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override { recorded = operators.load(); }
-  void block(void*, const c10::Stream&) const override {}
+  c10::Stream getStream(at::Device) const noexcept override { return current; }
+  c10::Stream getStreamFromGlobalPool(at::Device, bool) const override { return beside; }
+  c10::Stream exchangeStream(c10::Stream stream) const noexcept override { return std::exchange(current, stream); }
+  void record(void** event, const c10::Stream& stream, const c10::DeviceIndex, const c10::EventFlag) const override {
+    recorded = operators.load();
+    *event = stream == beside ? &copied_beside : nullptr;
+  }
+  void block(void* event, const c10::Stream& stream) const override {
+    if (event == &copied_beside && stream == computing) finish_beside();
+  }
   bool queryEvent(void*) const override { return finish_copies(), true; }
   void synchronizeEvent(void*) const override {
     if (recorded == operators) count_wait("an event that was recorded just now");
@@ -242,6 +259,7 @@ inline void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto count = schema.arguments().size();
   const auto begin = stack->size() - count;
   ++operators;
+  if (current == beside) finish_beside();                    // of its own stream they are there
   std::vector<std::pair<at::Tensor, at::Tensor>> views;      // of the device, of the host
   std::vector<std::vector<at::Tensor>> given(count);         // tensors of the device, an argument
   bool here = false, foreign = false;
@@ -335,11 +353,26 @@ inline const at::Tensor& resize(const at::Tensor& self, at::IntArrayRef sizes, s
   take_size(self, view);
   return self;
 }
+/// Until somebody waits there is nothing to read.
+inline void leave_for_later(const at::Tensor& to) {
+  if (to.is_floating_point()) to.fill_(std::numeric_limits<double>::quiet_NaN());
+  else to.fill_(-1);
+}
+inline void finish_beside() {
+  for (const auto& [to, values] : std::exchange(copied_beside, {})) shown_to_operator(to).copy_(values);
+}
+inline void record_stream(at::Tensor&, c10::Stream stream) { used_beside += stream == computing; }
+
 inline at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool non_blocking) {
+  if (current == beside && is_here(to) && !is_here(self) && self.numel() > 0) {
+    leave_for_later(shown_to_operator(to));
+    copied_beside.emplace_back(to, self.clone());
+    ++ran_beside;
+    return to;
+  }
   if (self.numel() > 0 && is_here(self) && !is_here(to)) {
-    if (non_blocking && pinned.has(to.const_data_ptr())) {   // until somebody waits there is nothing to read
-      if (to.is_floating_point()) to.fill_(std::numeric_limits<double>::quiet_NaN());
-      else to.fill_(-1);
+    if (non_blocking && pinned.has(to.const_data_ptr())) {
+      leave_for_later(to);
       const std::lock_guard lock(under_way_mutex);
       under_way.emplace_back(to, shown_to_operator(self).clone());
       return to;
@@ -381,6 +414,7 @@ struct Registered {
     aten.impl("_copy_from", TORCH_FN(copy_from));
     aten.impl("_copy_from_and_resize", TORCH_FN(copy_from_and_resize));
     aten.impl("_local_scalar_dense", TORCH_FN(local_scalar_dense));
+    aten.impl("record_stream", TORCH_FN(record_stream));
   }
 };
 inline const Registered registered;

@@ -8,6 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -21,6 +23,7 @@
 #include <rookery/core/error.hpp>
 #include <rookery/core/members.hpp>
 #include <rookery/core/pass.hpp>
+#include <rookery/core/side_stream.hpp>
 #include <rookery/embedding/lookups.hpp>
 #include <rookery/sharding/model_and_loss.hpp>
 #include <rookery/sharding/placed.hpp>
@@ -101,7 +104,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     const bool capturing = this->capturing();
     const at::AutoGradMode grad_mode(capturing);
     this->pass().begin(static_cast<std::int64_t>(given.size()));
-    auto input = std::make_unique<Input>(*this, given, capturing);
+    auto input = made_ahead(given, capturing);
     if (input->has_trained_weights()) return;
     send(*input);
     begun_.push_back(std::move(input));
@@ -130,6 +133,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
   struct Input {
     const Batch* given;
     std::optional<Batch> moved;                              // on a device: the batch's copy there
+    std::optional<c10::Event> done;                          // on a device: reached once what was made ahead is there
     bool capturing;
     std::optional<Looked> lookups;
     TableRuntime::UnderWay<Topology> under_way;
@@ -148,6 +152,28 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     }
   };
 
+  /// On a device by a stream of its own, so that copies go on while the device computes.
+  std::unique_ptr<Input> made_ahead(const Batch& given, bool capturing) {
+    if constexpr (concepts::may_have_device<Topology>())
+      if (this->on_device()) [[unlikely]] {
+        std::unique_ptr<Input> input;
+        auto done = beside_.run(this->topology().device(), [&] { input = std::make_unique<Input>(*this, given, capturing); });
+        input->done.emplace(std::move(done));
+        return input;
+      }
+    return std::make_unique<Input>(*this, given, capturing);
+  }
+  /// Lets the device compute with what was made ahead.
+  [[gnu::cold]] void wait_for(Input& input) const {
+    const auto device = this->topology().device();
+    const auto current = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+    input.done->block(current);
+    if constexpr (HasMembers<Batch>)
+      if (input.moved) record_stream(*input.moved, current);
+    if constexpr (concepts::HasLookups<Model, Batch>)
+      for (const auto& features : input.lookups->features) features.record_stream(current);
+  }
+
   /// What was begun for this very batch, or is begun now.
   std::unique_ptr<Input> input_of(const Batch& given, bool capturing) {
     const auto found = std::find_if(begun_.begin(), begun_.end(),
@@ -155,6 +181,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
     if (found != begun_.end()) {
       auto input = std::move(*found);
       begun_.erase(found);
+      if (input->done) wait_for(*input);
       return input;
     }
     auto input = std::make_unique<Input>(*this, given, capturing);
@@ -195,6 +222,7 @@ class Sharded<ModelAndLoss<Model, Loss, Batch>, Topology> : public Placed<Model,
 
   [[no_unique_address]] Loss loss_;
   std::vector<std::unique_ptr<Input>> begun_;                // in the order in which they were
+  SideStream beside_;
 };
 
 /// A placed collection, for scripts and tests: KeyedJaggedTensor -> its Output.
