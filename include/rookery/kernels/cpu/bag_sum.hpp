@@ -67,7 +67,8 @@ template <class Weight, int width, int vector_bytes> [[gnu::always_inline]] inli
   const auto stride = task.byte_stride();
   const auto* const factors = task.offsets ? task.sample_weights : nullptr;
   const auto first = reinterpret_cast<std::uintptr_t>(task.weights) + static_cast<std::uintptr_t>(piece.column) * sizeof(Weight);
-  const Number start = task.offsets ? Number{0} : -Number{0};  // a row alone stays what it is, a zero's sign too
+  Vector<Number, lanes> start{};
+  if (!task.offsets) start = -start;                         // a row alone stays what it is, a zero's sign too
   auto* out = static_cast<Number*>(piece.out) + piece.column;
   RowAhead::At ahead;
   if (piece.ahead) ahead = piece.ahead->at();
@@ -78,7 +79,7 @@ template <class Weight, int width, int vector_bytes> [[gnu::always_inline]] inli
     double wide[width];
     Vector<Number, lanes> sums[vectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < vectors; ++v) sums[v] = start - Vector<Number, lanes>{};
+    for (int v = 0; v < vectors; ++v) sums[v] = start;
     do {
       for (const auto stop = std::min(end, begin + block); begin < stop; ++begin) {
         if (piece.ahead) piece.ahead->template ask<width * sizeof(Weight)>(ahead);
