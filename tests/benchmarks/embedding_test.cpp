@@ -61,10 +61,10 @@ TEST_SUITE("benchmarks/embedding") {
     std::vector<std::int64_t> ids;
     for (std::int64_t i = 0; i < 40; ++i) ids.push_back(i < 30 ? i * 7 % 50 : i % 30);
     for (const std::int64_t dim : {16, 128}) {
-      const HugePages memory(81 * (dim + 1));                  // a table of 50 rows side by side, then one of 30 with a number between rows
-      const WalkedRows rows({ids}, {{memory.data(), dim}, {memory.data() + 50 * dim, dim + 1}}, pooling, 10);
+      const HugePages memory(81 * (dim + 16));                 // a table of 50 rows side by side, then one of 30 with a line between rows
+      const WalkedRows rows({ids}, {{memory.data(), dim}, {memory.data() + 50 * dim, dim + 16}}, pooling, 10);
       CHECK(rows.of_ids[0].size() == 40);
-      CHECK(rows.of_ids[0][31] == 50 * dim + ids[31] * (dim + 1));
+      CHECK(rows.of_ids[0][31] == 50 * dim + ids[31] * (dim + 16));
       CHECK(rows.distinct[0].size() == rows.ascending[0].size());
       CHECK(std::is_sorted(rows.ascending[0].begin(), rows.ascending[0].end()));
       for (const auto ahead : {Ahead::none, Ahead::t0, Ahead::t1, Ahead::t2, Ahead::write}) {

@@ -114,7 +114,8 @@ struct Walking {
   std::int64_t distance = 0;             // rows
 };
 
-/// Goes once through rows of D = 16 or 128 columns, which begin `rows[i]` numbers after `table`: sums them, or changes each.
+/// Goes once through rows of D = 16 or 128 columns, which begin `rows[i]` numbers after `table`, at lines of the cache: sums them, or
+/// changes each.
 inline void walk(float* table, const std::vector<std::int64_t>& rows, std::int64_t dim, bool changes, Walking how) {
   check<ConfigError>(dim == 16 || dim == 128, "limits are known for 16 and 128 columns, not ", dim);
   const auto one = dim == 16 ? detail::walk_of<16>(how.ahead, changes) : detail::walk_of<128>(how.ahead, changes);

@@ -17,6 +17,8 @@
 #include <cstdio>
 #include <exception>
 #include <optional>
+#include <utility>
+#include <vector>
 
 namespace {
 
@@ -30,7 +32,13 @@ struct Clicks {
   static constexpr auto members() { return rk::members("labels", &Clicks::labels, "ids", &Clicks::ids); }
 };
 struct Reader {
-  std::optional<Clicks> next() { return {}; }
+  std::vector<Clicks> left{};
+  std::optional<Clicks> next() {
+    if (left.empty()) return {};
+    std::optional<Clicks> last(std::move(left.back()));
+    left.pop_back();
+    return last;
+  }
 };
 struct Output {
   at::Tensor logits;                                           // [B]

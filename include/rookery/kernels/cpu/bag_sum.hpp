@@ -93,8 +93,12 @@ template <class Weight, int width, int vector_bytes> [[gnu::always_inline]] inli
             else sums[v] += values;
           }
         };
-        if (factors) add(static_cast<Number>(factors[begin]));
-        else add(nullptr);
+        if constexpr (std::is_same_v<Weight, float>) {         // elsewhere a product with 1 is hidden behind other work, and half the code
+          if (factors) add(static_cast<Number>(factors[begin]));
+          else add(nullptr);
+        } else {
+          add(factors ? static_cast<Number>(factors[begin]) : Number{1});
+        }
       }
       if (is_long) [[unlikely]] {
         Number done[width];                                  // the sums themselves stay in registers
