@@ -47,7 +47,7 @@ inline double sum_of_squares(const at::Tensor& tensor) {
     parallel(blocks, 64, [&](std::int64_t begin, std::int64_t end) {
       for (auto b = begin; b < end; ++b) {
         const auto first = b * block;
-        sums[static_cast<std::size_t>(b)] = detail::squared_norm(values + first, std::min(block, tensor.numel() - first));
+        sums[static_cast<std::size_t>(b)] = detail::squared_norm<double>(values + first, std::min(block, tensor.numel() - first));
       }
     });
   });

@@ -49,7 +49,7 @@ template <class Number> [[gnu::always_inline]] inline RealOf<Number> sum_gradien
   using Real = RealOf<Number>;
   const auto *gradient = row.gradient, *weight = row.weight;
   if constexpr (std::is_arithmetic_v<Number>)
-    if (coupled == 0) return squared_norm(gradient, row.dim);
+    if (coupled == 0) return squared_norm<Number>(gradient, row.dim);
   return sum_squares<Real>(row.dim,
                            [=](std::int64_t i) { return static_cast<Real>(gradient[i]) + coupled * static_cast<Real>(weight[i]); });
 }

@@ -47,6 +47,8 @@ struct FusedUpdate {
     for (const auto& source : sources) ids += source.count();
     return ids;
   }
+  /// What it takes, in bytes that are read and written, about.
+  std::int64_t cost() const { return count() * (task.dim * 4 + 32); }
   /// The squared norm of the sums, once updated.
   double squared_norm() const {
     double sum = 0;
@@ -292,10 +294,9 @@ struct UpdateShares {
 
 /// Threads take whole shards where that leaves none of them idle for long: each then goes through the ids of its own shards alone.
 inline UpdateShares share_out(std::span<FusedUpdate* const> updates, std::size_t threads) {
-  const auto cost_of = [](const FusedUpdate* one) { return one->count() * (one->task.dim * 4 + 32); };
   std::vector<std::pair<std::int64_t, FusedUpdate*>> falling;
   for (auto* one : updates)
-    if (!one->sources.empty()) falling.emplace_back(cost_of(one), one);
+    if (!one->sources.empty()) falling.emplace_back(one->cost(), one);
   std::stable_sort(falling.begin(), falling.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   std::int64_t total = 0;
   for (const auto& one : falling) total += one.first;
@@ -321,9 +322,14 @@ inline UpdateShares share_out(std::span<FusedUpdate* const> updates, std::size_t
 /// Sums the gradients of each distinct row of every shard, and updates it; leaves the sums' squared norms. One parallel region.
 inline void update(std::span<FusedUpdate* const> updates) {
   std::int64_t bytes = 0;
-  for (const auto* one : updates) bytes += one->count() * (one->task.dim * 4 + 32);
+  for (const auto* one : updates) bytes += one->cost();
   constexpr std::int64_t worth_a_region = 128 * 1024;
   const auto parts = bytes < worth_a_region ? 1 : std::min<std::int64_t>(threads_here(), FusedUpdate::owners);
+  if (parts == 1) {
+    detail::UpdateScratch scratch;
+    for (auto* one : updates) detail::update_part(*one, 0, 1, scratch);
+    return;
+  }
   const auto shares = detail::share_out(updates, static_cast<std::size_t>(parts));
   parallel(parts, 1, [&](std::int64_t begin, std::int64_t end) {
     detail::UpdateScratch scratch;
