@@ -15,6 +15,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -32,7 +33,7 @@ template <class Model, class Step> std::map<std::string, at::Tensor> contents(Mo
     all.emplace(concat(state.parameter, "/", state.slot), seen_on_device(state.tensor).clone());
   });
   for (const auto& table : model.tables())
-    all.emplace(table.description.name, seen_on_device(table.shards.front().local->storage.weight()).clone());
+    all.emplace(table.description.name + ".weight", seen_on_device(table.shards.front().local->storage.weight()).clone());
   return all;
 }
 
@@ -72,12 +73,16 @@ Trained trained_on(at::Device where, Model declared, Rule rule, OptimizerOptions
   return result;
 }
 
-/// Trains on the host and on the device and compares. `waits`: whether each step must know its numbers.
+/// Trains on the host and on the device and compares. `model` makes a declaration, for a device if it asks for one. `waits`: whether each
+/// step must know its numbers.
 template <class Loss, class Batch, class Make, class Rule, class MakeBatch>
 void compare(at::ScalarType dtype, std::string_view rule_name, Make&& model, Rule rule, const OptimizerOptions& options,
              MakeBatch&& make, int passes = 1, bool waits = false) {
-  const auto host = trained_on<Loss, Batch>(at::kCPU, model(), rule, options, make, passes);
-  const auto there = trained_on<Loss, Batch>(fake_device, model(), rule, options, make, passes);
+  const auto train = [&](at::Device where) {
+    if constexpr (std::is_invocable_v<Make&, at::Device>) return trained_on<Loss, Batch>(where, model(where), rule, options, make, passes);
+    else return trained_on<Loss, Batch>(where, model(), rule, options, make, passes);
+  };
+  const auto host = train(at::kCPU), there = train(fake_device);
   const auto limit = tolerance(dtype, rule_name, 10);
   const auto [gap, name] = apart(host.contents, there.contents);
   INFO(name);

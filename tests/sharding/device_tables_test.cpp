@@ -8,6 +8,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 
+#include <rookery/checkpoint/import_state.hpp>
 #include <rookery/embedding/embedding_collection.hpp>
 #include <rookery/embedding/managed_collision.hpp>
 #include <rookery/embedding/position_weighted.hpp>
@@ -22,6 +23,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -103,6 +105,19 @@ Ranker ranker(at::ScalarType dtype, bool vocabulary = false) {
           .over = Mlp(3 + 12 + 5 + 4, {6, 1}, {.activation = Activation::tanh}, dtype)};
 }
 
+/// Weights of a Ranker of another seed, as a file has them, on the device.
+std::vector<NamedTensor> weights_of_another(at::ScalarType dtype, at::Device where) {
+  Local topology(where);
+  auto model = ShardingPolicy<Local>(topology, {.seed = 8}).apply(ModelAndLoss<Ranker, Bce, Clicks>{ranker(dtype), {}});
+  std::vector<NamedTensor> tensors;
+  model.for_each_parameter([&](std::string_view name, Parameter& one) { tensors.push_back({std::string(name), one.tensor().detach()}); });
+  for (const auto& table : model.tables()) {
+    const auto& name = table.description.name;
+    tensors.push_back({name + ".weight", table.shards.front().local->storage.weight().clone()});
+  }
+  return tensors;
+}
+
 }  // namespace
 
 TEST_SUITE("sharding/device_tables") {
@@ -113,6 +128,27 @@ TEST_SUITE("sharding/device_tables") {
       compare<Bce, Clicks>(dtype, "adam", [&] { return ranker(dtype, true); }, Adam{.learning_rate = .01}, {.clip_norm = .5}, batch, 2,
                            /*waits=*/true);
     }
+  }
+
+  TEST_CASE("weights that were imported are those of a model on a device, which trains as on the host") {
+    for (const auto dtype : {at::kDouble, at::kFloat})
+      for (const auto from : {at::Device(at::kCPU), fake_device}) {
+        const auto weights = weights_of_another(at::kDouble, from);
+        const auto model = [&] {
+          auto declared = ranker(dtype);
+          CHECK(import_state(declared, weights).names.size() == weights.size());
+          return declared;
+        };
+        Local topology(fake_device);
+        auto placed = ShardingPolicy<Local>(topology).apply(ModelAndLoss<Ranker, Bce, Clicks>{model(), {}});
+        const auto found = contents(placed, Optimizer(placed, Sgd{}));
+        for (const auto& [name, tensor] : weights) {
+          INFO(name);
+          CHECK(at::equal(found.at(name), seen_on_device(tensor).to(dtype)));
+        }
+        compare<Bce, Clicks>(dtype, "adam", model, Adam{.learning_rate = .01}, {.clip_norm = .5},
+                             [&](std::uint64_t seed) { return clicks(seed, dtype); });
+      }
   }
 
   TEST_CASE("DLRM trains on a device as on the host") {

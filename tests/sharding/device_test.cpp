@@ -2,9 +2,12 @@
 
 #include <rookery/rookery.hpp>
 
+#include <ATen/ops/batch_norm.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
+#include <rookery/adapt/nn_module.hpp>
 #include <rookery/log/per_parameter.hpp>
 #include <rookery/log/reducers.hpp>
 #include <rookery/log/weight_logger.hpp>
@@ -24,7 +27,9 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sharding/device_cases.hpp"
@@ -73,6 +78,30 @@ struct Dense {
   Mlp over;
 };
 
+/// A torch::nn::Module with a frozen parameter and buffers, made on its device: LibTorch moves none to a stand-in.
+struct Normed : torch::nn::Module {
+  Normed(at::Device where, at::ScalarType dtype) {
+    Draw draw(4);
+    weight = register_parameter("weight", draw.tensor({6, 3}, dtype).to(where));
+    scale = register_parameter("scale", draw.tensor({6}, dtype).to(where), /*requires_grad=*/false);
+    mean = register_buffer("mean", at::zeros({6}, weight.options()));
+    variance = register_buffer("variance", at::ones({6}, weight.options()));
+  }
+  at::Tensor forward(const at::Tensor& x) {                  // [B, 3] -> [B, 6]
+    return at::batch_norm(x.matmul(weight.t()), scale, {}, mean, variance, is_training(), .1, 1e-5, false).tanh();
+  }
+  at::Tensor weight, scale, mean, variance;                  // [6, 3], [6] each
+};
+struct Plugged {
+  NnModule<Normed> bottom;
+  Mlp over;
+  static constexpr auto members() { return rookery::members("bottom", &Plugged::bottom, "over", &Plugged::over); }
+  Output forward(const Rows& batch) const { return {over(bottom(batch.dense)).squeeze(1)}; }   // [B]
+};
+Plugged plugged(const std::shared_ptr<Normed>& module) {
+  return {NnModule<Normed>(module), Mlp(6, {5, 1}, {.activation = Activation::gelu}, module->weight.scalar_type())};
+}
+
 Rows rows_of(std::uint64_t seed, std::int64_t rows, at::ScalarType dtype = real) {
   Draw draw(seed);
   const auto dense = draw.tensor({rows, 3}, dtype);                                          // [B, 3]
@@ -107,6 +136,26 @@ TEST_SUITE("sharding/device") {
       const auto batch = [&](std::uint64_t seed) { return rows_of(seed, seed % 3 == 0 ? 5 : 16, dtype); };
       compare<Bce, Rows>(dtype, "adam", model, Adam{.learning_rate = .01}, {}, batch);
     }
+  }
+
+  TEST_CASE("a torch::nn::Module on a device trains as on the host, and computes with what was trained") {
+    for (const auto dtype : {at::kDouble, at::kFloat})
+      compare<Bce, Rows>(dtype, "adam", [&](at::Device where) { return plugged(std::make_shared<Normed>(where, dtype)); },
+                         Adam{.learning_rate = .01}, {.clip_norm = .5},
+                         [&](std::uint64_t seed) { return rows_of(seed, seed % 3 == 0 ? 5 : 16, dtype); }, 2);
+    const auto module = std::make_shared<Normed>(fake_device, real);
+    const Normed before(at::kCPU, real);
+    Local topology(fake_device);
+    auto model = ShardingPolicy<Local>(topology).apply(ModelAndLoss<Plugged, Bce, Rows>{plugged(module), {}});
+    Optimizer step(model, Adam{});
+    model(dense_batch(1)).loss.backward();
+    step();
+    const auto found = contents(model, step);
+    for (const auto& all : {module->named_parameters(), module->named_buffers()})
+      for (const auto& one : all) CHECK(at::equal(found.at("bottom." + one.key()), seen_on_device(one.value())));
+    CHECK(at::equal(found.at("bottom.scale"), before.scale));
+    for (const auto& [name, values] : {std::pair("weight", before.weight), std::pair("mean", before.mean)})
+      CHECK_FALSE(at::equal(found.at(concat("bottom.", name)), values));
   }
 
   TEST_CASE("clipping, groups, accumulation, divisions and frozen parameters on a device are those of the host") {
