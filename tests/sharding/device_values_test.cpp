@@ -10,10 +10,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <rookery/embedding/managed_collision.hpp>
+#include <rookery/loss/bce.hpp>
+#include <rookery/modules/linear.hpp>
 #include <rookery/rules/row_counted.hpp>
 #include <rookery/sharding/gather.hpp>
 #include <rookery/sharding/sharding_policy.hpp>
@@ -21,6 +24,7 @@
 #include <rookery/topology/threads.hpp>
 
 #include "embedding/one_collection.hpp"
+#include "sharding/one_table.hpp"
 #include "support/equivalence.hpp"
 #include "support/fake_ranks.hpp"
 #include "support/host_rule.hpp"
@@ -35,6 +39,37 @@ namespace {
 using TableRules = Rules<Sgd, Adagrad, RowwiseAdagrad, RowCounted<Adam>, HostRule>;
 using Tables = EmbeddingBagCollection<TableRules>;
 using Model = OneCollectionOf<TableRules>;
+
+struct Rows {
+  at::Tensor dense, labels;                                  // [B, 3], [B]
+  std::int64_t size() const { return dense.size(0); }
+  static constexpr auto members() { return rookery::members("dense", &Rows::dense, "labels", &Rows::labels); }
+};
+struct Logits {
+  at::Tensor logits;                                         // [B]
+};
+struct Line {
+  Linear over{3, 1};
+  static constexpr auto members() { return rookery::members("over", &Line::over); }
+  Logits forward(const Rows& batch) const { return {over(batch.dense).squeeze(1)}; }
+};
+/// Bce over the logarithm of the sum of labels, which is not finite where all are 0.
+struct LogBce : Bce {
+  bool on_host = false;
+  at::Tensor normaliser(const Rows& batch) const {           // []
+    const auto log = batch.labels.sum().log();
+    return on_host ? log.cpu() : log;
+  }
+};
+
+/// Runs `fn(topology)` on so many ranks with a device each. All must end in order.
+template <class Fn> void on_devices(int ranks, Fn&& fn, int local_world_size = 1) {
+  const auto thrown = on_fake_devices(ranks, [&](auto& topology) {
+    fn(topology);
+    topology.leave();
+  }, {.local_world_size = local_world_size}, with_fake_device());
+  for (const auto& one : thrown) REQUIRE(one == "");
+}
 
 /// Tables and their state after steps on a topology, gathered on the host; and how often the host waited for the device.
 struct Found {
@@ -136,14 +171,12 @@ TEST_SUITE("sharding/device_values") {
           const auto host = trained(here, tables, batches).tensors, device = trained(there, tables, batches).tensors;
           CHECK(worst(host, device) <= spacing(dtype, 1));   // float32 may lie on the other side of where rounding changes
           Tensors sharded;
-          const auto thrown = on_fake_devices(3, [&](auto& topology) {
+          on_devices(3, [&](auto& topology) {
             const Constraints constraints{{"a", {.kinds = {ShardingKind::row_wise}}},
                                           {"b", {.kinds = {ShardingKind::column_wise}, .min_partition = 2}}};
             auto found = trained(topology, tables, batches, {.constraints = constraints});
             if (topology.rank() == 0) sharded = std::move(found.tensors);
-            topology.leave();
-          }, {}, with_fake_device());
-          for (const auto& one : thrown) REQUIRE(one == "");
+          });
           CHECK(worst(device, sharded) <= spacing(dtype, 1));
         }
   }
@@ -160,19 +193,33 @@ TEST_SUITE("sharding/device_values") {
           const ShardingOptions options{.constraints = {{"a", {.kinds = {ShardingKind::row_wise}, .hierarchical = hierarchical}},
                                                         {"b", {.kinds = {ShardingKind::table_wise}}}},
                                         .exchange = {.forward_precision = type, .backward_precision = type, .pooled = pooled}};
-          Tensors on_hosts, on_devices;
+          Tensors on_hosts, there;
           const auto run = [&](auto& topology, Tensors& into) {
             auto found = trained(topology, tables, batches, options);
             if (topology.rank() == 0) into = std::move(found.tensors);
           };
           Threads::run(4, [&](Threads topology) { run(topology, on_hosts); }, {.local_world_size = 2});
-          const auto thrown = on_fake_devices(4, [&](auto& topology) {
-            run(topology, on_devices);
-            topology.leave();
-          }, {.local_world_size = 2}, with_fake_device());
-          for (const auto& one : thrown) REQUIRE(one == "");
-          CHECK(worst(on_hosts, on_devices) <= 1e-9);        // float64 that are equal to 1e-15 are rounded alike
+          on_devices(4, [&](auto& topology) { run(topology, there); }, 2);
+          CHECK(worst(on_hosts, there) <= 1e-9);             // float64 that are equal to 1e-15 are rounded alike
         }
+  }
+
+  TEST_CASE("the error of a step on devices names ranks and cause as on hosts") {
+    check_causes([](const auto& fn) { on_devices(2, fn); });
+    const auto run = []<class Loss>(Loss loss, double scale, const char* sentence) {
+      on_devices(2, [&](auto& topology) {
+        const ShardingPolicy<std::remove_cvref_t<decltype(topology)>> sharding(topology);
+        auto model = sharding.apply(ModelAndLoss<Line, Loss, Rows>{{}, loss});
+        Optimizer step(model, Sgd{});
+        const bool bad = topology.rank() == 1;
+        model({at::full({4, 3}, .5), at::full({4}, bad ? 0. : 1.)}).loss.mul(bad ? scale : 1).backward();
+        CHECK(step());
+        CHECK_THROWS_WITH_AS(step.wait(), sentence, NonFiniteError);
+      });
+    };
+    run(Bce{}, 1e300, "step 1: the gradient of 'over.weight' is not finite because of ranks [1]; no weight was changed");
+    for (const bool on_host : {false, true})
+      run(LogBce{{}, on_host}, 1, "step 1: the loss's normaliser, summed over ranks, is -inf because of ranks [1]; no weight was changed");
   }
 
   TEST_CASE("managed collision, rows of their own step count, and ids that are left out, on a device") {

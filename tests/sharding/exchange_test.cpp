@@ -29,6 +29,7 @@
 #include <rookery/topology/local.hpp>
 #include <rookery/topology/threads.hpp>
 
+#include "sharding/one_table.hpp"
 #include "support/random_batches.hpp"
 #include "support/tolerances.hpp"
 #include "support/test.hpp"
@@ -37,25 +38,7 @@ namespace rk = rookery;
 
 namespace {
 
-using Rules = rk::Rules<rk::Sgd>;
-using Bags = rk::EmbeddingBagCollection<Rules>;
-using Sequences = rk::EmbeddingCollection<Rules>;
-
-constexpr std::int64_t rows = 100, dim = 8;
-
-rk::EmbeddingBagConfig<Rules> table(at::ScalarType dtype = at::kFloat) {
-  return {.name = "t", .num_embeddings = rows, .embedding_dim = dim, .data_type = dtype, .initial = rk::Normal{.5},
-          .optimizer = rk::Sgd{.learning_rate = 1}};
-}
-rk::Plan by_rows(bool hierarchical = false) {
-  return {.tables = {{.table = "t", .kind = rk::ShardingKind::row_wise, .hierarchical = hierarchical}}};
-}
-/// Bags of `length` ids each, from `first` on, `step` apart.
-rk::KeyedJaggedTensor ids(std::int64_t bags, std::int64_t length, std::int64_t first, std::int64_t step) {
-  std::vector<std::int64_t> values;
-  for (std::int64_t i = 0; i < bags * length; ++i) values.push_back((first + i * step) % rows);
-  return rk::KeyedJaggedTensor::from_lengths({"t"}, at::tensor(values, at::kLong), at::full({bags}, length, at::kLong));
-}
+using namespace rk::cases::one_table;
 
 /// What rank 0 asks of the shard of the second half of the rows, on two ranks.
 rk::detail::Request asked_by_first(const rk::KeyedJaggedTensor& features, rk::PooledExchange pooled) {
@@ -169,30 +152,7 @@ TEST_SUITE("sharding/exchange") {
   }
 
   TEST_CASE("a gradient or value beyond float16's range is an error that names table, dtype, ranks and remedy, and changes nothing") {
-    const auto run = [](const rk::ExchangeOptions& exchange, double initial, double scale, const char* sentence) {
-      rk::Threads::run(2, [&](rk::Threads topology) {
-        auto declared = table();
-        declared.initial = rk::Constant{initial};
-        auto model = rk::ShardingPolicy(topology, {.plan = by_rows(), .exchange = exchange}).apply(Bags{declared});
-        rk::Optimizer step(model, rk::Sgd{});
-        const auto before = rk::gather_table(model, "t");
-        auto values = model(ids(8, 2, 3, 11)).values();                                      // [8, D]
-        values.mul(values).sum().mul(topology.rank() == 1 ? scale : 0).backward();
-        if (sentence) CHECK_THROWS_WITH_AS(step(), sentence, rk::NonFiniteError);
-        else CHECK(step());
-        if (sentence) CHECK(at::equal(rk::gather_table(model, "t"), before));
-      });
-    };
-    for (const auto pooled : {rk::PooledExchange::partial_sums, rk::PooledExchange::unique_rows}) {
-      run({.backward_precision = rk::CommType::fp16, .pooled = pooled}, 1, 1e6,
-          "step 1: the gradient of 'embedding_bags.t.weight' is not finite because gradients are beyond the 65504 of fp16, as which they "
-          "left ranks [1]; use CommType::bf16 for exchange.backward_precision; no weight was changed");
-      run({.forward_precision = rk::CommType::fp16, .pooled = pooled}, 1e5, 1,
-          "step 1: the gradient of 'embedding_bags.t.weight' is not finite because values are beyond the 65504 of fp16, as which they "
-          "came to ranks [0, 1]; use CommType::bf16 for exchange.forward_precision; no weight was changed");
-      run({.forward_precision = rk::CommType::bf16, .backward_precision = rk::CommType::bf16, .pooled = pooled}, 1e5, 1e6, nullptr);
-    }
-    run({}, 1, 1e300, "step 1: the gradient of 'embedding_bags.t.weight' is not finite because of ranks [1]; no weight was changed");
+    rk::cases::check_causes([](const auto& fn) { rk::Threads::run(2, [&](rk::Threads topology) { fn(topology); }); });
   }
 
   TEST_CASE("sums of a node are added up before they leave it") {

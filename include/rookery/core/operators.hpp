@@ -8,6 +8,7 @@
 // them. What a tensor has a method for is called by that.  Include cost: tensor.
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_foreach_norm_ops.h>
 #include <ATen/ops/arange_ops.h>
 #include <ATen/ops/batch_norm_ops.h>
 #include <ATen/ops/binary_cross_entropy_with_logits_ops.h>
@@ -80,6 +81,11 @@ using MaybeTensor = std::optional<at::Tensor>;
 
 /// The square root of the sum of squares of all elements, [] float64.
 inline at::Tensor norm(const at::Tensor& x) { return at::_ops::linalg_vector_norm::call(x, 2, {}, false, at::kDouble); }
+
+/// The same of each of several tensors at once, [tensors] float64; with an infinite `order` the largest absolute value.
+inline at::Tensor norms(at::TensorList tensors, double order = 2) {
+  return ops::stack(at::_ops::_foreach_norm_Scalar::call(tensors, order, at::kDouble));
+}
 
 /// x [.., in] * weight [out, in] + bias [out].
 inline at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const MaybeTensor& bias = {}) {

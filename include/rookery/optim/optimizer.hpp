@@ -200,14 +200,18 @@ template <class Model, class DenseRule> class Optimizer {
   /// What follows on a device once gradients are summed.
   [[gnu::cold]] bool step_there(std::vector<detail::ShardGradients>& shards, std::int64_t passes, std::span<const double> rates);
   [[gnu::cold]] detail::StepNorm read_report() const { return report_.read(model_->tables(), dense_.parameters(), divides); }
-  /// A gradient of this step is not finite: throws, or leaves the step out.
-  [[gnu::cold]] void refuse(const std::string& not_finite) {
-    if (options_.non_finite == NonFinite::skip) return void(++skipped_);
+  /// What a gradient of this step that is not finite comes from, as the end of a sentence; nothing where there is no sentence.
+  [[gnu::cold]] std::string cause() const {
+    if (options_.non_finite == NonFinite::skip) return {};
     auto& topology = model_->topology();
     const auto& runtime = model_->runtime();
     auto here = detail::not_finite_here(dense_.parameters(), runtime.captures(), runtime.routing(), topology.world_size());
-    fail<NonFiniteError>("step ", count_ + 1, ": ", not_finite, detail::cause_of(all_reduce(topology, std::move(here)).wait()),
-                         "; no weight was changed");
+    return detail::cause_of(all_reduce(topology, std::move(here)).wait());
+  }
+  /// A gradient of this step is not finite: throws, or leaves the step out.
+  [[gnu::cold]] void refuse(const std::string& not_finite) {
+    if (options_.non_finite == NonFinite::skip) return void(++skipped_);
+    fail<NonFiniteError>("step ", count_ + 1, ": ", not_finite, "; no weight was changed");
   }
 
   Model* model_;
@@ -257,7 +261,7 @@ template <class Model, class DenseRule> bool Optimizer<Model, DenseRule>::operat
   const double scale = detail::gradient_scale(options_.division, divides, normaliser, summed_passes);
   gradient_norm_ = std::sqrt(squares) * scale;
   if (!not_finite.empty()) {
-    refuse(not_finite);
+    refuse(not_finite + cause());
     return false;
   }
   const double factor = options_.clip_norm > 0 ? scale * std::min(1.0, options_.clip_norm / (gradient_norm_ + 1e-6)) : scale;
@@ -294,17 +298,23 @@ bool Optimizer<Model, DenseRule>::step_there(std::vector<detail::ShardGradients>
                                              std::span<const double> rates) {
   auto& topology = model_->topology();
   const auto& tables = model_->tables();
-  const auto captures = model_->runtime().captures();
+  const auto& runtime = model_->runtime();
+  const auto captures = runtime.captures();
   auto sums = detail::step_sums(shards, {}, captures, tables, passes, rates, topology.rank(), topology.world_size());   // [T + 2 + W]
   sums = all_reduce(topology, std::move(sums)).wait();
   const auto known = detail::read_step_sums(sums, tables, {}, {}, divides);                  // without what the device knows
   if constexpr (is_distributed)
     if (!known.same_rates) agree(topology, concat("Optimizer: step ", count_ + 1), detail::rate_lines(options_.groups, rates));
-  auto there = all_reduce(topology, detail::device_step_sums(shards, captures, tables, topology.device())).wait();   // [T + 1]
-  const auto numbers = detail::step_numbers(there, dense_.parameters());                     // [T + 1 + gradients]
+  const auto known_there = static_cast<std::int64_t>(tables.size()) + 1;
+  auto there = detail::device_step_sums(shards, captures, tables, topology.device());        // [T + 1]
+  if constexpr (is_distributed)
+    if (options_.non_finite == NonFinite::error)
+      there = ops::cat({there, detail::not_finite_there(dense_.parameters(), captures, runtime.routing(), topology.world_size())});
+  there = all_reduce(topology, std::move(there)).wait();                                     // [T + 1 + 3 W]
+  const auto numbers = detail::step_numbers(there.narrow(0, 0, known_there), dense_.parameters());   // [T + 1 + gradients]
   const auto [factor, valid] = detail::device_factor(numbers, static_cast<std::int64_t>(tables.size()), known.normaliser, known.passes,
                                                      options_.division, divides, options_.clip_norm);
-  report_.send(numbers, std::move(sums), dense_.parameters());
+  report_.send(numbers, there.narrow(0, known_there, there.numel() - known_there), std::move(sums), dense_.parameters());
   const auto gives_rows = [](const PlacedTable& table) { return static_cast<bool>(table.description.managed_collision); };
   if (options_.non_finite == NonFinite::skip || std::any_of(tables.begin(), tables.end(), gives_rows)) {
     report_.take_new();
@@ -323,7 +333,7 @@ bool Optimizer<Model, DenseRule>::step_there(std::vector<detail::ShardGradients>
     steps.push_back(step_of(shard.table, shard.shard, rates));
   }
   model_->row_sums_there(steps, shards);
-  detail::complete_device_row_sums(topology, model_->runtime().routing(), shards);
+  detail::complete_device_row_sums(topology, runtime.routing(), shards);
   dense_.update(rates, valid);
   model_->update_there(steps, shards);
   model_->end_step();
@@ -339,7 +349,7 @@ template <class Model, class DenseRule> void Optimizer<Model, DenseRule>::wait()
   --count_;                                      // it updated nothing
   dense_.uncount(report_.reached());
   tell_step();
-  fail<NonFiniteError>("step ", count_ + 1, ": ", known.not_finite, "; no weight was changed");
+  refuse(known.not_finite);
 }
 
 template <class Model, class DenseRule> template <class Fn> void Optimizer<Model, DenseRule>::for_each_state(Fn&& fn) const {

@@ -133,10 +133,6 @@ inline bool sends_beyond_half(const Routing& routing, const Capture& capture) {
   for (std::size_t r = 0; r < routing.routes.size(); ++r) {
     const auto& route = routing.routes[r];
     const auto gradient = gradient_of(capture, routing, route.slot);                         // [B, width] or [bags or ids, D]
-    if (!gradient.is_cpu()) {
-      if (gradient.numel() > 0 && gradient.abs().max().item<double>() > 65504) return true;
-      continue;
-    }
     const auto sent = ops::zeros({own_vectors(capture, r), routing.shard_of(route).box.columns()}, routing.layout_of(route).dtype);
     pack_gradients(capture, routing, r, gradient, sent.scalar_type(), sent.mutable_data_ptr());   // [vectors, columns]
     if (sent.numel() > 0 && sent.abs().max().item<double>() > 65504) return true;
