@@ -132,7 +132,11 @@ class GlooGroup : public ProcessGroup {
     });
   }
   [[noreturn]] static void end_with_line() {
-    const std::lock_guard lock(posting_);
+    std::unique_lock lock(posting_);
+    if (joined_.empty()) {                                   // another rank's line came first, and the program is about to say it and end
+      lock.unlock();
+      std::this_thread::sleep_for(std::chrono::seconds(10));
+    }
     for (auto* const group : joined_) {
       const auto cause = concat(group->where(), ": a message is longer than what this rank expects; do all ranks give tensors of one size? "
                                 "With ROOKERY_CHECK=communicating they say which do not");
