@@ -53,8 +53,8 @@ struct ProcessEnvironment {
   /// Whether the launcher is MPI's, or one that serves it, and nobody has set torch.distributed's own variables.
   static bool is_launched_for_mpi() { return !std::getenv("RANK") && first({"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}); }
 
-  /// Errors: ConfigError for a number that is none, a rank that is not below the world size, or several processes of which none is
-  /// told where to meet, unless they do not meet `at_address`: MPI's know each other.
+  /// Errors: ConfigError for a number that is none, a rank that is not below the world size, a port that cannot be, or several
+  /// processes of which none is told where to meet, unless they do not meet `at_address`: MPI's know each other.
   static ProcessEnvironment read(bool at_address = true) {
     ProcessEnvironment found;
     found.rank = number({"RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"}, 0);
@@ -63,11 +63,13 @@ struct ProcessEnvironment {
     found.local_world_size =
         number({"LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE"}, found.world_size);
     check<ConfigError>(found.world_size > 0 && found.rank >= 0 && found.rank < found.world_size, "environment: rank ", found.rank, " of ",
-                       found.world_size);
+                       found.world_size, "; ranks begin at 0 and end below their number");
     if (const char* address = std::getenv("MASTER_ADDR")) found.master_address = address;
     else check<ConfigError>(!at_address || found.world_size == found.local_world_size, "environment: MASTER_ADDR is not set, but ",
                             found.world_size, " processes run on nodes of ", found.local_world_size, "; set it to the host of rank 0");
     found.master_port = number({"MASTER_PORT"}, found.master_port);
+    check<ConfigError>(found.master_port > 0 && found.master_port < 65536, "environment: MASTER_PORT is ", found.master_port,
+                       "; a port is between 1 and 65535");
     const int seconds = number({"ROOKERY_TIMEOUT"}, 600);
     check<ConfigError>(seconds > 0, "environment: ROOKERY_TIMEOUT is ", seconds, "; it must be a positive number of seconds");
     found.timeout = std::chrono::seconds(seconds);

@@ -22,6 +22,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include <rookery/core/clock.hpp>
@@ -85,21 +86,38 @@ inline int connect_before(const Descriptor& link, const addrinfo& to, Clock::tim
   return ::getsockopt(link.get(), SOL_SOCKET, SO_ERROR, &reason, &size) == 0 ? reason : errno;
 }
 
-/// Connects to any address of a host. Errors: CommunicationError.
-inline Descriptor connect_to(const std::string& host, int port, std::chrono::milliseconds timeout) {
+/// Connects to any address of a host before `deadline`; gives the link, or why there is none.
+inline std::pair<Descriptor, std::string> try_to_connect(const std::string& host, int port, Clock::time_point deadline) {
   addrinfo wanted{}, *found = nullptr;
   wanted.ai_socktype = SOCK_STREAM;
   const int failed = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &wanted, &found);
-  check<CommunicationError>(failed == 0, "liveness: host '", host, "': ", ::gai_strerror(failed));
+  if (failed != 0) return {Descriptor(), concat("host '", host, "': ", ::gai_strerror(failed))};
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, &::freeaddrinfo);
-  const auto deadline = Clock::now() + timeout;
   int reason = 0;
   for (const auto* address = found; address; address = address->ai_next) {
     Descriptor link(::socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     reason = connect_before(link, *address, deadline);
-    if (reason == 0) return link;
+    if (reason == 0) return {std::move(link), ""};
   }
-  fail<CommunicationError>("liveness: ", host, ":", port, ": ", std::strerror(reason));
+  return {Descriptor(), concat(host, ":", port, ": ", std::strerror(reason))};
+}
+
+/// Connects to any address of a host. Errors: CommunicationError.
+inline Descriptor connect_to(const std::string& host, int port, std::chrono::milliseconds timeout) {
+  auto [link, why] = try_to_connect(host, port, Clock::now() + timeout);
+  check<CommunicationError>(static_cast<bool>(link), "liveness: ", why);
+  return std::move(link);
+}
+
+/// Waits until somebody listens. Errors: CommunicationError.
+inline void wait_for_listener(const std::string& host, int port, std::chrono::milliseconds timeout) {
+  const auto deadline = Clock::now() + timeout;
+  for (;;) {
+    const auto [link, why] = try_to_connect(host, port, deadline);
+    if (link) return;
+    check<CommunicationError>(Clock::now() < deadline, "after ", timeout.count(), " ms nobody listens there (", why, ")");
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
 }
 
 /// Sends small messages at once, and breaks when the other machine has been silent for two minutes: one without power sends no end.

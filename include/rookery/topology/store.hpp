@@ -14,12 +14,14 @@
 #include <rookery/core/error.hpp>
 #include <rookery/topology/liveness.hpp>
 #include <rookery/topology/process_environment.hpp>
+#include <rookery/topology/sockets.hpp>
 
 namespace rookery::detail {
 
 using StorePointer = c10::intrusive_ptr<c10d::Store>;
 
-/// Errors: c10d's, when rank 0's port is taken, or nobody answers at it before the deadline.
+/// Waits for a listener first: where nobody answers c10d writes pages about each attempt, and takes its time twice.
+/// Errors: c10d's, when rank 0's port is taken; CommunicationError when nobody listens at it before the deadline.
 inline StorePointer join_store(const ProcessEnvironment& environment) {
   c10d::TCPStoreOptions at;
   at.port = static_cast<std::uint16_t>(environment.master_port);
@@ -27,6 +29,7 @@ inline StorePointer join_store(const ProcessEnvironment& environment) {
   at.waitWorkers = false;
   at.timeout = environment.timeout;
   at.multiTenant = true;
+  if (!at.isServer) wait_for_listener(environment.master_address, environment.master_port, environment.timeout);
   const auto store = c10::make_intrusive<c10d::TCPStore>(environment.master_address, at);
   return c10::make_intrusive<c10d::PrefixStore>(concat("rookery/", environment.attempt), store);
 }
