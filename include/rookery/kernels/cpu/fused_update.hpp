@@ -107,31 +107,26 @@ struct UpdateScratch {
   }
 };
 
-/// Keys (row, number) of what a part owns, and where its gradients lie; how many there are.
-inline std::size_t collect(const FusedUpdate& update, std::size_t part, std::size_t parts, bool has_factors, UpdateScratch& scratch) {
-  std::array<std::uint8_t, FusedUpdate::owners> is_mine;
-  for (std::size_t owner = 0; owner < is_mine.size(); ++owner) is_mine[owner] = owner % parts == part;
-  auto* keys = scratch.keys.get();
-  auto* addresses = scratch.addresses.get();
-  auto* factors = scratch.factors.get();
-  std::size_t found = 0;                                     // one behind is written and left
-  const auto take = [&](std::int64_t row, std::int64_t address, double factor) __attribute__((always_inline)) {
-    keys[found] = static_cast<std::uint64_t>(row) << 32 | found;
-    addresses[found] = address;
-    if (has_factors) factors[found] = factor;
-    found += is_mine[static_cast<std::size_t>(row) % FusedUpdate::owners];
-  };
+/// Calls `fn(row, address, factor)` for each id of a shard, in order: where its gradient lies, and what that is multiplied by.
+template <class Fn> [[gnu::always_inline]] inline void for_each_id(const FusedUpdate& update, Fn&& fn) {
   for (const auto& source : update.sources) {
     const auto first = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(source.first));
+    std::int64_t i = 0;
     for (std::int64_t bag = 0; bag < source.bags; ++bag) {
-      const auto begin = source.first_of(bag), end = source.first_of(bag + 1);
+      const auto end = source.first_of(bag + 1);
       const auto address = first + bag * source.stride;
       const auto divisor = source.divisors ? source.divisors[bag] : 1;
       const auto whole = divisor == 0 ? 0 : 1 / divisor;
-      for (auto i = begin; i < end; ++i) take(source.ids[i], address, source.weights ? source.weights[i] * whole : whole);
+      for (; i < end; ++i) fn(source.ids[i], address, source.weights ? source.weights[i] * whole : whole);
     }
   }
-  return found;
+}
+
+/// Whether a row is of a part, by the owner that its number gives it.
+inline std::array<std::uint8_t, FusedUpdate::owners> owners_of(std::size_t part, std::size_t parts) {
+  std::array<std::uint8_t, FusedUpdate::owners> is_mine;
+  for (std::size_t owner = 0; owner < is_mine.size(); ++owner) is_mine[owner] = owner % parts == part;
+  return is_mine;
 }
 
 /// The rows that a part owns, ascending, and where the gradients of each lie.
@@ -145,31 +140,46 @@ struct OwnRows {
 /// Rows of a shard that are counted rather than sorted, at most.
 inline constexpr std::int64_t most_counted = 4096;
 
-/// Orders what was collected by row: by counting, where the rows of a shard are few and most of them are named.
-inline std::size_t order_few(const UpdateScratch& scratch, std::size_t count, std::int64_t rows, bool has_factors) {
-  std::array<std::uint32_t, most_counted + 1> starts;
-  std::fill_n(starts.begin(), rows + 1, 0U);
-  for (std::size_t i = 0; i < count; ++i) ++starts[(scratch.keys[i] >> 32) + 1];
+/// Finds and orders the rows of a part by counting, where the rows of a shard are few and most of them are named. Returns how many.
+inline std::size_t order_few(const FusedUpdate& update, std::size_t part, std::size_t parts, bool has_factors, UpdateScratch& scratch) {
+  std::array<std::uint32_t, most_counted> next;
+  std::fill_n(next.begin(), update.rows, 0U);
+  for (const auto& source : update.sources)
+    for (std::int64_t i = 0, end = source.count(); i < end; ++i) ++next[static_cast<std::size_t>(source.ids[i])];
+  const auto is_mine = owners_of(part, parts);
   std::size_t distinct = 0;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const auto r = static_cast<std::size_t>(row);
+  std::uint32_t before = 0;
+  for (std::int64_t row = 0; row < update.rows; ++row) {
+    auto& count = next[static_cast<std::size_t>(row)];
+    const std::uint32_t own = is_mine[static_cast<std::size_t>(row) % FusedUpdate::owners] ? count : 0;
     scratch.rows[distinct] = row;
-    scratch.starts[distinct] = starts[r];
-    distinct += starts[r + 1] > 0;
-    starts[r + 1] += starts[r];
+    scratch.starts[distinct] = before;
+    distinct += own > 0;
+    count = std::exchange(before, before + own);
   }
-  scratch.starts[distinct] = static_cast<std::int64_t>(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto to = starts[scratch.keys[i] >> 32]++;
-    scratch.numbers[to] = scratch.addresses[i];
-    if (has_factors) scratch.ordered[to] = scratch.factors[i];
-  }
+  scratch.starts[distinct] = before;
+  if (parts > 1)                                             // what others own lies behind, one over the other
+    for (std::int64_t row = 0; row < update.rows; ++row)
+      if (!is_mine[static_cast<std::size_t>(row) % FusedUpdate::owners]) next[static_cast<std::size_t>(row)] = before;
+  for_each_id(update, [&](std::int64_t row, std::int64_t address, double factor) __attribute__((always_inline)) {
+    const auto to = next[static_cast<std::size_t>(row)]++;
+    scratch.numbers[to] = address;
+    if (has_factors) scratch.ordered[to] = factor;
+  });
   return distinct;
 }
-/// The same by sorting.
-inline std::size_t order_many(const UpdateScratch& scratch, std::size_t count, std::int64_t rows, bool has_factors) {
+/// The same by sorting keys (row, number).
+inline std::size_t order_many(const FusedUpdate& update, std::size_t part, std::size_t parts, bool has_factors, UpdateScratch& scratch) {
   auto *keys = scratch.keys.get(), *beside = scratch.sorted.get();
-  sort_by_row(keys, beside, count, std::bit_width(static_cast<std::uint64_t>(rows - 1)));
+  std::size_t count = 0;                                     // one behind is written and left
+  for_each_id(update, [&, is_mine = owners_of(part, parts)](std::int64_t row, std::int64_t address, double factor)
+                          __attribute__((always_inline)) {
+    keys[count] = static_cast<std::uint64_t>(row) << 32 | count;
+    scratch.addresses[count] = address;
+    if (has_factors) scratch.factors[count] = factor;
+    count += is_mine[static_cast<std::size_t>(row) % FusedUpdate::owners];
+  });
+  sort_by_row(keys, beside, count, std::bit_width(static_cast<std::uint64_t>(update.rows - 1)));
   std::size_t distinct = 0;
   std::int64_t last = -1;
   for (std::size_t i = 0; i < count; ++i) {                  // what is written for a row that goes on is written over
@@ -192,8 +202,7 @@ inline OwnRows own_rows(const FusedUpdate& update, std::size_t part, std::size_t
   scratch.reserve(static_cast<std::size_t>(std::max(total, are_few ? update.rows : 0)) + 1);
   bool has_factors = false;
   for (const auto& source : update.sources) has_factors = has_factors || source.weights || source.divisors;
-  const auto count = total == 0 ? 0 : collect(update, part, parts, has_factors, scratch);
-  const auto distinct = count == 0 ? 0 : (are_few ? order_few : order_many)(scratch, count, update.rows, has_factors);
+  const auto distinct = total == 0 ? 0 : (are_few ? order_few : order_many)(update, part, parts, has_factors, scratch);
   return {std::span(scratch.rows.get(), distinct), scratch.starts.get(), scratch.numbers.get(),
           has_factors ? scratch.ordered.get() : nullptr};
 }
@@ -204,9 +213,10 @@ inline constexpr std::size_t most_together = 64;
 /// Scales sums of some rows [rows, dim]; their squares [rows] are added to the sum of their owner, and kept.
 template <class Number>
 [[gnu::always_inline]] inline void finish_rows(FusedUpdate& update, std::span<const std::int64_t> rows, Number* sums, double* squares) {
+  const auto dim = update.task.dim;
   const auto scale = static_cast<Number>(update.scale);
-  for (std::size_t k = 0; k < rows.size(); ++k, sums += update.task.dim) {
-    squares[k] = rookery::detail::scale_and_square(sums, update.task.dim, scale);
+  for (std::size_t k = 0; k < rows.size(); ++k, sums += dim) {
+    squares[k] = scale == 1 ? rookery::detail::squared_norm<Number>(sums, dim) : rookery::detail::scale_and_square(sums, dim, scale);
     update.squares[static_cast<std::size_t>(rows[k]) % FusedUpdate::owners] += squares[k];
   }
 }
@@ -247,7 +257,7 @@ inline void update_part(FusedUpdate& update, std::size_t part, std::size_t parts
   std::int64_t gradient_bytes = 0;
   for (const auto& source : update.sources) gradient_bytes += source.bags * row_bytes;
   // Those of a table are read again and again, but other rows come between, and they may lie far apart: the second cache has few of them.
-  constexpr std::int64_t nearest_cache = 16 * 1024, soon = 4096;
+  constexpr std::int64_t nearest_cache = 64 * 1024, soon = 4096;
   const auto distance = gradient_bytes <= nearest_cache ? 0 : std::min(prefetch_policy().bytes, soon);
   const RowsAhead gradients{0, 1, dim * static_cast<std::int64_t>(c10::elementSize(update.dtype)), own.addresses,
                             own.addresses + own.starts[distinct]};

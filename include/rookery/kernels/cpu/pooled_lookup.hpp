@@ -108,7 +108,7 @@ inline void look_up(std::span<const LookupShare> shares) {
 inline void look_up(std::span<const LookupTask> tasks) {
   std::int64_t total = 0;
   for (const auto& task : tasks) total += detail::lookup_cost(task, task.bags);
-  constexpr std::int64_t worth_a_region = 512 * 1024;
+  constexpr std::int64_t worth_a_region = 128 * 1024;
   const auto parts = total < worth_a_region ? 1 : threads_here();
   parallel(parts, 1, [&](std::int64_t begin, std::int64_t end) {
     for (auto part = begin; part < end; ++part) detail::look_up(detail::share_of(tasks, total, part, parts));

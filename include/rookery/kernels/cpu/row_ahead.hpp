@@ -48,18 +48,15 @@ class RowAhead {
   const At& at() const { return at_; }
   void go_on_at(const At& at) { at_ = at; }
 
-  /// Asks for one row more. Rows of `usual_bytes` have no loop.
+  /// Asks for one row more: for `usual_bytes` without a loop, and for what a row has beyond them.
   template <int usual_bytes> [[gnu::always_inline]] void ask(At& at) {
     if (at.begin == at.end) [[unlikely]] if (!next_list(at)) return;
     const auto row = at.first + static_cast<std::uintptr_t>(*at.begin++ * at.stride);
     constexpr std::uintptr_t line = 64;
-    if (at.row_bytes == usual_bytes) {
+    std::uintptr_t i = 0;
 #pragma GCC unroll 16
-      for (std::uintptr_t i = 0; i < usual_bytes; i += line) __builtin_prefetch(reinterpret_cast<const void*>(row + i), 0, 3);
-    } else {
-      for (auto i = row, stop = row + static_cast<std::uintptr_t>(at.row_bytes); i < stop; i += line)
-        __builtin_prefetch(reinterpret_cast<const void*>(i), 0, 3);
-    }
+    for (; i < usual_bytes; i += line) __builtin_prefetch(reinterpret_cast<const void*>(row + i), 0, 3);
+    for (; i < static_cast<std::uintptr_t>(at.row_bytes); i += line) __builtin_prefetch(reinterpret_cast<const void*>(row + i), 0, 3);
   }
 
  private:

@@ -22,7 +22,7 @@ inline InstructionSet found_instruction_set() {
 #if defined(__x86_64__) && defined(__GNUC__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
     return InstructionSet::avx512;
-  if (__builtin_cpu_supports("avx2")) return InstructionSet::avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) return InstructionSet::avx2;
 #endif
   return InstructionSet::plain;
 }
@@ -50,23 +50,39 @@ template <int count> [[gnu::always_inline]] inline void read(const float* from, 
   __builtin_memcpy(&to, from, sizeof to);
 }
 template <int count> [[gnu::always_inline]] inline void read(const c10::BFloat16* from, Vector<float, count>& to) {
-  Vector<std::uint16_t, count> bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
-  const Vector<std::uint32_t, count> wide = __builtin_convertvector(bits, Vector<std::uint32_t, count>) << 16;
+  Vector<std::uint32_t, count> wide;
+#if defined(__x86_64__) && defined(__GNUC__)
+  if constexpr (count >= 8) {                                // only the kernels for AVX2 and AVX-512 have vectors of so many
+    asm("vpmovzxwd %1, %0" : "=v"(wide) : "m"(*reinterpret_cast<const char(*)[2 * count]>(from)));
+  } else
+#endif
+  {
+    Vector<std::uint16_t, count> bits;
+    __builtin_memcpy(&bits, from, sizeof bits);
+    wide = __builtin_convertvector(bits, Vector<std::uint32_t, count>);
+  }
+  wide <<= 16;
   __builtin_memcpy(&to, &wide, sizeof to);
 }
 template <int count> [[gnu::always_inline]] inline void read(const c10::Half* from, Vector<float, count>& to) {
-  using Bits = Vector<std::uint32_t, count>;
-  Vector<std::uint16_t, count> half;
-  __builtin_memcpy(&half, from, sizeof half);
-  const Bits bits = __builtin_convertvector(half, Bits);
-  const Bits magnitude = (bits & 0x7fffU) << 13;             // of a float32 whose exponent is 112 too small, subnormal ones too
-  __builtin_memcpy(&to, &magnitude, sizeof to);
-  to *= 0x1p112F;
-  Bits result;
-  __builtin_memcpy(&result, &to, sizeof result);
-  result |= (static_cast<Bits>(magnitude >= 0x0f800000U) & 0x7f800000U) | (bits & 0x8000U) << 16;   // infinities and NaN; the sign
-  __builtin_memcpy(&to, &result, sizeof to);
+#if defined(__x86_64__) && defined(__GNUC__)
+  if constexpr (count >= 8) {                                // as above
+    asm("vcvtph2ps %1, %0" : "=v"(to) : "m"(*reinterpret_cast<const char(*)[2 * count]>(from)));
+  } else
+#endif
+  {
+    using Bits = Vector<std::uint32_t, count>;
+    Vector<std::uint16_t, count> half;
+    __builtin_memcpy(&half, from, sizeof half);
+    const Bits bits = __builtin_convertvector(half, Bits);
+    const Bits magnitude = (bits & 0x7fffU) << 13;           // of a float32 whose exponent is 112 too small, subnormal ones too
+    __builtin_memcpy(&to, &magnitude, sizeof to);
+    to *= 0x1p112F;
+    Bits result;
+    __builtin_memcpy(&result, &to, sizeof result);
+    result |= (static_cast<Bits>(magnitude >= 0x0f800000U) & 0x7f800000U) | (bits & 0x8000U) << 16;   // infinities and NaN; the sign
+    __builtin_memcpy(&to, &result, sizeof to);
+  }
 }
 
 }  // namespace detail
