@@ -44,7 +44,6 @@ class Variable {
   std::optional<std::string> before_;
 };
 
-
 Environment read(const char* topology, const char* ranks) {
   const Variable first("ROOKERY_TOPOLOGY", topology), second("ROOKERY_RANKS", ranks);
   return Environment::read();
@@ -68,7 +67,10 @@ TEST_SUITE("topology/environment") {
     const Variable size("OMPI_COMM_WORLD_SIZE", "2"), rank("OMPI_COMM_WORLD_RANK", "0"), size_on_node("OMPI_COMM_WORLD_LOCAL_SIZE", "1");
     auto found = read(nullptr, nullptr);                       // on two nodes, of which MPI knows more than the environment
     CHECK((found.topology == "mpi" && found.otherwise == "gloo" && found.ranks == 2));
-    CHECK(read("gloo", nullptr).topology == "gloo");
+    for (const auto* named : {"gloo", "mpi", "nccl"}) {        // who names one gets no other
+      found = read(named, nullptr);
+      CHECK((found.topology == named && found.otherwise.empty() && found.ranks == 2));
+    }
     const Variable plain_rank("RANK", "0"), plain_size("WORLD_SIZE", "2");
     found = read(nullptr, nullptr);
     CHECK((found.topology == "gloo" && found.ranks == 2));

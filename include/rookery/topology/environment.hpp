@@ -38,7 +38,10 @@ struct Environment {
       if (environment.ranks > 1) environment.topology = environment.otherwise = "gloo";
       if (environment.ranks > 1 && ProcessEnvironment::is_launched_for_mpi()) environment.topology = "mpi";
     }
-    if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) environment.topology = topology;
+    if (const char* topology = std::getenv("ROOKERY_TOPOLOGY")) {
+      environment.topology = topology;
+      environment.otherwise.clear();                         // who names one gets no other
+    }
     if (const char* device = std::getenv("ROOKERY_DEVICE")) environment.device = device;
     return environment;
   }

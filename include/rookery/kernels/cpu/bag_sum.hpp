@@ -166,7 +166,8 @@ template <class Weight> std::span<const WidthKernel> width_kernels() {
 
 /// Bags [begin, end) of a task into `out`, all columns of them, up to one that has too many rows; returns that one's number, or the end.
 template <class Weight>
-std::int64_t sum_short_bags(const LookupTask& task, std::int64_t begin, std::int64_t end, void* out, std::int64_t out_stride, RowAhead* ahead) {
+std::int64_t sum_short_bags(const LookupTask& task, std::int64_t begin, std::int64_t end, void* out, std::int64_t out_stride,
+                            RowAhead* ahead) {
   std::int64_t column = 0;
   for (const auto& [width, sum] : width_kernels<Weight>())
     for (; column + width <= task.dim; column += width)

@@ -51,7 +51,7 @@ template <int count> [[gnu::always_inline]] inline void read(const float* from, 
 }
 template <int count> [[gnu::always_inline]] inline void read(const c10::BFloat16* from, Vector<float, count>& to) {
   Vector<std::uint32_t, count> wide;
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
   if constexpr (count >= 8) {                                // only the kernels for AVX2 and AVX-512 have vectors of so many
     asm("vpmovzxwd %1, %0" : "=v"(wide) : "m"(*reinterpret_cast<const char(*)[2 * count]>(from)));
   } else
@@ -65,7 +65,7 @@ template <int count> [[gnu::always_inline]] inline void read(const c10::BFloat16
   __builtin_memcpy(&to, &wide, sizeof to);
 }
 template <int count> [[gnu::always_inline]] inline void read(const c10::Half* from, Vector<float, count>& to) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
   if constexpr (count >= 8) {                                // as above
     asm("vcvtph2ps %1, %0" : "=v"(to) : "m"(*reinterpret_cast<const char(*)[2 * count]>(from)));
   } else
