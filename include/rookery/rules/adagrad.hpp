@@ -6,6 +6,7 @@
 // Duchi, Hazan and Singer 2011. Answers to FBGEMM's EXACT_ADAGRAD (which has no weight decay) and torch.optim.Adagrad.
 // Include cost: none.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -13,6 +14,7 @@
 #include <string_view>
 
 #include <rookery/concepts/rule.hpp>
+#include <rookery/core/square_roots.hpp>
 
 namespace rookery {
 
@@ -28,15 +30,21 @@ struct Adagrad {
   static constexpr int row_sums = 0;
 
   double initial_state(std::size_t) const { return initial_accumulator_value; }
-  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
+  template <class Number>
+  [[gnu::always_inline]] void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
     const auto rate = static_cast<Number>(context.rate * learning_rate), epsilon = static_cast<Number>(eps);
     const auto decay = static_cast<Number>(weight_decay);
     Number* sum = row.state[0];
-    using std::sqrt;
-    for (std::int64_t i = 0; i < row.dim; ++i) {
-      const Number gradient = row.gradient[i] + decay * row.weight[i];
-      sum[i] += gradient * gradient;
-      row.weight[i] -= rate * gradient / (sqrt(sum[i]) + epsilon);
+    Number roots[detail::roots_at_once<Number>], gradients[detail::roots_at_once<Number>];
+    for (std::int64_t begin = 0, end = 0; begin < row.dim; begin = end) {
+      end = std::min(row.dim, begin + detail::roots_at_once<Number>);
+      for (auto i = begin; i < end; ++i) {
+        const Number gradient = row.gradient[i] + decay * row.weight[i];
+        sum[i] += gradient * gradient;
+        gradients[i - begin] = gradient;
+      }
+      detail::square_roots(sum + begin, end - begin, roots);
+      for (auto i = begin; i < end; ++i) row.weight[i] -= rate * gradients[i - begin] / (roots[i - begin] + epsilon);
     }
   }
 };

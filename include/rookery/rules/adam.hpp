@@ -7,12 +7,14 @@
 // torch.optim.AdamW and FBGEMM's ADAM, which multiply w by 1 - lr * wd. The bias correction counts optimizer steps, never forward
 // passes; rules/row_counted.hpp makes it count a row's own. A row without ids in a step keeps its moments.  Include cost: none.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <string_view>
 
 #include <rookery/concepts/rule.hpp>
+#include <rookery/core/square_roots.hpp>
 
 namespace rookery {
 
@@ -41,19 +43,25 @@ template <class Number> struct MomentDecay {
 
 /// A step of Adam: weights are multiplied by `kept` first, and gradients get `coupled` times the weight.
 template <class Rule, class Number>
-void adam_row(const Rule& rule, const Row<Number>& row, const StepContextOf<Number>& context, double coupled, double kept) {
-  using std::sqrt;
+[[gnu::always_inline]] inline void adam_row(const Rule& rule, const Row<Number>& row, const StepContextOf<Number>& context, double coupled,
+                                            double kept) {
   const BiasCorrection<Number> correction(rule, context);
   const MomentDecay<Number> decay(rule);
   const auto rate = static_cast<Number>(context.rate * rule.learning_rate * correction.first);
   const auto root = static_cast<Number>(correction.root), epsilon = static_cast<Number>(rule.eps);
   const auto pull = static_cast<Number>(coupled), keep = static_cast<Number>(kept);
   Number *first = row.state[0], *second = row.state[1];
-  for (std::int64_t i = 0; i < row.dim; ++i) {
-    const Number gradient = row.gradient[i] + pull * row.weight[i];
-    first[i] = decay.b1 * first[i] + decay.rest1 * gradient;
-    second[i] = decay.b2 * second[i] + decay.rest2 * gradient * gradient;
-    row.weight[i] = keep * row.weight[i] - rate * first[i] / (sqrt(second[i]) * root + epsilon);
+  Number roots[roots_at_once<Number>];
+  for (std::int64_t begin = 0, end = 0; begin < row.dim; begin = end) {
+    end = std::min(row.dim, begin + roots_at_once<Number>);
+    for (auto i = begin; i < end; ++i) {
+      const Number gradient = row.gradient[i] + pull * row.weight[i];
+      first[i] = decay.b1 * first[i] + decay.rest1 * gradient;
+      second[i] = decay.b2 * second[i] + decay.rest2 * gradient * gradient;
+    }
+    square_roots(second + begin, end - begin, roots);
+    for (auto i = begin; i < end; ++i)
+      row.weight[i] = keep * row.weight[i] - rate * first[i] / (roots[i - begin] * root + epsilon);
   }
 }
 
@@ -73,7 +81,8 @@ struct Adam {
   static constexpr auto state = detail::adam_state;
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
+  template <class Number>
+  [[gnu::always_inline]] void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
     detail::adam_row(*this, row, context, weight_decay, 1);
   }
 };
@@ -90,7 +99,8 @@ struct AdamW {
   static constexpr auto state = detail::adam_state;
   static constexpr int row_sums = 0;
 
-  template <class Number> void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
+  template <class Number>
+  [[gnu::always_inline]] void update(const Row<Number>& row, const StepContextOf<Number>& context, const RealOf<Number>*) const {
     detail::adam_row(*this, row, context, 0, 1 - context.rate * learning_rate * weight_decay);
   }
 };

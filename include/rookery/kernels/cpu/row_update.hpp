@@ -107,7 +107,7 @@ void sum_plain(const RowTask& task, std::span<const std::int64_t> rows, const vo
 #ifdef __clang__
 #define ROOKERY_FOR_AVX2 [[gnu::target("avx2"), gnu::flatten, gnu::noinline]]
 #else
-#define ROOKERY_FOR_AVX2 [[gnu::target("avx2"), gnu::optimize("vect-cost-model=dynamic", "no-math-errno"), gnu::flatten, gnu::noinline]]
+#define ROOKERY_FOR_AVX2 [[gnu::target("avx2"), gnu::optimize("vect-cost-model=dynamic"), gnu::flatten, gnu::noinline]]
 #endif
 template <class Rule>
 ROOKERY_FOR_AVX2 void update_avx2(const RowTask& task, std::span<const std::int64_t> rows, const void* gradients, const double* sums) {
