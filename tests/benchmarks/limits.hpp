@@ -64,25 +64,25 @@ struct Part {
   std::int64_t begin, end, all, distance;
 };
 
-#define ROOKERY_LIMIT_BODIES(name, ...)                                                                      \
-  template <Ahead ahead, int D> [[__VA_ARGS__]] float gather_##name(Part part) {                             \
-    Sixteen sums[D / 16] = {};                                                                               \
-    for (auto i = part.begin; i < part.end; ++i) {                                                           \
-      prefetch_row<ahead, D>(part.table + part.rows[std::min(i + part.distance, part.all - 1)]);             \
-      const auto* row = reinterpret_cast<const Sixteen*>(part.table + part.rows[i]);                     \
-      _Pragma("GCC unroll 8") for (int j = 0; j < D / 16; ++j) sums[j] += row[j];                                                    \
-    }                                                                                                        \
-    for (int j = 1; j < D / 16; ++j) sums[0] += sums[j];                                                     \
-    return sums[0][0];                                                                                       \
-  }                                                                                                          \
-  template <Ahead ahead, int D> [[__VA_ARGS__]] float change_##name(Part part) {                             \
-    const Sixteen step = Sixteen{} + 1e-9F;                                                                  \
-    for (auto i = part.begin; i < part.end; ++i) {                                                           \
-      prefetch_row<ahead, D>(part.table + part.rows[std::min(i + part.distance, part.all - 1)]);         \
-      auto* row = reinterpret_cast<Sixteen*>(part.table + part.rows[i]);                                 \
-      _Pragma("GCC unroll 8") for (int j = 0; j < D / 16; ++j) row[j] += step;                                                       \
-    }                                                                                                        \
-    return 0;                                                                                                \
+#define ROOKERY_LIMIT_BODIES(name, ...)                                                                    \
+  template <Ahead ahead, int D> [[__VA_ARGS__]] float gather_##name(Part part) {                           \
+    Sixteen sums[D / 16] = {};                                                                             \
+    for (auto i = part.begin; i < part.end; ++i) {                                                         \
+      prefetch_row<ahead, D>(part.table + part.rows[std::min(i + part.distance, part.all - 1)]);           \
+      const auto* row = reinterpret_cast<const Sixteen*>(part.table + part.rows[i]);                       \
+      _Pragma("GCC unroll 8") for (int j = 0; j < D / 16; ++j) sums[j] += row[j];                          \
+    }                                                                                                      \
+    for (int j = 1; j < D / 16; ++j) sums[0] += sums[j];                                                   \
+    return sums[0][0];                                                                                     \
+  }                                                                                                        \
+  template <Ahead ahead, int D> [[__VA_ARGS__]] float change_##name(Part part) {                           \
+    const Sixteen step = Sixteen{} + 1e-9F;                                                                \
+    for (auto i = part.begin; i < part.end; ++i) {                                                         \
+      prefetch_row<ahead, D>(part.table + part.rows[std::min(i + part.distance, part.all - 1)]);           \
+      auto* row = reinterpret_cast<Sixteen*>(part.table + part.rows[i]);                                   \
+      _Pragma("GCC unroll 8") for (int j = 0; j < D / 16; ++j) row[j] += step;                             \
+    }                                                                                                      \
+    return 0;                                                                                              \
   }
 ROOKERY_LIMIT_BODIES(wide, gnu::target("avx512f"), gnu::noinline)
 ROOKERY_LIMIT_BODIES(half, gnu::target("avx2"), gnu::noinline)

@@ -325,7 +325,7 @@ class Run:
             return
         subjects = {name: one for name, one in subjects.items() if any(name in cell.turns for cell in wanted)}
         try:
-            sides = {one.side: one for one in subjects.values()}
+            sides = sides_of(subjects)
             need, free = sum(bytes_of(one.workload) for one in sides.values()), available_bytes()
             if need * 1.1 > free:
                 raise SideError(f"{need / 1e9:.1f} GB of tables, but {free / 1e9:.1f} GB are free")
@@ -352,7 +352,7 @@ class Run:
 
     def measure(self, subjects, wanted):
         def open_anew(turn):
-            alone = list({one.side: one for one in subjects.values() if not one.side.endswith(".ranks")}.values())
+            alone = [one for side, one in sides_of(subjects).items() if not side.endswith(".ranks")]
             if turn == 0 or not alone:
                 return
             for one in alone:
@@ -418,6 +418,11 @@ class Run:
         else:
             self.notes.append(f"{name}: all of {void} rounds were void")
         print(f"{name:34} {said}, {void} void", flush=True)
+
+
+def sides_of(subjects):
+    """One subject of each side: what the side opens."""
+    return {one.side: one for one in subjects.values()}
 
 
 def available_bytes():
