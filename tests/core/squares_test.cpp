@@ -73,7 +73,7 @@ TEST_SUITE("core/squares") {
     const std::vector<float> mixed{1e25F, 1e-25F, -1e25F};
     CHECK(squared_norm<float>(mixed.data(), 3) == expected(mixed));
     const std::vector<float> largest(33, std::numeric_limits<float>::max());
-    CHECK(squared_norm<float>(largest.data(), 33) == doctest::Approx(expected(largest)).epsilon(1e-14));
+    CHECK(squared_norm<float>(largest.data(), 33) == expected(largest));
     const std::vector<float> smallest(33, std::numeric_limits<float>::denorm_min());
     CHECK(squared_norm<float>(smallest.data(), 33) == expected(smallest));
     const std::vector<float> zeros(40);

@@ -41,6 +41,23 @@ inline at::Tensor pair_gradients_of(const at::Tensor& vectors, const at::Tensor&
   return above.add(above.transpose(1, 2)).bmm(vectors);                                      // [B, F, D]
 }
 
+/// The same by our kernel, of contiguous vectors [B, F, D] on the host: products, or with `gradients` what these give.
+inline at::Tensor pairs_on_host(const at::Tensor& vectors, const at::Tensor& gradients = {}) {
+  at::Tensor found;
+  for_floating(vectors.scalar_type(), [&](auto zero) {
+    using Number = decltype(zero);
+    const kernels::VectorRows<Number> rows{vectors.const_data_ptr<Number>(), vectors.size(0), vectors.size(1), vectors.size(2)};
+    if (gradients.defined()) {
+      found = ops::empty(vectors.sizes(), vectors.options());                                // [B, F, D]
+      kernels::pair_gradients(rows, gradients.const_data_ptr<Number>(), found.mutable_data_ptr<Number>());
+    } else {
+      found = ops::empty({rows.rows, rows.pairs()}, vectors.options());                      // [B, F * (F - 1) / 2]
+      kernels::pair_products(rows, found.mutable_data_ptr<Number>());
+    }
+  });
+  return found;
+}
+
 }  // namespace detail
 
 /// The dot products of all pairs i < j of F vectors, by row: (0,1), (0,2), .., (1,2), ..
@@ -53,32 +70,17 @@ inline at::Tensor dot_interaction(const at::Tensor& vectors) {
   const auto dtype = vectors.scalar_type();
   if (!vectors.is_cpu() || (dtype != at::kFloat && dtype != at::kDouble)) return detail::pair_products_of(vectors);
   const auto held = vectors.detach().contiguous();                                           // [B, F, D]
-  const auto on_rows = [held](auto zero, auto&& fn) {
-    using Number = decltype(zero);
-    fn(kernels::VectorRows<Number>{held.const_data_ptr<Number>(), held.size(0), held.size(1), held.size(2)});
-  };
-  auto products = ops::empty({held.size(0), held.size(1) * (held.size(1) - 1) / 2}, held.options());   // [B, F * (F - 1) / 2]
-  for_floating(dtype, [&](auto zero) {
-    on_rows(zero, [&](const auto& rows) { kernels::pair_products(rows, products.mutable_data_ptr<decltype(zero)>()); });
-  });
+  const auto products = detail::pairs_on_host(held);                                         // [B, F * (F - 1) / 2]
   if (!at::GradMode::is_enabled() || !vectors.requires_grad()) return products;
   const auto entry = vectors.view(vectors.sizes());                                          // [B, F, D], its gradient is this use's alone
   products.add_(entry.narrow(0, 0, 0).sum());                                                // 0, through which the graph goes on
   const auto arrived = std::make_shared<at::Tensor>();                                       // [B, F * (F - 1) / 2]
   products.register_hook([arrived](const at::Tensor& gradient) { *arrived = gradient; });
-  entry.register_hook([arrived, vectors, held, on_rows, version = vectors._version()](const at::Tensor&) {
+  entry.register_hook([arrived, vectors, held, version = vectors._version()](const at::Tensor&) {
     check<Error>(vectors._version() == version, "dot_interaction: its vectors were changed in place before backward");
     const auto gradients = std::exchange(*arrived, at::Tensor());
     if (at::GradMode::is_enabled()) return detail::pair_gradients_of(vectors, gradients);
-    const auto from = gradients.contiguous();
-    auto found = ops::empty(held.sizes(), held.options());                                   // [B, F, D]
-    for_floating(held.scalar_type(), [&](auto zero) {
-      using Number = decltype(zero);
-      on_rows(zero, [&](const auto& rows) {
-        kernels::pair_gradients(rows, from.const_data_ptr<Number>(), found.mutable_data_ptr<Number>());
-      });
-    });
-    return found;
+    return detail::pairs_on_host(held, gradients.contiguous());                              // [B, F, D]
   });
   return products;
 }
